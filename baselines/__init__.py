@@ -1,0 +1,1 @@
+"""What papers report, as data, and which presets are our measured baselines."""

@@ -1,0 +1,1 @@
+"""Training of the StyleGAN2 family: everything that makes a checkpoint."""

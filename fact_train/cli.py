@@ -1,0 +1,193 @@
+"""fact-train: parse flags into a TrainConfig, print what will run, call train(). No logic."""
+
+import dataclasses
+import inspect
+import json
+import os
+import sys
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from fact_train.config import TrainConfig, fields_of, flag
+from fact_train.presets import PRESETS, get_preset
+from metrics.errors import UsageError, UserError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+_OWN = {
+    "preset": Annotated[str, typer.Option(help="named configuration to start from; see --list-presets")],
+    "outdir": Annotated[
+        Path | None, typer.Option(help="run folder; default runs/<preset>-seed<seed>[-<changes>]")
+    ],
+    "dry_run": Annotated[
+        bool, typer.Option("--dry-run", "-n", help="print the resolved configuration and stop")
+    ],
+    "list_presets": Annotated[bool, typer.Option("--list-presets", help="print the presets and stop")],
+}
+
+
+def _train(**given: Any) -> None:
+    preset_name, outdir = given.pop("preset"), given.pop("outdir")
+    dry_run, list_presets = given.pop("dry_run"), given.pop("list_presets")
+    if list_presets:
+        _print_presets()
+        return
+    if preset_name is None:
+        raise UsageError("--preset is missing; see --list-presets, e.g. fact-train --preset mnist.")
+    preset = get_preset(preset_name)
+    changes = {name: _none(value) for name, value in given.items() if value is not None}
+    cfg = dataclasses.replace(preset.config, **changes)
+
+    from fact_train import run_folder  # cheap; torch stays out of --help and --dry-run
+
+    label = run_folder.run_label(preset_name, preset.config, cfg)
+    outdir = outdir or run_folder.default_outdir(preset_name, label, cfg.seed)
+    if dry_run:
+        print(json.dumps({"preset": preset_name, "outdir": str(outdir), "config": cfg.to_dict()}, indent=2))
+        return
+    print(f"run {outdir}  (preset {preset_name})", file=sys.stderr)
+    print(_resolved(cfg), file=sys.stderr, flush=True)
+
+    from fact_train.loop import train
+
+    result = train(cfg, outdir, preset=preset_name, label=label)
+    if int(os.environ.get("RANK", 0)) == 0:
+        verb = "wrote" if result.trained else "nothing left to do: already trained,"
+        print(f"{verb} {result.snapshot}", file=sys.stderr)
+        print(f"next: fact-eval all {outdir.parent}", file=sys.stderr)
+        print(result.snapshot)
+
+
+def _none(value: Any) -> Any:
+    """`none` on the command line means None, so that an optional setting of a preset can be switched off."""
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
+def _resolved(cfg: TrainConfig) -> str:
+    values = [f"{f.name}={getattr(cfg, f.name)}" for f in fields_of()]
+    lines, line = [], " "
+    for v in values:
+        if len(line) + len(v) > 108:
+            lines.append(line)
+            line = " "
+        line += " " + v
+    return "\n".join([*lines, line])
+
+
+def _print_presets() -> None:
+    for name, p in PRESETS.items():
+        need = "  needs --data" if p.needs_data else ""
+        print(
+            f"{name:<18} {p.config.kimg:>7g} kimg  ~{p.minutes:g} min on 2 cores  {p.memory_gb:g} GB  {p.summary}{need}"
+        )
+        print(f"{'':<18} {p.source}")
+
+
+def _signature() -> inspect.Signature:
+    """One option per TrainConfig field; None means "as in the preset"."""
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if name in ("dry_run", "list_presets") else None,
+            annotation=annotation,
+        )
+        for name, annotation in _OWN.items()
+    ]
+    for f in fields_of():
+        option = typer.Option(
+            *_flags(f), help=_help(f), rich_help_panel=f.metadata["panel"], metavar=_metavar(f)
+        )
+        parameters.append(
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[_option_type(f), option],
+            )
+        )
+    return inspect.Signature(parameters)
+
+
+def _flags(f: dataclasses.Field) -> list[str]:
+    return [f"{flag(f.name)}/--no-{flag(f.name)[2:]}"] if f.type is bool else [flag(f.name)]
+
+
+def _help(f: dataclasses.Field) -> str:
+    return f"{f.metadata['help']} (StyleGAN2: {f.default})"
+
+
+def _alternatives(f: dataclasses.Field) -> tuple[list[Any], list[type]]:
+    parts = typing.get_args(f.type) if typing.get_origin(f.type) not in (None, Literal) else (f.type,)
+    literals = [v for p in parts if typing.get_origin(p) is Literal for v in typing.get_args(p)]
+    return literals, [p for p in parts if isinstance(p, type)]
+
+
+def _metavar(f: dataclasses.Field) -> str | None:
+    literals, types = _alternatives(f)
+    if literals:
+        return "|".join([*map(str, literals), *(["none"] if type(None) in types else [])])
+    if f.type is bool:
+        return None
+    name = next(t for t in types if t is not type(None)).__name__
+    return f"{name}|none" if type(None) in types else name
+
+
+def _option_type(f: dataclasses.Field) -> Any:
+    """The type typer parses: plain types directly; optional ones through a parser that understands `none`."""
+    if f.type in (bool, int, float, str):
+        return f.type | None
+    return str | None
+
+
+def _parse(name: str, text: str) -> Any:
+    f = {x.name: x for x in fields_of()}[name]
+    literals, types = _alternatives(f)
+    if text.lower() == "none":
+        return "none"
+    for option in literals:
+        if text == str(option):
+            return option
+    for kind in (int, float):
+        if kind in types:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    return text
+
+
+def _command(**given: Any) -> None:
+    for f in fields_of():
+        if isinstance(given[f.name], str) and f.type is not str:
+            given[f.name] = _parse(f.name, given[f.name])
+    _train(**given)
+
+
+_command.__signature__ = _signature()
+_command.__annotations__ = {name: p.annotation for name, p in _command.__signature__.parameters.items()}
+_command.__doc__ = (
+    """Train a StyleGAN2-family model from a preset. The same command resumes an interrupted run."""
+)
+app.command()(_command)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        print(f"fact-train: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("fact-train: interrupted before training began; nothing was changed.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The torchrun group: who am I, speak once, average gradients. One process without torchrun is a group of one."""
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+def init(device: torch.device) -> None:
+    """Join the group that torchrun's environment describes; nothing to do without it."""
+    if "RANK" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def shutdown() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def average_gradients(params: Iterable[nn.Parameter]) -> None:
+    """Average the gradients over the group, in one flat all-reduce; parameters without one count as zero."""
+    if world_size() == 1:
+        return
+    params = list(params)
+    for p in params:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    flat = torch.cat([p.grad.flatten() for p in params])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for p, g in zip(params, flat.split([p.numel() for p in params]), strict=True):
+        p.grad.copy_(g.reshape(p.shape))
+
+
+def average_(x: torch.Tensor) -> torch.Tensor:
+    """Average a tensor over the group in place."""
+    if world_size() > 1:
+        dist.all_reduce(x)
+        x /= world_size()
+    return x
+
+
+def any_rank(flag: int, device: torch.device) -> int:
+    """The largest flag of all ranks: how a signal to one process becomes everybody's decision."""
+    if world_size() == 1:
+        return flag
+    t = torch.tensor(flag, device=device)
+    dist.all_reduce(t, op=dist.ReduceOp.MAX)
+    return int(t)
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()

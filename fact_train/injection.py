@@ -1,0 +1,80 @@
+"""How a style enters a convolution. One class per way, one interface, one table: STYLE_INJECTIONS.
+
+`ModulatedConv` is StyleGAN2's modulated convolution (Karras et al. 2020, sec. 2.2). Its two evaluation orders are the
+same mathematics: `fused` scales the weights of every sample and runs one grouped convolution, `unfused` scales the
+activations around one shared convolution. They differ by rounding only, and both carry full gradients.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fact_train.networks.ops import FullyConnected, conv2d_resample, resample_filter
+
+FUSED_MODES = ("train", "eval", "never", "always")
+
+
+def use_fused(setting: str, *, training: bool) -> bool:
+    """Whether `fused_modconv` = train | eval | never | always asks for the fused order in this mode."""
+    return {"train": training, "eval": not training, "never": False, "always": True}[setting]
+
+
+class ModulatedConv(nn.Module):
+    """Modulated convolution [N, I, H, W], [N, w_dim] -> [N, O, H', W'] plus a per-channel bias, before the activation.
+
+    `demodulate` normalises every output channel to unit expected variance (eps 1e-8); without it (ToRGB) the style is
+    scaled by 1 / sqrt(I k k) instead. `affine` starts at a style of 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        w_dim: int,
+        up: int = 1,
+        demodulate: bool,
+    ) -> None:
+        super().__init__()
+        self.up, self.demodulate = up, demodulate
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.style_gain = 1.0 if demodulate else 1.0 / math.sqrt(in_channels * kernel_size**2)
+        self.register_buffer("resample_filter", resample_filter(), persistent=False)
+
+    def forward(self, x: Tensor, w: Tensor, *, bias: Tensor, fused: bool, gain: float = 1.0) -> Tensor:
+        """`gain` multiplies the convolution (not the bias [O]); it rides on the demodulation or the style at no cost."""
+        s = self.affine(w) * self.style_gain
+        d = self._demodulation(s) * gain if self.demodulate else None
+        if d is None and gain != 1.0:
+            s = s * gain
+        bias = bias.to(x.dtype)
+        return self._fused(x, s, d, bias) if fused else self._unfused(x, s, d, bias)
+
+    def _demodulation(self, s: Tensor) -> Tensor:
+        """[N, I] styles -> [N, O]: 1 / sqrt(sum over i, k of (s_i W_oik)^2 + eps), without building s W."""
+        energy = self.weight.square().sum(dim=[2, 3])
+        return (s.square() @ energy.t() + 1e-8).rsqrt()
+
+    def _unfused(self, x: Tensor, s: Tensor, d: Tensor | None, bias: Tensor) -> Tensor:
+        x = x * s.to(x.dtype)[:, :, None, None]
+        inner = bias if d is None else None
+        x = conv2d_resample(x, self.weight.to(x.dtype), self.resample_filter, bias=inner, up=self.up)
+        if d is None:
+            return x
+        return torch.addcmul(bias.reshape(1, -1, 1, 1), x, d.to(x.dtype)[:, :, None, None])
+
+    def _fused(self, x: Tensor, s: Tensor, d: Tensor | None, bias: Tensor) -> Tensor:
+        n, i, h, width = x.shape
+        w = self.weight[None] * s[:, None, :, None, None]
+        if d is not None:
+            w = w * d[:, :, None, None, None]
+        w = w.reshape(-1, *w.shape[2:]).to(x.dtype)
+        x = x.contiguous().reshape(1, n * i, h, width)
+        y = conv2d_resample(x, w, self.resample_filter, bias=bias.repeat(n), up=self.up, groups=n)
+        return y.reshape(n, -1, *y.shape[2:]).contiguous(memory_format=torch.channels_last)
+
+
+STYLE_INJECTIONS = {"modconv": ModulatedConv}

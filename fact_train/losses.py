@@ -1,0 +1,64 @@
+"""Losses of the StyleGAN2 family, each a function of networks and tensors that returns a scalar and its report.
+
+Non-saturating logistic loss (Goodfellow et al. 2014), R1 (Mescheder et al. 2018, eq. 9) and path length (Karras et
+al. 2020, sec. 3.2). Higher discriminator scores mean "more real".
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def generator_loss(scores_generated: Tensor) -> Tensor:
+    """-log sigmoid(D(G(z))), one value per sample."""
+    return F.softplus(-scores_generated)
+
+
+def discriminator_loss(scores_real: Tensor, scores_generated: Tensor) -> Tensor:
+    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))), one value per pair."""
+    return F.softplus(-scores_real) + F.softplus(scores_generated)
+
+
+def r1_penalty(scores_real: Tensor, images_real: Tensor) -> Tensor:
+    """Squared norm of the gradient of D at every real image, [N]; images must require gradients."""
+    (grads,) = torch.autograd.grad(scores_real.sum(), [images_real], create_graph=True)
+    return grads.square().sum(dim=[1, 2, 3])
+
+
+def path_lengths(images: Tensor, ws: Tensor, *, generator: torch.Generator | None) -> Tensor:
+    """Length of the image's change along a random direction y, per unit of w: [N].
+
+    ||J_w^T y|| with y ~ N(0, I) / sqrt(H W), averaged over layers before the root (eq. 4 of the paper).
+    """
+    y = torch.randn(images.shape, generator=generator, device=_device_of(generator, images)).to(images.device)
+    y = y / math.sqrt(images.shape[2] * images.shape[3])
+    (grads,) = torch.autograd.grad((images * y).sum(), [ws], create_graph=True)
+    return grads.square().sum(dim=2).mean(dim=1).sqrt()
+
+
+def path_length_penalty(lengths: Tensor, average: Tensor, *, decay: float) -> tuple[Tensor, Tensor]:
+    """((length - a)^2 per sample, new average a): a moves towards the batch mean by `decay` and carries its gradient."""
+    moved = average.lerp(lengths.mean(), decay)
+    return (lengths - moved).square(), moved.detach()
+
+
+def style_mixing(
+    mapping: nn.Module, ws: Tensor, c: Tensor | None, *, prob: float, generator: torch.Generator
+) -> Tensor:
+    """With probability `prob`, layers from a random cut on take the w of a second latent (one cut per batch)."""
+    num_ws = ws.shape[1]
+    if prob <= 0 or num_ws < 2:
+        return ws
+    draw = torch.rand([], generator=generator, device=generator.device).item()
+    cut = int(torch.randint(1, num_ws, [], generator=generator, device=generator.device))
+    z = torch.randn(ws.shape[0], mapping.z_dim, generator=generator, device=generator.device)
+    if draw >= prob:
+        return ws
+    other = mapping(z.to(ws.device), c)
+    return torch.cat([ws[:, :cut], other[:, cut:]], dim=1)
+
+
+def _device_of(generator: torch.Generator | None, like: Tensor) -> torch.device:
+    return like.device if generator is None else generator.device

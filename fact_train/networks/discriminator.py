@@ -1,0 +1,162 @@
+"""StyleGAN2 discriminator: residual, skip or plain trunk, minibatch standard deviation, optional label projection.
+
+Karras et al. 2020 ("Analyzing and Improving the Image Quality of StyleGAN", sec. 4.1) for the trunks, Karras et al.
+2018 (sec. 3) for the minibatch statistic, Miyato & Koyama 2018 for the projection. Matches the network of
+NVlabs/stylegan2-ada-pytorch (d72cc7d) number for number.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fact_train.networks.generator import channels_at
+from fact_train.networks.mapping import Mapping
+from fact_train.networks.ops import Conv2d, FullyConnected, downsample2d, resample_filter
+
+D_ARCHITECTURES = ("resnet", "skip", "orig")
+
+
+def minibatch_std(x: Tensor, *, group_size: int, num_channels: int = 1) -> Tensor:
+    """Append `num_channels` maps: the standard deviation over groups of samples, averaged over features and pixels.
+
+    x is [N, C, H, W]; the group holds samples n, n + N/g, n + 2N/g ... with g = min(group_size, N), which must divide N.
+    """
+    n, c, h, w = x.shape
+    g = min(group_size, n)
+    if n % g:
+        raise ValueError(
+            f"a batch of {n} cannot be split into minibatch-std groups of {g}; choose mbstd_group_size to divide it"
+        )
+    y = x.reshape(g, n // g, num_channels, c // num_channels, h, w)
+    y = (y.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=[2, 3, 4])
+    y = y.reshape(1, n // g, num_channels, 1, 1).expand(g, -1, -1, h, w).reshape(n, num_channels, h, w)
+    return torch.cat([x, y], dim=1)
+
+
+class DiscriminatorBlock(nn.Module):
+    """One halving of the resolution; reads the image where it is the first block or the trunk is `skip`."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        out_channels: int,
+        *,
+        img_channels: int,
+        architecture: str,
+        conv_clamp: float | None,
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.reads_image = in_channels == 0 or architecture == "skip"
+        act = dict(activation="lrelu", conv_clamp=conv_clamp)
+        if self.reads_image:
+            self.fromrgb = Conv2d(img_channels, channels, 1, **act)
+        self.conv0 = Conv2d(channels, channels, 3, **act)
+        self.conv1 = Conv2d(channels, out_channels, 3, down=2, **act)
+        if architecture == "resnet":
+            self.skip = Conv2d(channels, out_channels, 1, bias=False, down=2)
+        self.register_buffer("resample_filter", resample_filter(), persistent=False)
+
+    def forward(self, x: Tensor | None, img: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.reads_image:
+            y = self.fromrgb(img).contiguous(memory_format=torch.channels_last)
+            x = y if x is None else x + y
+            img = downsample2d(img, self.resample_filter) if self.architecture == "skip" else None
+        if self.architecture == "resnet":
+            y = self.skip(x, gain=math.sqrt(0.5))
+            x = y + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
+        else:
+            x = self.conv1(self.conv0(x))
+        return x, img
+
+
+class DiscriminatorEpilogue(nn.Module):
+    """4x4 features to scores: minibatch standard deviation, 3x3 convolution, two linear layers."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_features: int,
+        *,
+        img_channels: int,
+        architecture: str,
+        mbstd_group_size: int,
+        mbstd_num_channels: int,
+        conv_clamp: float | None,
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.mbstd_group_size, self.mbstd_num_channels = mbstd_group_size, mbstd_num_channels
+        if architecture == "skip":
+            self.fromrgb = Conv2d(img_channels, in_channels, 1, activation="lrelu")
+        self.conv = Conv2d(
+            in_channels + mbstd_num_channels, in_channels, 3, activation="lrelu", conv_clamp=conv_clamp
+        )
+        self.fc = FullyConnected(in_channels * 16, in_channels, activation="lrelu")
+        self.out = FullyConnected(in_channels, out_features)
+
+    def forward(self, x: Tensor, img: Tensor | None) -> Tensor:
+        x = x.float()
+        if self.architecture == "skip":
+            x = x + self.fromrgb(img.float())
+        if self.mbstd_num_channels:
+            x = minibatch_std(x, group_size=self.mbstd_group_size, num_channels=self.mbstd_num_channels)
+        return self.out(self.fc(self.conv(x).flatten(1)))
+
+
+class Discriminator(nn.Module):
+    """Images [N, C, R, R] (and one-hot labels [N, c_dim]) to scores [N, 1]; higher means more real."""
+
+    def __init__(
+        self,
+        *,
+        c_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        channel_base: int,
+        channel_max: int,
+        architecture: str = "resnet",
+        cmap_dim: int | None = None,
+        cmap_depth: int = 8,
+        mbstd_group_size: int = 4,
+        mbstd_num_channels: int = 1,
+        conv_clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        if architecture not in D_ARCHITECTURES:
+            raise ValueError(f"{architecture!r} is none of {', '.join(D_ARCHITECTURES)}")
+        self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
+        self.resolutions = [2**i for i in range(int(math.log2(img_resolution)), 2, -1)]
+        width = {
+            res: channels_at(res, channel_base=channel_base, channel_max=channel_max)
+            for res in [*self.resolutions, 4]
+        }
+        shared = dict(img_channels=img_channels, architecture=architecture, conv_clamp=conv_clamp)
+        for res in self.resolutions:
+            first = res == img_resolution
+            self.add_module(
+                f"b{res}",
+                DiscriminatorBlock(0 if first else width[res], width[res], width[res // 2], **shared),
+            )
+        self.cmap_dim = (width[4] if cmap_dim is None else cmap_dim) if c_dim else 0
+        if c_dim:
+            self.mapping = Mapping(z_dim=0, c_dim=c_dim, w_dim=self.cmap_dim, num_ws=None, depth=cmap_depth)
+        self.b4 = DiscriminatorEpilogue(
+            width[4],
+            self.cmap_dim or 1,
+            mbstd_group_size=mbstd_group_size,
+            mbstd_num_channels=mbstd_num_channels,
+            **shared,
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+        x = None
+        for res in self.resolutions:
+            x, img = getattr(self, f"b{res}")(x, img)
+        x = self.b4(x, img)
+        if self.c_dim:
+            x = (x * self.mapping(None, c)).sum(dim=1, keepdim=True) * (1.0 / math.sqrt(self.cmap_dim))
+        return x

@@ -1,0 +1,297 @@
+"""StyleGAN2 generator: mapping and synthesis (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN").
+
+Matches the networks of NVlabs/stylegan2-ada-pytorch (d72cc7d) number for number: `baselines/stylegan2_ada.py` maps its
+weights onto these.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fact_train.injection import FUSED_MODES, STYLE_INJECTIONS, use_fused
+from fact_train.networks.mapping import Mapping
+from fact_train.networks.ops import (
+    Conv2d,
+    activate,
+    activation_gain,
+    resample_filter,
+    upsample2d,
+)
+
+G_ARCHITECTURES = ("skip", "resnet", "orig")
+NOISE_MODES = ("random", "const", "off")
+
+
+def channels_at(resolution: int, *, channel_base: int, channel_max: int) -> int:
+    """Feature maps at a resolution: channel_base / resolution, at most channel_max."""
+    return min(channel_base // resolution, channel_max)
+
+
+class SynthesisLayer(nn.Module):
+    """Style-injected 3x3 convolution, noise with one learned strength, bias, leaky ReLU times sqrt(2)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        w_dim: int,
+        resolution: int,
+        up: int,
+        injection: str,
+        use_noise: bool,
+        conv_clamp: float | None,
+    ) -> None:
+        super().__init__()
+        self.resolution, self.use_noise, self.conv_clamp = resolution, use_noise, conv_clamp
+        self.inject = STYLE_INJECTIONS[injection](
+            in_channels, out_channels, 3, w_dim=w_dim, up=up, demodulate=True
+        )
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        if use_noise:
+            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+
+    def forward(
+        self, x: Tensor, w: Tensor, noise: Tensor | None, *, fused: bool, gain: float = 1.0
+    ) -> Tensor:
+        total = gain * activation_gain("lrelu")
+        x = self.inject(x, w, bias=self.bias * total, fused=fused, gain=total)
+        if noise is not None:
+            x = x + (noise * (self.noise_strength * total)).to(x.dtype)
+        return activate(
+            x, activation="lrelu", clamp=None if self.conv_clamp is None else self.conv_clamp * gain
+        )
+
+
+class ToRGB(nn.Module):
+    """Style-injected 1x1 convolution to image channels, without demodulation."""
+
+    def __init__(
+        self, in_channels: int, img_channels: int, *, w_dim: int, injection: str, conv_clamp: float | None
+    ) -> None:
+        super().__init__()
+        self.conv_clamp = conv_clamp
+        self.inject = STYLE_INJECTIONS[injection](in_channels, img_channels, 1, w_dim=w_dim, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(img_channels))
+
+    def forward(self, x: Tensor, w: Tensor, *, fused: bool) -> Tensor:
+        return activate(
+            self.inject(x, w, bias=self.bias, fused=fused), activation="linear", clamp=self.conv_clamp
+        )
+
+
+class SynthesisBlock(nn.Module):
+    """One resolution: the first block starts from a learned constant, the others double the size."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        w_dim: int,
+        resolution: int,
+        img_channels: int,
+        is_last: bool,
+        architecture: str,
+        injection: str,
+        use_noise: bool,
+        conv_clamp: float | None,
+    ) -> None:
+        super().__init__()
+        self.architecture, self.is_first = architecture, in_channels == 0
+        layer = dict(
+            w_dim=w_dim,
+            resolution=resolution,
+            injection=injection,
+            use_noise=use_noise,
+            conv_clamp=conv_clamp,
+        )
+        if self.is_first:
+            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(in_channels, out_channels, up=2, **layer)
+        self.conv1 = SynthesisLayer(out_channels, out_channels, up=1, **layer)
+        self.num_conv = 1 if self.is_first else 2
+        self.num_torgb = int(is_last or architecture == "skip")
+        if self.num_torgb:
+            self.torgb = ToRGB(
+                out_channels, img_channels, w_dim=w_dim, injection=injection, conv_clamp=conv_clamp
+            )
+        if architecture == "resnet" and not self.is_first:
+            self.skip = Conv2d(in_channels, out_channels, 1, bias=False, up=2)
+        self.register_buffer("resample_filter", resample_filter(), persistent=False)
+
+    def forward(
+        self,
+        x: Tensor | None,
+        img: Tensor | None,
+        ws: Sequence[Tensor],
+        noise: Sequence[Tensor | None],
+        fused: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        if self.is_first:
+            x = self.const.expand(ws[0].shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            x = self.conv1(x, ws[0], noise[0], fused=fused)
+        elif self.architecture == "resnet":
+            y = self.skip(x, gain=math.sqrt(0.5))
+            x = self.conv0(x, ws[0], noise[0], fused=fused)
+            x = y + self.conv1(x, ws[1], noise[1], fused=fused, gain=math.sqrt(0.5))
+        else:
+            x = self.conv0(x, ws[0], noise[0], fused=fused)
+            x = self.conv1(x, ws[1], noise[1], fused=fused)
+        if img is not None:
+            img = upsample2d(img, self.resample_filter)
+        if self.num_torgb:
+            y = self.torgb(x, ws[self.num_conv], fused=fused).float()
+            img = y if img is None else img + y
+        return x, img
+
+
+class Synthesis(nn.Module):
+    """Intermediate latents [N, num_ws, w_dim] to images [N, C, R, R], float32, about [-1, 1], not clamped."""
+
+    def __init__(
+        self,
+        *,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        channel_base: int,
+        channel_max: int,
+        architecture: str = "skip",
+        injection: str = "modconv",
+        noise: str = "random",
+        conv_clamp: float | None = None,
+        fused_modconv: str = "eval",
+    ) -> None:
+        super().__init__()
+        for value, known in (
+            (architecture, G_ARCHITECTURES),
+            (noise, NOISE_MODES),
+            (fused_modconv, FUSED_MODES),
+        ):
+            if value not in known:
+                raise ValueError(f"{value!r} is none of {', '.join(known)}")
+        self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
+        self.noise, self.fused_modconv = noise, fused_modconv
+        self.resolutions = [2**i for i in range(2, int(math.log2(img_resolution)) + 1)]
+        self.num_ws = 0
+        previous = 0
+        for res in self.resolutions:
+            channels = channels_at(res, channel_base=channel_base, channel_max=channel_max)
+            block = SynthesisBlock(
+                previous,
+                channels,
+                w_dim=w_dim,
+                resolution=res,
+                img_channels=img_channels,
+                is_last=res == img_resolution,
+                architecture=architecture,
+                injection=injection,
+                use_noise=noise != "off",
+                conv_clamp=conv_clamp,
+            )
+            self.add_module(f"b{res}", block)
+            self.num_ws += block.num_conv + (block.num_torgb if res == img_resolution else 0)
+            previous = channels
+
+    @property
+    def layers(self) -> list[SynthesisLayer]:
+        """The noise-carrying layers from 4x4 up."""
+        blocks = [getattr(self, f"b{res}") for res in self.resolutions]
+        return [layer for b in blocks for layer in ([b.conv1] if b.is_first else [b.conv0, b.conv1])]
+
+    @property
+    def noise_shapes(self) -> list[tuple[int, int]]:
+        """(height, width) of every noise map, in layer order; empty where noise is off."""
+        return [(layer.resolution, layer.resolution) for layer in self.layers if layer.use_noise]
+
+    def draw_noise(self, n: int, generator: torch.Generator | None) -> list[Tensor]:
+        """Fresh N(0, 1) noise maps [n, 1, r, r], one per layer, on the generator's device."""
+        device = generator.device if generator is not None else self.b4.const.device
+        return [torch.randn(n, 1, h, w, generator=generator, device=device) for h, w in self.noise_shapes]
+
+    def forward(
+        self,
+        ws: Tensor,
+        noise_mode: str | None = None,
+        noise_inputs: Sequence[Tensor] | None = None,
+        generator: torch.Generator | None = None,
+        fused_modconv: bool | None = None,
+    ) -> Tensor:
+        """`noise_mode` random | const | off (None: as trained); `noise_inputs` overrides it with given maps.
+
+        `fused_modconv` None follows the setting of the network; True and False force one evaluation order.
+        """
+        ws = ws.float()
+        fused = fused_modconv
+        if fused is None:
+            fused = use_fused(self.fused_modconv, training=self.training)
+        noise = self._noise(ws, noise_mode or self.noise, noise_inputs, generator)
+        x = img = None
+        first_w = first_noise = 0
+        for res in self.resolutions:
+            block = getattr(self, f"b{res}")
+            block_ws = ws[:, first_w : first_w + block.num_conv + block.num_torgb].unbind(dim=1)
+            block_noise = noise[first_noise : first_noise + block.num_conv]
+            x, img = block(x, img, block_ws, block_noise, fused)
+            first_w += block.num_conv
+            first_noise += block.num_conv
+        return img
+
+    def _noise(
+        self, ws: Tensor, mode: str, given: Sequence[Tensor] | None, generator: torch.Generator | None
+    ) -> Sequence[Tensor | None]:
+        if mode not in NOISE_MODES:
+            raise ValueError(f"noise_mode {mode!r} is none of {', '.join(NOISE_MODES)}")
+        layers = self.layers
+        if self.noise == "off" or (mode == "off" and given is None):
+            return [None] * len(layers)
+        if given is not None:
+            if len(given) != len(layers):
+                raise ValueError(f"{len(given)} noise inputs for {len(layers)} layers")
+            return given
+        if mode == "const":
+            return [layer.noise_const for layer in layers]
+        return [x.to(ws.device) for x in self.draw_noise(ws.shape[0], generator)]
+
+
+class Generator(nn.Module):
+    """Latents z [N, z_dim] and one-hot labels c [N, c_dim] to images [N, C, R, R]; c is None where c_dim is 0."""
+
+    def __init__(
+        self,
+        *,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        map_depth: int = 8,
+        mapping_lr_mult: float = 0.01,
+        **synthesis,
+    ) -> None:
+        super().__init__()
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        self.synthesis = Synthesis(
+            w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels, **synthesis
+        )
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = Mapping(
+            z_dim=z_dim,
+            c_dim=c_dim,
+            w_dim=w_dim,
+            num_ws=self.num_ws,
+            depth=map_depth,
+            lr_mult=mapping_lr_mult,
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(
+        self, z: Tensor, c: Tensor | None = None, truncation_psi: float = 1.0, **synthesis_options
+    ) -> Tensor:
+        return self.synthesis(self.mapping(z, c, truncation_psi), **synthesis_options)

@@ -1,0 +1,64 @@
+"""PRESETS: name -> configuration, with its source and what it costs. A preset is one entry."""
+
+from dataclasses import dataclass
+
+from fact_train.config import TrainConfig
+from metrics.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A configuration with where it comes from and what it takes on two CPU cores."""
+
+    config: TrainConfig
+    summary: str
+    source: str
+    minutes: float  # measured, 2 CPU cores
+    memory_gb: float  # peak resident memory, measured
+    needs_data: bool = False  # the user brings --data
+
+
+_MNIST = dict(
+    data="mnist",
+    z_dim=128,
+    w_dim=128,
+    map_depth=2,
+    channel_base=1024,
+    channel_max=64,
+    batch=16,
+    g_lr=0.0025,
+    d_lr=0.0025,
+    r1_gamma=0.1,
+    pl_weight=0.0,
+    style_mixing_prob=0.0,
+    ema_kimg=2.0,
+    ema_rampup=0.05,
+    kimg=80,
+    kimg_per_tick=2,
+    snapshot_ticks=5,
+    image_ticks=5,
+)
+
+PRESETS: dict[str, Preset] = {
+    "mnist-stylegan2": Preset(
+        TrainConfig(**_MNIST),
+        summary="StyleGAN2 on MNIST, unconditional: the measured baseline",
+        source="StyleGAN2-ADA's cifar configuration, narrowed; width, rates and gamma by search",
+        minutes=5,
+        memory_gb=1.2,
+    ),
+    "mnist": Preset(
+        TrainConfig(**_MNIST, cond=True),
+        summary="class-conditional StyleGAN2 on MNIST",
+        source="mnist-stylegan2 with labels (Miyato & Koyama 2018 projection, as StyleGAN2-ADA)",
+        minutes=5,
+        memory_gb=1.2,
+    ),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of this name; UsageError with the closest names otherwise."""
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return PRESETS[name]

@@ -1,0 +1,124 @@
+"""The run folder: its name, its training_options.json, and whether a configuration may go on in it."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fact_train.atomic import write_json
+from fact_train.config import TrainConfig, differing_fields, fields_of, flag
+from metrics.errors import UsageError, UserError
+
+SCHEMA = 1
+OPTIONS_FILE = "training_options.json"
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
+
+
+class ConfigConflict(UsageError):
+    """The folder holds a run of another configuration."""
+
+
+def run_label(preset: str, preset_cfg: TrainConfig, cfg: TrainConfig) -> str:
+    """`<preset>[-<changed axes>]`: what distinguishes the configuration, without its seed."""
+    changed = [f for f in fields_of("science") if f.name != "seed"]
+    changed = [f.name for f in changed if getattr(cfg, f.name) != getattr(preset_cfg, f.name)]
+    axes = [f"{name}={_short(getattr(cfg, name))}" for name in changed]
+    return "-".join([preset, *axes])
+
+
+def default_outdir(preset: str, label: str, seed: int) -> Path:
+    """runs/<preset>-seed<seed>[-<changed axes>]: the same command finds the same folder."""
+    return Path("runs") / f"{preset}-seed{seed}{label.removeprefix(preset)}"
+
+
+def prepare(outdir: Path, cfg: TrainConfig, *, preset: str, label: str, dataset: dict[str, Any]) -> str:
+    """Create the folder and its training_options.json, or check that they agree; returns the run id.
+
+    ConfigConflict names the fields in which the folder's run differs; schedule and machine fields may differ.
+    """
+    path = Path(outdir) / OPTIONS_FILE
+    if path.exists():
+        options = read_options(outdir)
+        _refuse_conflict(outdir, TrainConfig.from_dict(options["config"]), cfg, options["dataset"], dataset)
+        options["config"] = cfg.to_dict()
+        write_json(path, options)
+        return options["run_id"]
+    if Path(outdir).is_dir() and any(Path(outdir).iterdir()):
+        raise UsageError(f"--outdir {outdir} is not empty and holds no run; choose another folder.")
+    Path(outdir).mkdir(parents=True, exist_ok=True)
+    run_id = f"{label}-seed{cfg.seed}-{cfg.sha256()[:8]}"
+    write_json(
+        path,
+        {
+            "schema": SCHEMA,
+            "run_id": run_id,
+            "preset": preset,
+            "label": label,
+            "config": cfg.to_dict(),
+            "config_sha256": cfg.sha256(),
+            "seed": cfg.seed,
+            "dataset": dataset,
+            "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "packages": {name: metadata.version(name) for name in PACKAGES},
+            "python": sys.version.split()[0],
+            "git": git_state(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+    return run_id
+
+
+def read_options(outdir: Path) -> dict[str, Any]:
+    """The training_options.json of a run folder. UsageError where it is missing, UserError where it is damaged."""
+    path = Path(outdir) / OPTIONS_FILE
+    if not path.is_file():
+        raise UsageError(f"{outdir} is not a run folder: it has no {OPTIONS_FILE}.")
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(options, dict) or "run_id" not in options:
+            raise ValueError("no run_id")
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); restore it, or train into another --outdir."
+        ) from error
+    return options
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of this checkout and whether tracked files differ from it; both None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if commit is None or status is None else bool(status)}
+
+
+def _refuse_conflict(
+    outdir: Path, there: TrainConfig, here: TrainConfig, dataset_there: dict, dataset_here: dict
+) -> None:
+    fields = differing_fields(there, here)
+    if fields:
+        shown = "; ".join(f"{f} is {getattr(there, f)} there and {getattr(here, f)} here" for f in fields)
+        raise ConfigConflict(
+            f"{outdir} holds another run: {shown}. Choose another --outdir, or drop {flag(fields[0])}."
+        )
+    if dataset_there["sha256"] != dataset_here["sha256"]:
+        raise ConfigConflict(
+            f"{outdir} holds a run on other data: dataset hash {dataset_there['sha256'][:12]} there, "
+            f"{dataset_here['sha256'][:12]} in {here.data} now. Choose another --outdir, or restore the data."
+        )
+
+
+def _short(value: Any) -> str:
+    text = Path(value).stem if isinstance(value, str) and "/" in value else str(value)
+    return "".join(ch if ch.isalnum() or ch in "._" else "_" for ch in text)

@@ -1,0 +1,1 @@
+"""Numbers from images and features. Imports nothing else of this project."""

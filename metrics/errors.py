@@ -1,0 +1,24 @@
+"""Errors that are the user's to mend: one line, an exit code, no traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something failed for a reason the message names; commands print it as one line and exit with 1."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """The request itself is off (unknown name, missing path, another configuration in the folder): exit 2."""
+
+    exit_code = 2
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """UsageError for a name that is not registered, with the closest known ones."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
+    return UsageError(f"unknown {kind} {name!r}; {hint}")
