@@ -30,6 +30,9 @@ class TrainConfig:
     resize: str = _field("lanczos", "resize filter for images of another size", panel="Data")
     crop: str = _field("none", "how a non-square image becomes square", panel="Data")
     channels: Literal[1, 3] | None = _field(None, "1 gray, 3 RGB; None keeps the dataset's own", panel="Data")
+    alpha: Literal["refuse", "white", "black"] = _field(
+        "refuse", "background behind transparent images", panel="Data"
+    )
     max_images: int | None = _field(None, "train on a seeded subset of this many images", panel="Data")
     mirror: bool = _field(False, "flip every image left-right with probability 1/2", panel="Data")
     cond: bool = _field(False, "condition G and D on the dataset's labels", panel="Data")
@@ -78,12 +81,6 @@ class TrainConfig:
     )
     g_lr: float = _field(0.002, "generator learning rate", panel="Optimisation")
     d_lr: float = _field(0.002, "discriminator learning rate", panel="Optimisation")
-    lr_decay: float = _field(
-        0.0,
-        "last share of `decay_kimg` over which both rates fall linearly to 5 %; 0 is off",
-        panel="Optimisation",
-    )
-    decay_kimg: float | None = _field(None, "training length that lr_decay refers to", panel="Optimisation")
     beta1: float = _field(0.0, "Adam beta1", panel="Optimisation")
     beta2: float = _field(0.99, "Adam beta2", panel="Optimisation")
     ema_kimg: float = _field(10.0, "half-life of the generator average, kimg", panel="Optimisation")
@@ -130,16 +127,12 @@ class TrainConfig:
         ):
             if getattr(self, name) < 0:
                 raise _refuse(name, getattr(self, name), "it must not be negative")
-        for name in ("style_mixing_prob", "pl_decay", "lr_decay", "beta1", "beta2"):
+        for name in ("style_mixing_prob", "pl_decay", "beta1", "beta2"):
             if not 0 <= getattr(self, name) <= 1:
                 raise _refuse(name, getattr(self, name), "it must lie in [0, 1]")
-        for name in ("batch_gpu", "threads", "max_images", "conv_clamp", "decay_kimg"):
+        for name in ("batch_gpu", "threads", "max_images", "conv_clamp"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise _refuse(name, getattr(self, name), "it must be positive, or left out")
-        if self.lr_decay and self.decay_kimg is None:
-            raise _refuse(
-                "lr_decay", self.lr_decay, "it needs --decay-kimg, the training length it refers to"
-            )
         group = min(self.mbstd_group_size, self.batch)
         if self.batch % group:
             raise _refuse("mbstd_group_size", self.mbstd_group_size, f"it must divide --batch {self.batch}")

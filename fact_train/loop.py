@@ -65,8 +65,8 @@ def _train(
         resize=cfg.resize,
         crop=cfg.crop,
         channels=cfg.channels,
+        alpha=cfg.alpha,
         max_images=cfg.max_images,
-        seed=cfg.seed,
     )
     trainer = Trainer(cfg, dataset, device)
     if lead:

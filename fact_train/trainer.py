@@ -16,8 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fact_train import distributed, losses
 from fact_train.config import TrainConfig
-from fact_train.data import Dataset
-from fact_train.data.sampler import batch_indices
+from fact_train.data import Dataset, batch_indices
 from fact_train.networks.discriminator import Discriminator
 from fact_train.networks.generator import Generator
 from fact_train.seeds import generator_for

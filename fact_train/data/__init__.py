@@ -1,0 +1,13 @@
+"""Datasets as uint8 images: bundled MNIST, idx files, image folders and zips, all behind `open_dataset`.
+
+>>> dataset = open_dataset("mnist", split="test")
+>>> dataset.images([0, 1]).shape, dataset.labels([0, 1]).tolist()
+(torch.Size([2, 1, 32, 32]), [7, 2])
+"""
+
+from fact_train.data.dataset import Dataset
+from fact_train.data.processing import Processing
+from fact_train.data.registry import dataset_names, open_dataset
+from fact_train.data.sampler import batch_indices
+
+__all__ = ["Dataset", "Processing", "batch_indices", "dataset_names", "open_dataset"]

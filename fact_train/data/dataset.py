@@ -1,0 +1,119 @@
+"""The one Dataset class: processed uint8 images, labels, and a content hash over both."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fact_train.data.processing import Processing
+from metrics.errors import UserError
+
+SPLITS = ("train", "test")
+IN_MEMORY_BYTES = 4 * 2**30  # above it, pixels lie in a temporary file that the system pages in
+
+
+class Dataset:
+    """Images and labels of one split, ready for indexing; made by `open_dataset`.
+
+    `name`, `split`; `resolution`; `num_channels` (1 or 3); `num_classes` (0: unlabelled; for vector labels
+    their length); `processing`: every option, with what was found in the files filled in.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        split: str,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        num_classes: int,
+        processing: Processing,
+    ) -> None:
+        """Takes uint8 images [N, C, R, R]; labels int64 [N], float32 [N, num_classes] or None."""
+        self.name = name
+        self.split = split
+        self.num_classes = num_classes
+        self.processing = processing
+        self._images = torch.from_numpy(images)
+        self._labels = None if labels is None else torch.from_numpy(labels)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def num_channels(self) -> int:
+        return self._images.shape[1]
+
+    @property
+    def resolution(self) -> int:
+        return self._images.shape[2]
+
+    def images(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
+        """Images at the indices: uint8 [N, C, R, R], a copy. IndexError outside [0, len(self))."""
+        return self._images.index_select(0, torch.as_tensor(indices, dtype=torch.int64))
+
+    def labels(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor | None:
+        """Class indices int64 [N], or label vectors float32 [N, num_classes]; None: the set is unlabelled."""
+        if self._labels is None:
+            return None
+        return self._labels.index_select(0, torch.as_tensor(indices, dtype=torch.int64))
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Content hash of every pixel, label and processing option; not of paths, formats or dates."""
+        labels = None if self._labels is None else self._labels.numpy()
+        header = {
+            "format": 1,
+            "images": list(self._images.shape),
+            "labels": None if labels is None else [str(labels.dtype), *labels.shape],
+            "num_classes": self.num_classes,
+            **dataclasses.asdict(self.processing),
+        }
+        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        digest.update(self._images.numpy())
+        if labels is not None:
+            digest.update(labels)
+        return digest.hexdigest()
+
+    def describe(self) -> dict:
+        """Everything about the set that can change a number, as JSON types."""
+        options = dataclasses.asdict(self.processing)
+        return {
+            "name": self.name,
+            "split": self.split,
+            "n": len(self),
+            "sha256": self.sha256,
+            "resolution": options.pop("resolution"),
+            "channels": options.pop("channels"),
+            "classes": self.num_classes,
+            "labels": None if self._labels is None else "class" if self._labels.ndim == 1 else "vector",
+            **options,
+        }
+
+
+def allocate_images(shape: tuple[int, int, int, int]) -> np.ndarray:
+    """Zeroed uint8 array: in memory, or beyond IN_MEMORY_BYTES in a nameless file that ends with the process.
+
+    Raises UserError where the temporary folder has no room for it.
+    """
+    size = math.prod(shape)
+    if size <= IN_MEMORY_BYTES:
+        return np.zeros(shape, np.uint8)
+    with tempfile.TemporaryFile(prefix="fact-train-") as file:
+        try:
+            os.posix_fallocate(
+                file.fileno(), 0, size
+            )  # now: a disk that fills under a mapping kills the process
+        except OSError as error:
+            raise UserError(
+                f"{tempfile.gettempdir()}: no room for {size / 2**30:.1f} GiB of pixels ({error.strerror}); "
+                "set TMPDIR to a folder on a larger disk, or lower --resolution or --max-images"
+            ) from error
+        return np.memmap(file, np.uint8, "r+", shape=shape)

@@ -1,0 +1,145 @@
+"""The idx format of MNIST and its relatives (Fashion-MNIST, KMNIST ...), and the bundled MNIST itself.
+
+Files: {train,t10k}-{images-idx3,labels-idx1}-ubyte, gzipped (.gz) or not. Images are zero-padded to the next
+power of two (28 -> 32), like StyleGAN2-ADA's MNIST, and then resized where another resolution is asked for.
+MNIST: LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/.
+"""
+
+import gzip
+import hashlib
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fact_train.data.dataset import Dataset, allocate_images
+from fact_train.data.parallel import Progress, for_each_image
+from fact_train.data.processing import SMALLEST_RESOLUTION, Processing, centre, resize
+from metrics.errors import UserError
+
+MNIST_FOLDER = Path(__file__).parent / "mnist"
+
+# of the uncompressed files: a gzip can be packed again, the digits inside stay the published ones
+MNIST_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
+
+
+def open_mnist(*, split: str, processing: Processing, progress: Progress | None) -> Dataset:
+    """The bundled MNIST: 60,000 train or 10,000 test digits. UserError where a file is damaged."""
+    return open_idx(MNIST_FOLDER, split=split, processing=processing, progress=progress, md5=MNIST_MD5)
+
+
+def is_idx_folder(folder: Path) -> bool:
+    """Whether the folder holds idx images of either split."""
+    return any(_find(folder, name) for name in IMAGES.values())
+
+
+def open_idx(
+    folder: Path,
+    *,
+    split: str,
+    processing: Processing,
+    progress: Progress | None = None,
+    md5: dict[str, str] | None = None,
+) -> Dataset:
+    """One split of a folder of idx files; the classes are counted over both splits.
+
+    Raises UserError for a missing, damaged or inconsistent file, and for one whose content has another md5.
+    """
+    pixels = read_idx(folder, IMAGES[split], md5)
+    labels = {
+        name: read_idx(folder, file, md5)
+        for name, file in LABELS.items()
+        if name == split or _find(folder, file)
+    }
+    if len(pixels) != len(labels[split]):
+        raise UserError(
+            f"{folder}: {len(pixels)} images in {IMAGES[split]} and {len(labels[split])} labels in "
+            f"{LABELS[split]}; put two files of one dataset there"
+        )
+    chosen = processing.choose(len(pixels)).numpy()
+    images, processing = _process(pixels, chosen, folder / IMAGES[split], processing, progress)
+    return Dataset(
+        name=folder.resolve().name,
+        split=split,
+        images=images,
+        labels=labels[split][chosen].astype(np.int64),
+        num_classes=max(int(values.max()) for values in labels.values()) + 1,
+        processing=processing,
+    )
+
+
+def read_idx(folder: Path, name: str, md5: dict[str, str] | None = None) -> np.ndarray:
+    """The uint8 array in an idx file: [N, H, W] for idx3, [N] for idx1, N >= 1. UserError names the file."""
+    path = _find(folder, name)
+    if path is None:
+        raise UserError(f"{folder / name}: no such file, gzipped (.gz) or not; put it beside the others")
+    again = "fetch it again"
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read or unpacked ({error}); {again}") from error
+    if md5 is not None:
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != md5[name]:
+            raise UserError(f"{path}: md5 of its content is {found}, published is {md5[name]}; {again}")
+    ndim = 3 if "idx3" in name else 1
+    start = 4 + 4 * ndim
+    if len(content) < start or content[:4] != bytes([0, 0, 8, ndim]):
+        raise UserError(f"{path}: not an idx{ndim} file of unsigned bytes (its first bytes say so); {again}")
+    shape = np.frombuffer(content, ">u4", ndim, offset=4).tolist()
+    if len(content) - start != math.prod(shape):
+        sides = " x ".join(map(str, shape))
+        raise UserError(
+            f"{path}: its header promises {sides} bytes and {len(content) - start} follow; {again}"
+        )
+    if math.prod(shape) == 0:
+        raise UserError(f"{path}: holds nothing (its header says {shape}); {again}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def _process(
+    pixels: np.ndarray, chosen: np.ndarray, path: Path, processing: Processing, progress: Progress | None
+) -> tuple[np.ndarray, Processing]:
+    """Crop, pad and resize pixels [N, H, W]: images [n, C, R, R] and the resolved options."""
+    height, width = pixels.shape[1:]
+    side = processing.square_side(width, height)
+    if side is None:
+        raise UserError(
+            f"{path}: images of {width}x{height} are not square; choose --crop center or --crop pad"
+        )
+    padded = max(SMALLEST_RESOLUTION, 1 << (side - 1).bit_length())
+    resolution = processing.resolution or padded
+    if resolution != padded and processing.resize == "none":
+        raise UserError(
+            f"{path}: images are {padded}x{padded} (padded) and --resolution is {resolution}; "
+            "choose another --resize than none"
+        )
+    processing = processing.resolved(
+        resolution=resolution, channels=processing.channels or 1, available=len(pixels)
+    )
+    images = allocate_images((len(chosen), processing.channels, resolution, resolution))
+    if width == height and resolution == padded:  # the usual case, without a loop
+        start = (padded - side + 1) // 2
+        images[:, :, start : start + side, start : start + side] = pixels[chosen][:, None]
+        return images, processing
+
+    def place(position: int) -> None:
+        image = Image.fromarray(pixels[chosen[position]])
+        image = centre(centre(image, side), padded)
+        images[position] = np.asarray(resize(image, resolution, processing.resize))
+
+    for_each_image(place, len(chosen), progress)
+    return images, processing

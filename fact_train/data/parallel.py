@@ -1,0 +1,31 @@
+"""One function over many images, in threads: Pillow releases the interpreter while it decodes and resizes."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Progress = Callable[[int, int], None]  # called with (images done, images in all)
+Result = TypeVar("Result")
+
+MAX_THREADS = 16  # beyond it the interpreter's lock decides, not decoding
+MAX_BLOCK = 64  # images handed to a thread at once: for small ones the handing over is half the cost
+
+
+def for_each_image(
+    function: Callable[[int], Result], count: int, progress: Progress | None = None
+) -> list[Result]:
+    """[function(0), ..., function(count - 1)]; the first exception (or Ctrl-C) cancels what has not begun."""
+    threads = min(MAX_THREADS, os.cpu_count() or 1)
+    block = max(1, min(MAX_BLOCK, count // (4 * threads)))
+
+    def run(start: int) -> list[Result]:
+        return [function(position) for position in range(start, min(start + block, count))]
+
+    results = []
+    with ThreadPoolExecutor(threads) as pool:
+        for block_results in pool.map(run, range(0, count, block)):
+            results += block_results
+            if progress is not None:
+                progress(len(results), count)
+    return results

@@ -1,0 +1,77 @@
+"""`open_dataset`, by registered name or by path. A new named dataset is one opener and one entry."""
+
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from fact_train.data.dataset import SPLITS, Dataset
+from fact_train.data.folder import open_folder, open_zip
+from fact_train.data.idx import is_idx_folder, open_idx, open_mnist
+from fact_train.data.parallel import Progress
+from fact_train.data.processing import Processing
+from metrics.errors import unknown_name
+
+# name -> opener(split=, processing=, progress=)
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "mnist": open_mnist,
+}
+
+
+def dataset_names() -> list[str]:
+    """The names `open_dataset` knows; it also takes paths."""
+    return sorted(DATASETS)
+
+
+def open_dataset(
+    data: str | os.PathLike,
+    *,
+    split: str = "train",
+    resolution: int | None = None,
+    resize: str = "lanczos",
+    crop: str = "none",
+    channels: int | None = None,
+    alpha: str = "refuse",
+    max_images: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Open one split ("train" or "test") of a dataset, decode all of it and hold it as uint8.
+
+    data: a registered name ("mnist"), or the path of a folder of idx files, an image folder or a zip of one.
+        A name wins over a path: "./mnist" is the path.
+    resolution: side of the square images, a power of two from 4 up. None: as they are (idx: padded to one).
+    resize, crop, alpha: a name from processing.RESIZES, CROPS, ALPHAS.
+    channels: 1 gray, 3 RGB. None: 1 where all images are gray, else 3.
+    max_images: keep a random subset of this size, drawn by `seed`, in its original order. None: all.
+    progress: called with (images done, images in all) while files are decoded.
+
+    Raises UsageError for an unknown name, path or option, and UserError, one line naming the file, for data
+    that cannot be used.
+
+    >>> len(open_dataset("mnist"))
+    60000
+    """
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    processing = Processing(
+        resolution=resolution,
+        resize=resize,
+        crop=crop,
+        channels=channels,
+        alpha=alpha,
+        max_images=max_images,
+        seed=seed,
+    )
+    options = {"split": split, "processing": processing, "progress": progress}
+    text = os.fspath(data)
+    if text in DATASETS:
+        return DATASETS[text](**options)
+    path = Path(os.path.expanduser(text))
+    if os.path.isfile(path):
+        return open_zip(path, **options)
+    if text and os.path.isdir(path):
+        return open_idx(path, **options) if is_idx_folder(path) else open_folder(path, **options)
+    beside = os.listdir(path.parent) if os.access(path.parent, os.R_OK) else []
+    close = [str(path.parent / name) for name in difflib.get_close_matches(path.name, beside)]
+    raise unknown_name("dataset or path", text, [*DATASETS, *close])

@@ -1,0 +1,75 @@
+"""Losses against closed forms on networks whose gradients are known."""
+
+import math
+
+import pytest
+import torch
+
+from fact_train import losses
+
+
+def test_adversarial_losses_are_minus_log_likelihoods() -> None:
+    scores = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
+    torch.testing.assert_close(losses.generator_loss(scores), -scores.sigmoid().log())
+    other = torch.tensor([0.5, 0.0, -3.0], dtype=torch.float64)
+    expected = -scores.sigmoid().log() - (1 - other.sigmoid()).log()
+    torch.testing.assert_close(losses.discriminator_loss(scores, other), expected)
+
+
+def test_r1_of_a_linear_discriminator_is_its_squared_weight() -> None:
+    w = torch.randn(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(5, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    penalty = losses.r1_penalty((w * x).sum(dim=[1, 2, 3]), x)
+    torch.testing.assert_close(penalty, w.square().sum().expand(5))
+    (grad,) = torch.autograd.grad(penalty.mean(), [w])
+    torch.testing.assert_close(grad, 2 * w)
+
+
+def test_path_length_of_a_linear_generator_is_the_norm_of_its_jacobian_product() -> None:
+    """G(ws) = mean over layers of A w: J^T y = A^T y / L per layer, so the length is ||A^T y|| / L."""
+    torch.manual_seed(0)
+    layers, size, width = 3, 4, 6
+    A = torch.randn(size * size, width, dtype=torch.float64)
+    ws = torch.randn(2, layers, width, dtype=torch.float64, requires_grad=True)
+    images = (ws.mean(dim=1) @ A.T).reshape(2, 1, size, size)
+    lengths = losses.path_lengths(images, ws, generator=torch.Generator().manual_seed(3))
+    y = torch.randn(images.shape, generator=torch.Generator().manual_seed(3)).double() / size
+    expected = (y.reshape(2, -1) @ A).norm(dim=1) / layers
+    torch.testing.assert_close(lengths, expected, rtol=1e-12, atol=0)
+
+
+def test_path_length_penalty_moves_the_average_and_carries_its_gradient() -> None:
+    lengths = torch.tensor([1.0, 3.0], dtype=torch.float64, requires_grad=True)
+    penalty, average = losses.path_length_penalty(lengths, torch.tensor(1.0).double(), decay=0.01)
+    assert float(average) == pytest.approx(1.01)
+    assert not average.requires_grad
+    torch.testing.assert_close(penalty, (lengths - 1.01).square())
+    (grad,) = torch.autograd.grad(penalty.sum(), [lengths])
+    # d/dl_i of sum_j (l_j - a)^2 with a moving by 0.005 per l_i
+    residual = lengths.detach() - 1.01
+    torch.testing.assert_close(grad, 2 * residual - 2 * residual.sum() * 0.005)
+
+
+class CountingMapping(torch.nn.Module):
+    """w = -1 everywhere, so that mixed layers can be told from the original ones."""
+
+    z_dim = 4
+
+    def forward(self, z: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+        return torch.full((len(z), 10, 4), -1.0)
+
+
+def test_style_mixing_replaces_a_tail_of_layers_at_its_rate() -> None:
+    ws = torch.ones(2, 10, 4)
+    gen = torch.Generator().manual_seed(0)
+    mixed, cuts = 0, set()
+    for _ in range(2000):
+        out = losses.style_mixing(CountingMapping(), ws, None, prob=0.3, generator=gen)
+        replaced = (out < 0).all(dim=2).all(dim=0)
+        assert torch.equal(replaced, replaced.sort().values)  # a tail
+        assert not replaced[0]  # the first layer always stays
+        mixed += bool(replaced.any())
+        cuts.add(int(replaced.sum()))
+    assert abs(mixed / 2000 - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 2000)  # four standard errors
+    assert cuts == set(range(0, 10))
+    assert losses.style_mixing(CountingMapping(), ws, None, prob=0.0, generator=gen) is ws
