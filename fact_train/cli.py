@@ -31,16 +31,20 @@ _OWN = {
 }
 
 
-def _train(**given: Any) -> None:
-    preset_name, outdir = given.pop("preset"), given.pop("outdir")
-    dry_run, list_presets = given.pop("dry_run"), given.pop("list_presets")
+def _train(
+    preset_name: str | None,
+    outdir: Path | None,
+    *,
+    dry_run: bool,
+    list_presets: bool,
+    changes: dict[str, Any],
+) -> None:
     if list_presets:
         _print_presets()
         return
     if preset_name is None:
         raise UsageError("--preset is missing; see --list-presets, e.g. fact-train --preset mnist.")
     preset = get_preset(preset_name)
-    changes = {name: _none(value) for name, value in given.items() if value is not None}
     cfg = dataclasses.replace(preset.config, **changes)
 
     from fact_train import run_folder  # cheap; torch stays out of --help and --dry-run
@@ -61,11 +65,6 @@ def _train(**given: Any) -> None:
         print(f"{verb} {result.snapshot}", file=sys.stderr)
         print(f"next: fact-eval all {outdir.parent}", file=sys.stderr)
         print(result.snapshot)
-
-
-def _none(value: Any) -> Any:
-    """`none` on the command line means None, so that an optional setting of a preset can be switched off."""
-    return None if isinstance(value, str) and value.lower() == "none" else value
 
 
 def _resolved(cfg: TrainConfig) -> str:
@@ -145,11 +144,11 @@ def _option_type(f: dataclasses.Field) -> Any:
     return str | None
 
 
-def _parse(name: str, text: str) -> Any:
-    f = {x.name: x for x in fields_of()}[name]
+def _parse(f: dataclasses.Field, text: str) -> Any:
+    """A flag's text as the field's value; `none` switches an optional field off. TrainConfig refuses what does not fit."""
     literals, types = _alternatives(f)
-    if text.lower() == "none":
-        return "none"
+    if type(None) in types and text.lower() == "none":
+        return None
     for option in literals:
         if text == str(option):
             return option
@@ -163,10 +162,18 @@ def _parse(name: str, text: str) -> Any:
 
 
 def _command(**given: Any) -> None:
+    changes = {}
     for f in fields_of():
-        if isinstance(given[f.name], str) and f.type is not str:
-            given[f.name] = _parse(f.name, given[f.name])
-    _train(**given)
+        value = given[f.name]
+        if value is not None:  # not given: the preset's
+            changes[f.name] = _parse(f, value) if isinstance(value, str) and f.type is not str else value
+    _train(
+        given["preset"],
+        given["outdir"],
+        dry_run=given["dry_run"],
+        list_presets=given["list_presets"],
+        changes=changes,
+    )
 
 
 _command.__signature__ = _signature()

@@ -18,7 +18,7 @@ from fact_train.probe import Probe, probe
 from fact_train.progress import Progress, tick_line
 from fact_train.stats import StatsWriter
 from fact_train.trainer import Trainer
-from metrics.errors import UserError
+from metrics.errors import UsageError, UserError
 
 
 class NonFiniteLoss(UserError):
@@ -211,9 +211,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name}: it is one of auto, cpu, cuda, cuda:N.") from None
+        raise UsageError(f"--device {name}: it is one of auto, cpu, cuda, cuda:N.") from None
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: it is one of auto, cpu, cuda, cuda:N.")
+        raise UsageError(f"--device {name}: it is one of auto, cpu, cuda, cuda:N.")
     if device.type == "cuda":
         count = torch.cuda.device_count() if available else 0
         index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", 0))

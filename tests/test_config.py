@@ -51,7 +51,12 @@ def test_hash_groups_seeds_and_separates_configurations() -> None:
     changed = lambda **kw: dataclasses.replace(base, **kw)  # noqa: E731
     assert changed(seed=5).sha256() == base.sha256()
     assert changed(kimg=1.0, device="cpu", threads=1).sha256() == base.sha256()
-    hashes = {base.sha256(), changed(r1_gamma=1.0).sha256(), changed(batch=64).sha256(), changed(cond=True).sha256()}
+    hashes = {
+        base.sha256(),
+        changed(r1_gamma=1.0).sha256(),
+        changed(batch=64).sha256(),
+        changed(cond=True).sha256(),
+    }
     assert len(hashes) == 4
     assert differing_fields(base, changed(seed=1, kimg=2.0, g_lr=0.1)) == ["g_lr", "seed"]
 
@@ -61,8 +66,7 @@ def test_every_flag_parses_its_own_default_back(f: dataclasses.Field) -> None:
     value = f.default
     if isinstance(value, bool) or isinstance(value, str):
         return
-    parsed = _parse(f.name, "none" if value is None else str(value))
-    assert parsed == ("none" if value is None else value)
+    assert _parse(f, "none" if value is None else str(value)) == value
     assert flag(f.name).startswith("--")
 
 

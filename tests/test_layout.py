@@ -78,7 +78,9 @@ def test_no_room_for_miscellany() -> None:
 
 
 def test_top_level_is_the_fixed_one() -> None:
-    tracked = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True).stdout
+    tracked = subprocess.run(
+        ["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True
+    ).stdout
     top = {line.split("/")[0] for line in tracked.splitlines()}
     allowed = {
         *ROOMS,

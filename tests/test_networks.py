@@ -15,13 +15,17 @@ from fact_train.networks.discriminator import minibatch_std
 from fact_train.networks.generator import channels_at
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "stylegan2_ada.json").read_text())
-SMALL = dict(z_dim=8, w_dim=8, img_resolution=16, img_channels=3, map_depth=2, channel_base=128, channel_max=8)
+SMALL = dict(
+    z_dim=8, w_dim=8, img_resolution=16, img_channels=3, map_depth=2, channel_base=128, channel_max=8
+)
 
 
 def wave(*shape: int, step: float, shift: float) -> torch.Tensor:
     """sqrt(2) sin(step i + shift): closed-form values of unit variance, the same on every machine."""
     count = torch.Size(shape).numel()
-    return (torch.sin(torch.arange(count, dtype=torch.float64) * step + shift) * 2**0.5).reshape(shape).float()
+    return (
+        (torch.sin(torch.arange(count, dtype=torch.float64) * step + shift) * 2**0.5).reshape(shape).float()
+    )
 
 
 def fill_by_reference_name(net: torch.nn.Module, ours_from_reference: dict[str, str]) -> None:
@@ -69,7 +73,9 @@ def test_outputs_equal_the_reference_networks_on_the_same_weights(case: dict, fu
             torch.testing.assert_close(images, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
         scores = D(wave(4, 3, 16, 16, step=0.9, shift=2.0), c).flatten()
         expected = torch.tensor(case["scores"])
-        torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4 * max(1.0, float(expected.abs().max())))
+        torch.testing.assert_close(
+            scores, expected, rtol=0, atol=1e-4 * max(1.0, float(expected.abs().max()))
+        )
 
 
 @pytest.mark.parametrize("up", [1, 2])
@@ -107,8 +113,16 @@ def test_modulated_convolution_equals_its_definition() -> None:
 
 
 def test_fused_setting_picks_the_path_by_mode() -> None:
-    table = {s: (use_fused(s, training=True), use_fused(s, training=False)) for s in ("train", "eval", "never", "always")}
-    assert table == {"train": (True, False), "eval": (False, True), "never": (False, False), "always": (True, True)}
+    table = {
+        s: (use_fused(s, training=True), use_fused(s, training=False))
+        for s in ("train", "eval", "never", "always")
+    }
+    assert table == {
+        "train": (True, False),
+        "eval": (False, True),
+        "never": (False, False),
+        "always": (True, True),
+    }
 
 
 @pytest.mark.parametrize("setting", ["train", "eval", "never", "always"])
@@ -141,7 +155,9 @@ def test_one_sample_equals_itself_inside_a_batch() -> None:
     # float32, the same sums in another blocking
     G = Generator(**SMALL, c_dim=0).eval()
     z = torch.randn(5, 8)
-    torch.testing.assert_close(G(z, noise_mode="const")[2:3], G(z[2:3], noise_mode="const"), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        G(z, noise_mode="const")[2:3], G(z[2:3], noise_mode="const"), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_noise_modes_have_their_effect() -> None:

@@ -106,7 +106,9 @@ def test_adam_is_corrected_for_lazy_regularisation(tiny_config: TrainConfig) -> 
     t = trainer_of(tiny_config, pl_interval=4, r1_interval=16, g_lr=0.01, d_lr=0.02, beta1=0.5)
     g, d = t.G_opt.param_groups[0], t.D_opt.param_groups[0]
     assert g["lr"] == pytest.approx(0.01 * 4 / 5) and d["lr"] == pytest.approx(0.02 * 16 / 17)
-    assert g["betas"] == pytest.approx((0.5**0.8, 0.99**0.8)) and d["betas"][1] == pytest.approx(0.99 ** (16 / 17))
+    assert g["betas"] == pytest.approx((0.5**0.8, 0.99**0.8)) and d["betas"][1] == pytest.approx(
+        0.99 ** (16 / 17)
+    )
     plain = trainer_of(tiny_config, pl_weight=0.0, g_lr=0.01).G_opt.param_groups[0]
     assert (plain["lr"], plain["betas"]) == (0.01, (0.0, 0.99))
 
@@ -118,7 +120,9 @@ def test_gradient_accumulation_equals_the_whole_batch(tiny_config: TrainConfig) 
         t = trainer_of(tiny_config, batch_gpu=batch_gpu, mbstd_group_size=1)
         assert t.share.rounds == 8 // batch_gpu
         real, _ = t._real_batch(0)
-        t._phase("R1", t.D, torch.optim.SGD(t.D.parameters(), lr=0.0), lambda s, g, t=t, r=real: t._r1(s, r, None))
+        t._phase(
+            "R1", t.D, torch.optim.SGD(t.D.parameters(), lr=0.0), lambda s, g, t=t, r=real: t._r1(s, r, None)
+        )
         grads.append({k: p.grad for k, p in t.D.named_parameters() if p.grad is not None})
     for name in grads[0]:  # float32 sums of 8 terms in another order
         torch.testing.assert_close(grads[0][name], grads[1][name], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,40 @@
+# make demo: set up, train, score, show the board.  make test: set up, run every test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SHELL := /bin/bash
+
+.PHONY: demo test lint bench setup clean
+.DELETE_ON_ERROR:
+
+setup: $(READY)
+
+# A second call is quick: the environment is rebuilt only when what it is made from changes.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	@start=$$SECONDS; \
+	$(BIN)/fact-train --preset mnist-stylegan2 && \
+	echo "trained in $$((SECONDS - start)) s" >&2 && start=$$SECONDS && \
+	$(BIN)/fact-eval all runs/ && \
+	echo "scored in $$((SECONDS - start)) s; pictures: runs/mnist-stylegan2-seed0/fakes*.png" >&2
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=fact_train --cov=fact_eval --cov=metrics \
+		--cov=leaderboard --cov=baselines --cov-report=term
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build *.egg-info
