@@ -87,7 +87,12 @@ def test_entries_say_what_they_hold_and_clear_frees_them(cache):
     (path.parent / f".{path.name}.partial-1").write_bytes(b"leftover of a killed writer")
     (entry,) = cache.entries()
     shown = entry.describe()
-    assert (shown["source"], shown["detector"], shown["rows"], shown["of"]) == ("generator", "pixels", 10, "a" * 12)
+    assert (shown["source"], shown["detector"], shown["rows"], shown["of"]) == (
+        "generator",
+        "pixels",
+        10,
+        "a" * 12,
+    )
     assert cache.clear() > entry.size
     assert cache.entries() == [] and not list(path.parent.iterdir())
 

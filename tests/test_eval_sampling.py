@@ -19,7 +19,9 @@ def data(tmp_path_factory):
 def generator_source(folder, data, *, seed=0, **changes):
     run = make_run(folder, data, **changes)
     labels_of = open_dataset(data) if changes.get("cond") else None
-    return GeneratorSource(load_snapshot(run / "network-snapshot-000004.safetensors"), seed=seed, labels_of=labels_of)
+    return GeneratorSource(
+        load_snapshot(run / "network-snapshot-000004.safetensors"), seed=seed, labels_of=labels_of
+    )
 
 
 def test_an_image_seed_is_the_documented_number():
@@ -129,7 +131,9 @@ def test_pictures_come_in_the_order_of_a_seeded_permutation(data):
     dataset = open_dataset(data)
     source = PicturesSource(dataset, seed=0)
     whole = source.images(range(TRAIN))
-    assert torch.equal(whole.flatten(1).sort(dim=0).values, dataset.images(range(TRAIN)).flatten(1).sort(dim=0).values)
+    assert torch.equal(
+        whole.flatten(1).sort(dim=0).values, dataset.images(range(TRAIN)).flatten(1).sort(dim=0).values
+    )
     assert torch.equal(whole[:5], source.images(range(5)))
     assert not torch.equal(whole, PicturesSource(dataset, seed=1).images(range(TRAIN)))
     with pytest.raises(UserError, match=f"has {TRAIN} images, not {TRAIN + 1}"):

@@ -1,4 +1,4 @@
-"""FID against closed forms, against torch-fidelity and clean-fid, in singular cases, and its standard error."""
+"""FID against closed forms, torch-fidelity and clean-fid, in singular cases, and its standard error."""
 
 import pytest
 import torch
@@ -36,7 +36,9 @@ def test_fid_of_gaussians_that_differ_in_mean_alone_is_the_squared_shift():
     mean = torch.zeros(24, dtype=torch.float64)
     shifted = FeatureStatistics(100, mean + 0.5, cov)
     # Rounding of two traces near 24 that cancel: 24 * 2**-52 * a few hundred operations.
-    assert relative(compute_fid_from_statistics(FeatureStatistics(100, mean, cov), shifted), 24 * 0.25) < 1e-12
+    assert (
+        relative(compute_fid_from_statistics(FeatureStatistics(100, mean, cov), shifted), 24 * 0.25) < 1e-12
+    )
 
 
 def test_fid_of_commuting_covariances_is_the_squared_distance_of_their_roots():
@@ -62,7 +64,8 @@ def test_fid_equals_torch_fidelity_on_the_same_features(n_gen, n_real):
     real = gaussian(n_real, 64, seed=4, scale=1.3).double()
     statistics = [fid_features_to_statistics(features) for features in (gen, real)]
     peer = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
-    # With fewer images than features the peer takes roots of eigenvalues that are rounding noise (1e-16)**0.5 each.
+    # With fewer images than features the peer takes roots of eigenvalues that are rounding noise (1e-16)**0.5
+    # each.
     assert relative(compute_fid(gen, real), peer) < (1e-11 if min(n_gen, n_real) > 64 else 1e-6)
 
 
@@ -71,7 +74,8 @@ def test_fid_equals_clean_fid_on_the_same_features():
     gen, real = gaussian(400, 48, seed=5).double(), gaussian(350, 48, seed=6, scale=0.8, shift=0.1).double()
     a, b = (fid_features_to_statistics(features) for features in (gen, real))
     peer = frechet_distance(a["mu"], a["sigma"], b["mu"], b["sigma"])
-    # The root of a nonsymmetric product loses digits with its condition number: 3e-11 here, torch-fidelity 1e-14.
+    # The root of a nonsymmetric product loses digits with its condition number: 3e-11 here, torch-fidelity
+    # 1e-14.
     assert relative(compute_fid(gen, real), peer) < 1e-9
 
 
@@ -81,6 +85,17 @@ def test_fid_with_fewer_images_than_features_equals_the_covariance_route():
     by_covariances = compute_fid_from_statistics(compute_statistics(gen), compute_statistics(real))
     # The covariance route takes roots of 24 eigenvalues that are rounding noise: up to 24 * (1e-16)**0.5.
     assert relative(by_samples, by_covariances) < 1e-6
+
+
+def test_fid_of_few_images_in_orthogonal_subspaces_is_exact():
+    basis = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(22)).double()).Q
+    gen, real = (
+        gaussian(30, 20, seed=23).double() @ basis[:20],
+        gaussian(25, 20, seed=24).double() @ basis[20:40],
+    )
+    moments = [features.mean(dim=0).square().sum() + features.var(dim=0).sum() for features in (gen, real)]
+    # Nothing overlaps, so the root is 0; from covariances it would be 40 roots of rounding noise, 1e-8 each.
+    assert relative(compute_fid(gen, real), sum(moments).item()) < 1e-12
 
 
 def test_fid_of_two_images_each_is_the_closed_form_of_two_lines():
@@ -102,8 +117,9 @@ def test_fid_survives_dead_features_and_constant_sets():
     dead = torch.zeros(16, dtype=torch.bool)
     dead[:6] = True
     assert value > 0
-    # Where one side is constant its term is |shift|^2 + variance of the other; the rest is an ordinary FID only if
-    # the other features were independent, so the bound is one-sided: adding features never lowers the distance.
+    # Where one side is constant its term is |shift|^2 + variance of the other; the rest is an ordinary FID
+    # only if the other features were independent, so the bound is one-sided: adding features never lowers the
+    # distance.
     assert value >= compute_fid(gen[:, ~dead], real[:, ~dead]) - 1e-9
     assert compute_fid(torch.zeros(50, 16), real) == pytest.approx(
         (real.double().mean(dim=0).square().sum() + real.double().var(dim=0).sum()).item(), rel=1e-9
@@ -123,7 +139,7 @@ def test_statistics_equal_numpy_cov_over_more_than_one_chunk():
 
 @pytest.mark.parametrize("features", [torch.zeros(1, 4), torch.zeros(4), torch.full((5, 3), torch.nan)])
 def test_fid_refuses_one_image_wrong_shapes_and_non_finite_values(features):
-    with pytest.raises(ValueError, match="N >= 2|not finite"):
+    with pytest.raises(ValueError, match=r"N >= 2|not finite"):
         compute_fid(features, torch.zeros(5, 4))
 
 
@@ -138,7 +154,8 @@ def test_stderr_of_fid_matches_repeated_draws():
     samples = [gaussian(n, width, seed=100 + i, scale=1.1, shift=0.1) for i in range(draws)]
     spread = torch.tensor([compute_fid(sample, real) for sample in samples]).std().item()
     stderr = compute_fid_stderr(samples[0], real)
-    # The sd of 300 draws is itself known to 1/sqrt(600) = 4 %; four of those, and second-order terms at n = 2000.
+    # The sd of 300 draws is itself known to 1/sqrt(600) = 4 %; four of those, and second-order terms at n =
+    # 2000.
     assert stderr == pytest.approx(spread, rel=0.2)
 
 

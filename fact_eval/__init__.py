@@ -1,0 +1,1 @@
+"""Runs the metrics on runs, snapshots and image folders, and writes records."""

@@ -1,0 +1,119 @@
+"""Two models side by side: the difference of every metric with its error, corrected for the number of comparisons."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fact_eval.intervals import (
+    Difference,
+    analytic_difference,
+    holm,
+    independent_difference,
+    mean_over_seeds,
+    paired_difference,
+)
+from fact_eval.records import Record, find_results, latest_records, read_records
+from metrics.errors import UsageError, UserError
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of A and B; `p` is Holm-corrected over all metrics, None where no error can be had."""
+
+    metric: str
+    higher_is_better: bool
+    a: float
+    b: float
+    difference: Difference
+    p: float | None
+
+    @property
+    def better(self) -> str:
+        """`A` or `B` where the difference is significant at 5 %, `tie` where it is not, blank without an error."""
+        if self.p is None:
+            return ""
+        if self.p >= 0.05:
+            return "tie"
+        return "B" if (self.difference.value > 0) == self.higher_is_better else "A"
+
+
+def compare(a: Sequence[Record], b: Sequence[Record]) -> tuple[list[Comparison], list[str]]:
+    """Comparisons of all metrics that both sides have under one protocol and dataset, and why others are left out.
+
+    One run on each side: paired over shared evaluation seeds (the same latents), or by the metric's own
+    standard errors. Several training seeds on both sides: Welch's test over the runs' means.
+    """
+    sides = [_by_metric(records) for records in (a, b)]
+    pairs, left_out = [], []
+    for metric in sorted(sides[0].keys() | sides[1].keys()):
+        if not all(metric in side for side in sides):
+            left_out.append(f"{metric}: measured on one side only")
+            continue
+        left, right = sides[0][metric], sides[1][metric]
+        if len({(r.metric_version, r.protocol_sha256, r.dataset["sha256"]) for r in left + right}) > 1:
+            left_out.append(f"{metric}: other protocol or other images")
+            continue
+        pairs.append((metric, left, right))
+    differences = [_difference(left, right) for _, left, right in pairs]
+    corrected = holm([difference.p for difference in differences])
+    comparisons = [
+        Comparison(metric, left[0].higher_is_better, _mean(left), _mean(right), difference, p)
+        for (metric, left, right), difference, p in zip(pairs, differences, corrected, strict=True)
+    ]
+    return comparisons, left_out
+
+
+def compare_folders(a: Path, b: Path) -> tuple[list[Comparison], list[str]]:
+    """`compare` of the records under two folders, of the newest snapshot of each run.
+
+    UsageError for a missing folder; UserError where one has no number.
+    """
+    return compare(_newest(a), _newest(b))
+
+
+def _newest(folder: Path) -> list[Record]:
+    if not Path(folder).is_dir():
+        raise UsageError(f"{folder} is not a folder; give a run folder or a folder of runs")
+    found = [r for path in find_results(folder) for r in latest_records(read_records(path))]
+    found = [r for r in found if r.value is not None and r.source in ("run", "images")]
+    if not found:
+        raise UserError(f"{folder} has no records; `fact-eval all {folder}` makes them")
+    kimg = {r.run_id: max(o.kimg or 0 for o in found if o.run_id == r.run_id) for r in found}
+    return [r for r in found if (r.kimg or 0) == kimg[r.run_id]]
+
+
+def _difference(a: list[Record], b: list[Record]) -> Difference:
+    runs_a, runs_b = _by_run(a), _by_run(b)
+    if len(runs_a) > 1 or len(runs_b) > 1:
+        means = [
+            [mean_over_seeds(list(run.values())).mean for run in runs.values()] for runs in (runs_a, runs_b)
+        ]
+        return independent_difference(*means)
+    (seeds_a,), (seeds_b,) = runs_a.values(), runs_b.values()
+    shared = sorted(seeds_a.keys() & seeds_b.keys())
+    if len(shared) > 1:
+        return paired_difference([seeds_a[s] for s in shared], [seeds_b[s] for s in shared])
+    if None not in (a[0].stderr, b[0].stderr):
+        return analytic_difference(a[0].value, a[0].stderr, b[0].value, b[0].stderr)
+    return Difference(_mean(b) - _mean(a), None, None, "no error known")
+
+
+def _mean(records: list[Record]) -> float:
+    """Mean over runs of the means over evaluation seeds."""
+    runs = _by_run(records).values()
+    return mean_over_seeds([mean_over_seeds(list(seeds.values())).mean for seeds in runs]).mean
+
+
+def _by_run(records: list[Record]) -> dict[str, dict[int, float]]:
+    runs: dict[str, dict[int, float]] = defaultdict(dict)
+    for record in records:
+        runs[record.run_id][record.seed] = record.value
+    return runs
+
+
+def _by_metric(records: Sequence[Record]) -> dict[str, list[Record]]:
+    by_metric: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_metric[record.metric].append(record)
+    return by_metric

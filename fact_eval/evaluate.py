@@ -1,0 +1,277 @@
+"""Carries out jobs: one generation pass per snapshot and seed feeds every detector, then the metrics, then records.
+
+A metric or job that fails leaves a failure record and the others go on; the outcome lists every failure.
+Ctrl-C and SIGTERM leave a `cancelled` record of the metric they hit; finished records and cached features
+stay.
+"""
+
+import math
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from fact_eval import provenance
+from fact_eval.cache import FeatureCache
+from fact_eval.catalog import Card
+from fact_eval.extract import Features, extract_features
+from fact_eval.plan import Job
+from fact_eval.progress import Progress
+from fact_eval.records import Record, append_records, finite
+from fact_eval.references import NoSplit, References
+from fact_eval.sources import GeneratorSource, NoiseSource, PicturesSource, Source
+from fact_train.snapshot import load_snapshot
+from metrics.errors import UsageError, UserError
+from metrics.registry import FeatureNeed, MetricValue, get_metric
+
+
+@dataclass
+class Outcome:
+    """Records written, and (job, metric, error) of everything that failed."""
+
+    written: list[Record] = field(default_factory=list)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def problems(self) -> list[str]:
+        """One line per job and error; metrics that failed alike are named together."""
+        together: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for job, metric, error in self.failures:
+            together[job, error].append(metric)
+        return [
+            f"{job}: {metrics[0] if len(metrics) == 1 else f'{len(metrics)} metrics'}: {error}"
+            for (job, error), metrics in together.items()
+        ]
+
+
+class Inputs:
+    """What a metric computes from: `metrics.registry.MetricInputs` for one source and evaluation seed."""
+
+    def __init__(
+        self, source: Source, generated: Features, references: References, *, seed: int, device: str
+    ):
+        self.seed, self.device = seed, torch.device(device)
+        self.generator = source if isinstance(source, GeneratorSource) else None
+        self._source, self._generated, self._references = source, generated, references
+
+    def features(self, need: FeatureNeed) -> torch.Tensor:
+        """[N, D] float32 on the CPU, in index order. UserError where there are too few images."""
+        if need.side == "real":
+            return self._references.features(need.detector, need.split or "train", need.count)
+        return self._generated.get(need.detector, wanted_count(need.count, self._source))
+
+
+class Evaluation:
+    """Computes and appends missing records; nothing given here changes a number beyond rounding.
+
+    `again` writes records also where the key is done already.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str = "cpu",
+        batch: int = 64,
+        cache: FeatureCache | None = None,
+        progress: Progress | None = None,
+        again: bool = False,
+    ):
+        self.device, self.batch, self.again = device, batch, again
+        self.progress = progress or Progress(quiet=True)
+        self.cache = cache or FeatureCache(report=self.progress.note)
+        self.outcome = Outcome()
+        self._references: dict[str, References] = {}
+        self._origin = provenance.collect(device=device, threads=torch.get_num_threads())
+
+    def run(self, jobs: Sequence[Job]) -> Outcome:
+        """All missing records of the jobs, in order; returns what was written and what failed."""
+        # float32 means float32: TF32 would round what enters convolutions and products to 10 bits.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        for job in jobs:
+            # Held-out reals are of the split that a metric does not compare with: one pass per such split.
+            passes: dict[tuple[int, str], list[Card]] = defaultdict(list)
+            for card, seed in job.missing:
+                passes[seed, held_out_split(card) if job.source == "reals" else ""].append(card)
+            for (seed, split), cards in passes.items():
+                self._score(job, seed, split, cards)
+        return self.outcome
+
+    def _score(self, job: Job, seed: int, split: str, cards: Sequence[Card]) -> None:
+        """Metrics of a job for one evaluation seed: one pass over the images, then each metric."""
+        try:
+            source = self._source(job, seed, split)
+            wanted: dict[str, int] = {}
+            for need in (need for card in cards for need in card.needs if need.side == "generated"):
+                wanted[need.detector] = max(wanted.get(need.detector, 0), wanted_count(need.count, source))
+            generated = self._extract(source, wanted, title=f"{job.title}, images")
+            real = self._real(job)
+            real.prepare(need for card in cards for need in card.needs if need.side == "real")
+        except NoSplit as error:  # no row to be had, now or later: a record without a value, not a failure
+            for card in cards:
+                self._append(job, card, seed, provenance.utc_now(), error=str(error))
+            return
+        except Exception as error:
+            for card in cards:
+                self._fail(job, card, seed, error)
+            return
+        inputs = Inputs(source, generated, real, seed=seed, device=self.device)
+        for card in cards:
+            self._compute(job, card, seed, inputs)
+
+    def _compute(self, job: Job, card: Card, seed: int, inputs: Inputs) -> None:
+        started, clock = provenance.utc_now(), time.monotonic()
+        try:
+            with self.progress.stage(f"{job.title}: {card.name}", 1, unit="steps") as stage:
+                if inputs.generator is not None:
+                    inputs.generator.progress = stage.update
+                value = get_metric(card.name).compute(inputs)
+            dataset = self._real(job).dataset(card.reference_split).describe()
+        except NoSplit as error:
+            self._append(job, card, seed, started, error=str(error))
+            return
+        except Exception as error:
+            self._fail(job, card, seed, error)
+            return
+        except BaseException:  # Ctrl-C, SIGTERM
+            self._append(job, card, seed, started, status="cancelled", error="interrupted")
+            raise
+        number = value.value
+        if number is not None and not math.isfinite(number):
+            self._fail(job, card, seed, UserError(f"{card.name} came out as {number}"))
+            return
+        record = self._append(
+            job, card, seed, started, value=value, dataset=dataset, seconds=time.monotonic() - clock
+        )
+        shown = "no value" if number is None else f"{number:.6g}"
+        self.progress.note(f"{job.title}: {card.name} = {shown} ({record.seconds:.1f} s)")
+
+    def _source(self, job: Job, seed: int, split: str) -> Source:
+        """The images a job scores; `split` is where held-out reals come from."""
+        if job.source == "noise":
+            train = job.reference.train
+            return NoiseSource((train["channels"], train["resolution"], train["resolution"]), seed=seed)
+        if job.source == "reals":
+            return PicturesSource(self._real(job).dataset(split), seed=seed)
+        if job.source == "images":
+            return PicturesSource(job.pictures, seed=seed)
+        with torch.random.fork_rng(devices=[]):  # networks are drawn before their weights are read
+            snapshot = load_snapshot(job.snapshot, device=self.device)
+        if snapshot.sha256 != job.content_sha256:
+            raise UserError(f"{job.snapshot} changed while it was scored; run the same command again")
+        labels_of = self._real(job).dataset("train") if snapshot.G.c_dim else None
+        return GeneratorSource(snapshot, seed=seed, device=self.device, labels_of=labels_of)
+
+    def _real(self, job: Job) -> References:
+        if job.reference.name not in self._references:
+            self._references[job.reference.name] = References(job.reference, self._extract)
+        return self._references[job.reference.name]
+
+    def _extract(self, source: Source, wanted: dict[str, int], *, title: str) -> Features:
+        return extract_features(
+            source,
+            wanted,
+            title=title,
+            cache=self.cache,
+            device=self.device,
+            batch=self.batch,
+            progress=self.progress,
+        )
+
+    def _fail(self, job: Job, card: Card, seed: int, error: Exception) -> None:
+        """Record a failure; a mistake of the user is one line, anything else also shows where it happened."""
+        if isinstance(error, UserError):
+            text = str(error)
+        else:
+            text = f"{type(error).__name__}: {error}"
+            self.progress.note("".join(traceback.format_exception(error)).rstrip())
+        self._append(job, card, seed, provenance.utc_now(), status="failed", error=text)
+        self.outcome.failures.append((job.title, card.name, text))
+
+    def _append(
+        self,
+        job: Job,
+        card: Card,
+        seed: int,
+        started: str,
+        *,
+        status: str = "ok",
+        error: str | None = None,
+        value: MetricValue | None = None,
+        dataset: dict | None = None,
+        seconds: float | None = None,
+    ) -> Record:
+        requested = card.n_generated
+        if requested is None and value is not None:
+            requested = value.n_generated
+        record = Record(
+            run_id=job.run_id,
+            source=job.source,
+            label=job.label,
+            snapshot=job.snapshot.name if job.snapshot else None,
+            snapshot_sha256=job.content_sha256,
+            kimg=job.kimg,
+            train_seed=job.train_seed,
+            config_sha256=job.config_sha256,
+            metric=card.name,
+            metric_version=card.version,
+            protocol=card.protocol,
+            protocol_sha256=card.protocol_sha256,
+            seed=seed,
+            higher_is_better=card.higher_is_better,
+            value=value.value if value else None,
+            stderr=finite(value.stderr) if value else None,
+            ci=finite(value.ci) if value else None,
+            extras=finite(dict(value.extras)) if value else {},
+            n_requested=requested,
+            n_effective=value.n_generated if value else None,
+            n_real=value.n_real if value else None,
+            status=status,
+            error=error,
+            seconds=seconds,
+            dataset=dataset or job.reference.train,
+            training=job.training,
+            provenance={**self._origin, "started": started, "finished": provenance.utc_now()},
+        )
+        if append_records(job.results, [record], again=self.again):
+            self.outcome.written.append(record)
+        return record
+
+
+def score(
+    jobs: Sequence[Job], *, device: str, batch: int, threads: int | None, again: bool = False
+) -> Outcome:
+    """Evaluate jobs with progress on stderr, on `threads` CPU threads (torch's own choice for None)."""
+    device = choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    progress = Progress()
+    progress.note(f"scoring {len([job for job in jobs if job.missing])} sources on {device}")
+    return Evaluation(device=device, batch=batch, progress=progress, again=again).run(jobs)
+
+
+def choose_device(name: str) -> str:
+    """`auto` is the GPU where there is one. UsageError where the named device cannot be used."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not name.startswith("cuda"):
+        raise UsageError(f"--device {name!r}: give auto, cpu, cuda or cuda:N")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch sees no CUDA GPU here; use --device cpu")
+    return name
+
+
+def wanted_count(count: int | None, source: Source) -> int:
+    """How many generated images a need gets: all it asks for, or as many as a finite source has."""
+    if source.size is None:
+        if count is None:
+            raise ValueError("a metric asks for all generated images, and there is no end of them")
+        return count
+    return source.size if count is None else min(count, source.size)
+
+
+def held_out_split(card: Card) -> str:
+    """The split whose images a metric has not seen as its reference: the ceiling row is scored on them."""
+    return "train" if card.reference_split == "test" else "test"

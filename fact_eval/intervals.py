@@ -1,0 +1,115 @@
+"""Intervals and differences of measured numbers. None where the data cannot support one: an interval is never invented.
+
+Training seeds and evaluation seeds are different sources of variance: these functions take the values of
+one kind.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean over n seeds; stderr and the half-width of its t interval are None for one seed."""
+
+    mean: float
+    n: int
+    stderr: float | None
+    half_width: float | None
+    level: float = LEVEL
+
+    def ci(self) -> dict | None:
+        """{level, low, high, method, n}, or None for one seed."""
+        if self.half_width is None:
+            return None
+        low, high = self.mean - self.half_width, self.mean + self.half_width
+        return {"level": self.level, "low": low, "high": high, "method": "t over seeds", "n": self.n}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B - A with its standard error and two-sided p-value, each None where it cannot be had."""
+
+    value: float
+    stderr: float | None
+    p: float | None
+    method: str
+
+
+def mean_over_seeds(values: Sequence[float], *, level: float = LEVEL) -> Mean:
+    """Mean with Student's t interval (n - 1 degrees of freedom). Raises ValueError for an empty list."""
+    n = len(values)
+    if n == 0:
+        raise ValueError("no values")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Mean(mean, 1, None, None, level)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    stderr = math.sqrt(variance / n)
+    return Mean(mean, n, stderr, t_quantile(0.5 + level / 2, n - 1) * stderr, level)
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """Mean of b - a over shared seeds (the same latents on both sides), with the paired t test where n > 1."""
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
+    mean = mean_over_seeds([y - x for x, y in zip(a, b, strict=True)])
+    if mean.stderr is None:
+        return Difference(mean.mean, None, None, "one shared seed: no error")
+    return Difference(
+        mean.mean, mean.stderr, _two_sided(mean.mean, mean.stderr, mean.n - 1), f"paired t, n={mean.n}"
+    )
+
+
+def independent_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """Difference of means of independent seeds, Welch's test; no error where a side has one seed."""
+    mean_a, mean_b = mean_over_seeds(a), mean_over_seeds(b)
+    value = mean_b.mean - mean_a.mean
+    if mean_a.stderr is None or mean_b.stderr is None:
+        return Difference(value, None, None, "one seed on a side: no error")
+    va, vb = mean_a.stderr**2, mean_b.stderr**2
+    if va + vb == 0:
+        return Difference(value, 0.0, _two_sided(value, 0.0, 1), "Welch")
+    df = (va + vb) ** 2 / (va**2 / (mean_a.n - 1) + vb**2 / (mean_b.n - 1))
+    stderr = math.sqrt(va + vb)
+    return Difference(value, stderr, _two_sided(value, stderr, df), f"Welch, n={mean_a.n}+{mean_b.n}")
+
+
+def analytic_difference(a: float, stderr_a: float, b: float, stderr_b: float) -> Difference:
+    """Difference of two numbers with standard errors of their own, taken as independent (normal approximation).
+
+    Too wide, never too narrow, where the two share latents and therefore move together.
+    """
+    stderr = math.hypot(stderr_a, stderr_b)
+    return Difference(b - a, stderr, _two_sided(b - a, stderr, math.inf), "standard errors of the metric")
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction for several comparisons; None stays None and does not count."""
+    order = sorted((i for i, p in enumerate(p_values) if p is not None), key=lambda i: p_values[i])
+    corrected: list[float | None] = [None] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, p_values[index] * (len(order) - rank)))
+        corrected[index] = running
+    return corrected
+
+
+def t_quantile(probability: float, df: float) -> float:
+    """Quantile of Student's t distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, probability))
+
+
+def _two_sided(value: float, stderr: float, df: float) -> float:
+    if stderr == 0:
+        return 1.0 if value == 0 else 0.0
+    if df == math.inf:
+        return math.erfc(abs(value) / stderr / math.sqrt(2))
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(df, -abs(value) / stderr))

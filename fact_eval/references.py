@@ -1,0 +1,77 @@
+"""The real side: splits of one dataset, checked to be what the run was trained on, and their features."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import torch
+
+from fact_eval.catalog import Need
+from fact_eval.extract import Features
+from fact_eval.plan import Reference
+from fact_eval.sources import PicturesSource
+from fact_train.data import Dataset, open_dataset
+from metrics.errors import UserError
+
+
+class NoSplit(UserError):
+    """The dataset has no such split."""
+
+
+class References:
+    """Opened splits and features of one reference; `extract(source, wanted, title=)` makes the features."""
+
+    def __init__(self, reference: Reference, extract: Callable[..., Features]):
+        self._reference, self._extract = reference, extract
+        self._datasets: dict[str, Dataset] = {}
+        self._features: dict[str, Features] = {}
+
+    def dataset(self, split: str) -> Dataset:
+        """One split. NoSplit where there is none; UserError where the train split is not what the run was trained on."""
+        if split not in self._datasets:
+            reference = self._reference
+            try:
+                dataset = open_dataset(reference.data, split=split, **reference.options)
+            except UserError as error:
+                raise NoSplit(str(error)) if f"no {split} split" in str(error) else error from None
+            whole = reference.train.get("max_images") is None
+            if split == "train" and whole and dataset.sha256 != reference.train["sha256"]:
+                raise UserError(
+                    f"{reference.data} is not the data of the run: its sha256 is {dataset.sha256[:12]}, the run's "
+                    f"{reference.train['sha256'][:12]}; give the right one with --data"
+                )
+            self._datasets[split] = dataset
+        return self._datasets[split]
+
+    def prepare(self, needs: Iterable[Need]) -> None:
+        """Make the features of all real-side needs: one pass over each split for all its detectors."""
+        wanted: dict[str, dict[str, int]] = defaultdict(dict)
+        for need in needs:
+            try:
+                count = self._count(need.split, need.count)
+            except UserError:  # raised again by `features`, for the metric that asks
+                continue
+            held = self._held(need.split, need.detector)
+            if held < count:
+                wanted[need.split][need.detector] = max(count, wanted[need.split].get(need.detector, 0))
+        for split, detectors in wanted.items():
+            dataset = self.dataset(split)
+            made = self._extract(
+                PicturesSource(dataset), detectors, title=f"{dataset.name} {split}, real images"
+            )
+            self._features.setdefault(split, Features()).update(made)
+
+    def features(self, detector: str, split: str, count: int | None) -> torch.Tensor:
+        """Features [N, D] of `count` real images in the order of permutation 0; of all of them for None."""
+        count = self._count(split, count)
+        if self._held(split, detector) < count:
+            self.prepare([Need(detector, "real", split, count)])
+        return self._features[split].get(detector, count)
+
+    def _count(self, split: str, count: int | None) -> int:
+        dataset = self.dataset(split)
+        if count is not None and count > len(dataset):
+            raise UserError(f"{dataset.name} {split} has {len(dataset):,} images; the metric needs {count:,}")
+        return len(dataset) if count is None else count
+
+    def _held(self, split: str, detector: str) -> int:
+        return self._features[split].held(detector) if split in self._features else 0

@@ -1,0 +1,96 @@
+"""Tables for a terminal, from records and cards; the data behind each is what `--json` prints."""
+
+from collections.abc import Sequence
+
+from fact_eval.catalog import Card, DetectorCard
+from fact_eval.compare import Comparison
+from fact_eval.records import Record
+
+
+def records_table(records: Sequence[Record]) -> str:
+    """One line per record: value, error, sample, status."""
+    rows = [
+        {
+            "run": r.run_id,
+            "kimg": "" if r.kimg is None else f"{r.kimg:g}",
+            "metric": r.metric + (" ↑" if r.higher_is_better else " ↓"),
+            "seed": str(r.seed),
+            "value": "" if r.value is None else f"{r.value:.6g}",
+            "± se": "" if r.stderr is None else f"{r.stderr:.2g}",
+            "interval": _interval(r.ci),
+            "generated": "" if r.n_effective is None else f"{r.n_effective:,}",
+            "real": "" if r.n_real is None else f"{r.n_real:,}",
+            "status": r.status + (f": {r.error}" if r.error else ""),
+        }
+        for r in records
+    ]
+    return plain_table(rows)
+
+
+def cards_list(cards: Sequence[Card]) -> str:
+    """Three lines per metric: name with direction and meaning, what it needs, its source."""
+    blocks = []
+    for card in cards:
+        arrow = "↑" if card.higher_is_better else "↓"
+        unit = f" ({card.unit})" if card.unit else ""
+        confined = f", {' and '.join(card.datasets)} only" if card.datasets else ""
+        blocks.append(
+            f"{card.name} {arrow}\n    {card.summary}{unit}\n    {_needs(card)}{confined}\n    {card.citation}"
+        )
+    return "\n".join(blocks)
+
+
+def detectors_list(cards: Sequence[DetectorCard]) -> str:
+    """Three lines per detector: name, what it is, its source and weights."""
+    blocks = []
+    for card in cards:
+        weights = card.fingerprint.get("weights_sha256")
+        known = f", weights sha256 {weights[:12]}" if weights else ""
+        blocks.append(
+            f"{card.name}\n    {card.summary}\n    width {card.fingerprint['width']}{known}\n    {card.citation}"
+        )
+    return "\n".join(blocks)
+
+
+def comparisons_table(comparisons: Sequence[Comparison]) -> str:
+    """One line per metric: A, B, the difference with its standard error, corrected p, which is better."""
+    rows = [
+        {
+            "metric": c.metric + (" ↑" if c.higher_is_better else " ↓"),
+            "A": f"{c.a:.6g}",
+            "B": f"{c.b:.6g}",
+            "B - A": f"{c.difference.value:+.4g}",
+            "± se": "" if c.difference.stderr is None else f"{c.difference.stderr:.2g}",
+            "p (Holm)": "" if c.p is None else f"{c.p:.3g}",
+            "better": c.better,
+            "error from": c.difference.method,
+        }
+        for c in comparisons
+    ]
+    return plain_table(rows)
+
+
+def plain_table(rows: Sequence[dict[str, str]]) -> str:
+    """Dictionaries of texts as a table; "" for no rows."""
+    import pandas as pd
+    from tabulate import tabulate
+
+    if not rows:
+        return ""
+    return tabulate(
+        pd.DataFrame(rows), headers="keys", tablefmt="simple", showindex=False, disable_numparse=True
+    )
+
+
+def _interval(ci: dict | None) -> str:
+    return "" if ci is None else f"[{ci['low']:.6g}, {ci['high']:.6g}]"
+
+
+def _needs(card: Card) -> str:
+    sides = []
+    for need in card.needs:
+        count = "all" if need.count is None else f"{need.count:,}"
+        sides.append(f"{count} {need.split or 'generated'} {need.detector}")
+    if card.needs_generator:
+        sides.append("the generator")
+    return ", ".join(sides)

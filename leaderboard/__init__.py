@@ -1,0 +1,1 @@
+"""The published tables: a pure function of the committed records."""

@@ -1,0 +1,253 @@
+"""From records to the tables of a board: grouping by configuration, gates, means over training seeds, rank.
+
+A pure function of the records and of `columns.py`: the same records give the same board, byte for byte. A
+number is ranked only with numbers of the same dataset hash and protocol hash, with its full sample, from
+committed code; anything else is listed unranked with the reason. Missing is blank, never guessed; a mean is
+over training seeds, never the best of them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from fact_eval.intervals import Mean, mean_over_seeds
+from fact_eval.records import Record, latest_records
+from leaderboard.columns import Column, columns_for, metrics_for
+
+CONTROLS = {"reals": "real images, held out", "noise": "uniform noise"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A metric's number in one row: mean over training seeds (or the one value of a control row), and its sample."""
+
+    mean: Mean
+    n_requested: int | None
+    n_effective: int | None
+
+    @property
+    def short(self) -> bool:
+        """Fewer images than the protocol asks for (control rows of small datasets)."""
+        return None not in (self.n_requested, self.n_effective) and self.n_effective < self.n_requested
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration (or control) of a board; `why` says why it is not ranked."""
+
+    label: str
+    source: str
+    preset: str | None
+    kimg: float | None
+    train_seeds: tuple[int, ...]
+    cells: dict[str, Cell]
+    records: tuple[Record, ...]  # behind the cells
+    local: bool = False  # not among the published records
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """The board of one dataset: columns with a number in them, then rows from best to worst."""
+
+    dataset: dict
+    columns: tuple[Column, ...]
+    higher_is_better: dict[str, bool]
+    protocols: dict[str, Record]  # metric -> the record whose protocol and dataset the column is gated on
+    ranked: tuple[Row, ...]
+    controls: tuple[Row, ...]
+    unranked: tuple[Row, ...]
+
+    def best(self, metric: str) -> float | None:
+        """The best ranked mean of a metric; None where fewer than two rows have one."""
+        means = [row.cells[metric].mean.mean for row in self.ranked if metric in row.cells]
+        if len(means) < 2:
+            return None
+        return max(means) if self.higher_is_better[metric] else min(means)
+
+
+@dataclass
+class _Group:
+    """Passing and failing records of one configuration while a section is put together."""
+
+    passed: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
+    failed: dict[str, dict[str, list[Record]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+
+
+def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) -> list[Section]:
+    """One section per dataset, by name. `local` records join as rows marked not published; no commit is asked of them."""
+    published, local = list(published), list(local)
+    known = {(record.run_id, record.snapshot_sha256) for record in published}
+    records = [r for r in latest_records(published + local) if r.status == "ok" and r.value is not None]
+    by_dataset: dict[tuple, list[Record]] = defaultdict(list)
+    for origin in (True, False):
+        theirs = [r for r in records if ((r.run_id, r.snapshot_sha256) in known) is origin]
+        for record in _newest_snapshots(theirs):
+            if record.metric in metrics_for(record.dataset["name"]):
+                by_dataset[section_key(record.dataset)].append(record)
+    return [_section(group, known) for _, group in sorted(by_dataset.items())]
+
+
+def section_key(dataset: dict) -> tuple:
+    """Datasets with equal keys stand in one section."""
+    return (dataset["name"], dataset["resolution"], dataset["channels"])
+
+
+def gate(record: Record, reference: Record, *, local: bool) -> str | None:
+    """Why a record cannot stand in its column beside the reference record; None where it can."""
+    if (record.metric_version, record.protocol_sha256) != (
+        reference.metric_version,
+        reference.protocol_sha256,
+    ):
+        return f"{record.metric}: {_protocol_difference(record, reference)}"
+    if record.dataset["sha256"] != reference.dataset["sha256"]:
+        return f"other images: {record.dataset['name']} {record.dataset['split']} {record.dataset['sha256'][:12]}"
+    if record.source in CONTROLS:
+        return None
+    if record.n_requested is not None and (record.n_effective or 0) < record.n_requested:
+        return f"too few images: {record.n_effective or 0:,} of {record.n_requested:,}"
+    return None if local else git_problem(record)
+
+
+def git_problem(record: Record) -> str | None:
+    """Why nobody could run the code behind a record again: it was trained or scored outside a clean commit."""
+    for work, git in (("scored", record.provenance.get("git")), ("trained", record.training.get("git"))):
+        if work == "trained" and record.source != "run":
+            continue
+        if not git or not git.get("commit"):
+            return f"{work} outside a git checkout"
+        if git.get("dirty"):
+            return f"{work} with uncommitted code"
+    return None
+
+
+def _section(records: Sequence[Record], known: set) -> Section:
+    references = {m: _reference([r for r in records if r.metric == m]) for m in {r.metric for r in records}}
+    groups: dict[tuple, _Group] = defaultdict(_Group)
+    for record in records:
+        local = (record.run_id, record.snapshot_sha256) not in known
+        group = groups[_group_key(record, local)]
+        why = gate(record, references[record.metric], local=local)
+        if why is None:
+            group.passed[record.metric].append(record)
+        else:
+            group.failed[why][record.metric].append(record)
+    ranked, controls, unranked = [], [], []
+    for key, group in groups.items():
+        local = key[-1]
+        if group.passed:
+            row = _row(group.passed, local=local)
+            (controls if row.source in CONTROLS else ranked).append(row)
+        for why, failed in group.failed.items():
+            # An older protocol's number is dropped where the same row has the column's own.
+            failed = {metric: rows for metric, rows in failed.items() if metric not in group.passed}
+            if failed:
+                unranked.append(_row(failed, local=local, why=why))
+    columns = tuple(
+        column for column in columns_for(records[0].dataset["name"]) if column.metric in references
+    )
+    higher = {metric: record.higher_is_better for metric, record in references.items()}
+    dataset = min((r.dataset for r in records), key=lambda d: (d["split"] != "train", d["sha256"]))
+    return Section(
+        dataset=dataset,
+        columns=columns,
+        higher_is_better=higher,
+        protocols=references,
+        ranked=tuple(sorted(ranked, key=lambda row: _rank_key(row, columns, higher))),
+        controls=tuple(sorted(controls, key=lambda row: list(CONTROLS).index(row.source))),
+        unranked=tuple(sorted(unranked, key=lambda row: (row.label, row.kimg or 0, row.why))),
+    )
+
+
+def _row(by_metric: dict[str, list[Record]], *, local: bool, why: str | None = None) -> Row:
+    records = tuple(record for group in by_metric.values() for record in group)
+    first = records[0]
+    seeds = {r.train_seed for r in records if r.train_seed is not None}
+    return Row(
+        label=CONTROLS.get(first.source, first.label),
+        source=first.source,
+        preset=first.training.get("preset"),
+        kimg=first.kimg,
+        train_seeds=tuple(sorted(seeds)),
+        cells={metric: _cell(group) for metric, group in by_metric.items()},
+        records=records,
+        local=local,
+        why=why,
+    )
+
+
+def _cell(records: Sequence[Record]) -> Cell:
+    """Evaluation seeds are averaged inside a run first: the interval is over training runs alone."""
+    by_run: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        by_run[record.run_id].append(record.value)
+    values = [mean_over_seeds(by_run[run]).mean for run in sorted(by_run)]
+    return Cell(mean_over_seeds(values), records[0].n_requested, records[0].n_effective)
+
+
+def _reference(records: Sequence[Record]) -> Record:
+    """The record that a column is gated on: highest metric version, then committed code, then the latest."""
+
+    def rank(record: Record) -> tuple:
+        git = record.provenance.get("git") or {}
+        committed = bool(git.get("commit")) and not git.get("dirty")
+        return (
+            record.metric_version,
+            committed,
+            record.provenance.get("finished") or "",
+            record.protocol_sha256,
+        )
+
+    return max(records, key=rank)
+
+
+def _newest_snapshots(records: Sequence[Record]) -> list[Record]:
+    """Of every run the records of its newest snapshot: most kimg, then scored last."""
+    newest: dict[str, tuple] = {}
+    for index, record in enumerate(records):
+        rank = (record.kimg or 0, index, record.snapshot_sha256)
+        newest[record.run_id] = max(newest.get(record.run_id, rank), rank)
+    return [r for r in records if newest[r.run_id][2] == r.snapshot_sha256]
+
+
+def _group_key(record: Record, local: bool) -> tuple:
+    if record.source in CONTROLS:
+        return (record.source, "", "", 0.0, False)
+    return (record.source, record.label, record.config_sha256 or record.run_id, record.kimg or 0.0, local)
+
+
+def _rank_key(row: Row, columns: Sequence[Column], higher: dict[str, bool]) -> tuple:
+    """By the first column, then the next; rows without a number come last."""
+    key: list = []
+    for column in columns:
+        cell = row.cells.get(column.metric)
+        value = None if cell is None else cell.mean.mean
+        key.append((value is None, 0.0 if value is None else (-value if higher[column.metric] else value)))
+    return (*key, row.label, row.kimg or 0.0, row.local)
+
+
+def _protocol_difference(record: Record, reference: Record) -> str:
+    if record.metric_version != reference.metric_version:
+        return f"version {record.metric_version}, the column is version {reference.metric_version}"
+    ours, theirs = flatten(record.protocol), flatten(reference.protocol)
+    names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    shown = [f"{name} {_short(ours.get(name))}, not {_short(theirs.get(name))}" for name in names[:2]]
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return "other protocol (" + "; ".join(shown) + more + ")"
+
+
+def flatten(value: object, prefix: str = "") -> dict[str, object]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; lists stay as they are."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, object] = {}
+    for key, item in value.items():
+        flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text

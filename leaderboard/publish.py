@@ -1,0 +1,103 @@
+"""The board's files: records come in by `publish`, LEADERBOARD.md goes out; `check` says whether it is up to date."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from baselines.load import load_reported
+from fact_eval.records import Record, find_results, latest_records, read_records
+from fact_train.atomic import write_text
+from leaderboard.build import Section, build_board, git_problem, section_key
+from leaderboard.render import render_board
+from metrics.errors import UserError
+
+HOME = Path(__file__).parent
+RESULTS = HOME / "results"
+BOARD = HOME / "LEADERBOARD.md"
+LOCAL_BOARD = "LEADERBOARD.md"
+
+
+def published_records(folder: Path = RESULTS) -> list[Record]:
+    """All committed records, files in order of name. Raises UserError on a broken file."""
+    return [record for path in sorted(Path(folder).glob("*.jsonl")) for record in read_records(path)]
+
+
+def board_text(results: Path = RESULTS) -> str:
+    """What LEADERBOARD.md must hold, given the published records."""
+    return render_board(published_sections(results), reported=load_reported())
+
+
+def write_board(out: Path = BOARD, results: Path = RESULTS) -> bool:
+    """Write LEADERBOARD.md; False where it was up to date already."""
+    text = board_text(results)
+    if out.exists() and out.read_text() == text:
+        return False
+    write_text(out, text)
+    return True
+
+
+def check_board(out: Path = BOARD, results: Path = RESULTS) -> None:
+    """Raise UserError where LEADERBOARD.md is not what the records say."""
+    if not out.exists() or out.read_text() != board_text(results):
+        raise UserError(f"{out} is stale; `fact-eval leaderboard` makes it again")
+
+
+def local_sections(root: Path, results: Path = RESULTS) -> list[Section]:
+    """The board of the records under a folder of runs, beside the published rows of the same datasets."""
+    local = [record for path in find_results(root) for record in read_records(path)]
+    sections = build_board(published_records(results), local=local)
+    here = {section_key(record.dataset) for record in local}
+    return [section for section in sections if section_key(section.dataset) in here]
+
+
+def published_sections(results: Path = RESULTS) -> list[Section]:
+    """The board of the published records."""
+    return build_board(published_records(results))
+
+
+def write_local_board(root: Path) -> tuple[list[Section], str, Path]:
+    """Write root/LEADERBOARD.md from the records under root; returns its sections, text and path."""
+    sections = local_sections(root)
+    text = local_text(sections, root)
+    path = Path(root) / LOCAL_BOARD
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)
+    return sections, text, path
+
+
+def local_text(sections: Sequence[Section], root: Path) -> str:
+    """The local board as Markdown, with the numbers that papers report on its datasets."""
+    names = {section.dataset["name"] for section in sections}
+    reported = [group for group in load_reported() if group.dataset in names]
+    return render_board(sections, reported=reported, regenerate=f"fact-eval all {root}")
+
+
+def publish_records(
+    paths: Iterable[Path], results: Path = RESULTS, *, allow_dirty: bool = False
+) -> tuple[list[Path], list[str]]:
+    """Copy the records of every `results.jsonl` under the paths into `results`/<run_id>.jsonl.
+
+    One record per key: the latest ok. What is published already and not measured here stays. Returns the
+    files written or changed, and a line for every run refused because it was trained or scored by code that
+    is not committed.
+    """
+    by_run: dict[str, list[Record]] = {}
+    for path in (path for root in paths for path in find_results(root)):
+        for record in latest_records(read_records(path)):
+            if record.status == "ok":
+                by_run.setdefault(record.run_id, []).append(record)
+    changed, refused = [], []
+    for run_id, records in sorted(by_run.items()):
+        problem = next((p for p in map(git_problem, records) if p), None)
+        if problem and not allow_dirty:
+            refused.append(
+                f"{run_id}: {problem}; commit and score again, or --allow-dirty to list it unranked"
+            )
+            continue
+        path = Path(results) / f"{run_id}.jsonl"
+        lines = [record.to_json() for record in latest_records([*read_records(path), *records])]
+        text = "".join(f"{line}\n" for line in lines)
+        if not path.exists() or path.read_text() != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+            changed.append(path)
+    return changed, refused

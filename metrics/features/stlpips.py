@@ -1,0 +1,183 @@
+"""Shift-tolerant LPIPS: perceptual distance and features from AlexNet or VGG16 with blurred down-sampling.
+
+Ghildyal & Liu 2022, arXiv:2207.13686. The networks are defined here; their trained weights are read as files
+out of the `stlpips-pytorch` package (BSD-2), whose own code is never imported. Distances equal that package's
+LPIPS.
+"""
+
+import importlib.util
+import io
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from metrics.errors import UserError
+from metrics.features.detector import Detector, register_detector, to_rgb, to_unit_range, verified_weights
+
+PACKAGE = "stlpips-pytorch 0.0.2"
+MIN_RESOLUTION = 32
+UNIT_EPSILON = 1e-10
+
+
+class Blur(nn.Module):
+    """Halves [N, C, H, W] with a [1, 2, 1] x [1, 2, 1] kernel, reflected by two pixels at the border."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("kernel", torch.outer(taps, taps).repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self.kernel, stride=2, groups=x.shape[1])
+
+
+def alexnet_stages() -> list[nn.Sequential]:
+    """The five stages of shift-tolerant AlexNet; each ends in a ReLU that LPIPS reads."""
+    return [
+        nn.Sequential(nn.Conv2d(3, 64, 11, padding=2), Blur(64), nn.ReLU()),
+        nn.Sequential(nn.MaxPool2d(3, stride=1), Blur(64), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU()),
+        nn.Sequential(nn.MaxPool2d(3, stride=1), Blur(192), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
+    ]
+
+
+def vgg16_stages() -> list[nn.Sequential]:
+    """The five stages of shift-tolerant VGG16 up to relu5_3; each ends in a ReLU that LPIPS reads."""
+    stages, inputs = [], 3
+    for outputs, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        layers = [] if not stages else [nn.MaxPool2d(2, stride=1), Blur(inputs)]
+        for _ in range(depth):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+            inputs = outputs
+        stages.append(nn.Sequential(*layers))
+    return stages
+
+
+class PerceptualNet(nn.Module):
+    """Five stages with the LPIPS input scaling and one non-negative weight per channel."""
+
+    def __init__(self, stages: list[nn.Sequential]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.register_buffer("shift", torch.zeros(1, 3, 1, 1))
+        self.register_buffer("scale", torch.ones(1, 3, 1, 1))
+        for index, width in enumerate(self.widths):
+            self.register_buffer(f"channel_weights{index}", torch.ones(1, width, 1, 1))
+
+    @property
+    def widths(self) -> list[int]:
+        return [[m for m in stage if isinstance(m, nn.Conv2d)][-1].out_channels for stage in self.stages]
+
+    def load_package_weights(self, state: dict[str, torch.Tensor]) -> None:
+        """Take the tensors of a stlpips-pytorch weight file; KeyError or RuntimeError where one is off."""
+        own = {"shift": state["scaling_layer.shift"], "scale": state["scaling_layer.scale"]}
+        own |= {f"channel_weights{i}": state[f"lin{i}.model.1.weight"] for i in range(len(self.stages))}
+        numbered = [
+            name.rsplit(".", 2) for name in state if name.startswith("net.") and name.endswith(".bias")
+        ]
+        trained = [
+            f"{prefix}.{index}" for prefix, index, _ in sorted(numbered, key=lambda part: int(part[1]))
+        ]
+        convs = [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
+        for name, source in zip(convs, trained, strict=True):
+            own |= {f"{name}.{kind}": state[f"{source}.{kind}"] for kind in ("weight", "bias")}
+        self.load_state_dict(own)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Unit channel vectors of every stage times sqrt(channel weight), for x [N, 3, H, W] in [-1, 1]."""
+        x = ((x - self.shift) / self.scale).contiguous(memory_format=torch.channels_last)
+        outputs = []
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            unit = x / (x.square().sum(dim=1, keepdim=True).sqrt() + UNIT_EPSILON)
+            outputs.append(unit * getattr(self, f"channel_weights{index}").sqrt())
+        return outputs
+
+
+class _ShiftTolerantLPIPS(Detector):
+    citation = "Ghildyal & Liu 2022, arXiv:2207.13686; LPIPS: Zhang et al. 2018, arXiv:1801.03924"
+    weights_file: ClassVar[str]
+    weights_sha256: ClassVar[str]
+    _net: PerceptualNet | None = None
+
+    def settings(self) -> dict:
+        return {
+            "network": f"{self.name}, {PACKAGE}",
+            "layer": "relu of 5 stages, unit length per pixel, x sqrt(LPIPS weight), mean over space",
+            "resize": "none",
+            "range": "[-1, 1]",
+            "channels": "RGB, gray repeated",
+            "dtype": "float32",
+            "weights_sha256": self.weights_sha256,
+        }
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Spatial means of the weighted unit activations: |f(a) - f(b)|^2 <= distance(a, b) (Jensen)."""
+        return torch.cat([h.mean(dim=(2, 3)) for h in self._outputs(to_unit_range(images))], dim=1)
+
+    @torch.inference_mode()
+    def distance(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """LPIPS [N] of float images [N, 1 or 3, H, W] in about [-1, 1], neither clamped nor quantised.
+
+        Raises ValueError on integer images, unequal shapes or sides under 32 pixels.
+        """
+        if a.shape != b.shape or not (a.is_floating_point() and b.is_floating_point()):
+            raise ValueError(
+                f"LPIPS takes float images in [-1, 1] of one shape, got {a.dtype} {list(a.shape)}"
+                f" and {b.dtype} {list(b.shape)}"
+            )
+        outputs = self._outputs(torch.cat([a, b]).to(self.device, torch.float32))
+        pairs = (h.chunk(2) for h in outputs)
+        return sum((x - y).square().sum(dim=1).mean(dim=(1, 2)) for x, y in pairs)
+
+    def _outputs(self, images: torch.Tensor) -> list[torch.Tensor]:
+        if min(images.shape[-2:]) < MIN_RESOLUTION:
+            raise ValueError(
+                f"{self.name} needs images of {MIN_RESOLUTION} pixels or more, got {list(images.shape)}"
+            )
+        if self._net is None:
+            self._net = self._load()
+        return self._net(to_rgb(images))
+
+    def _load(self) -> PerceptualNet:
+        content = verified_weights(
+            package_file("stlpips_pytorch", f"weights/vST0.0/{self.weights_file}"),
+            self.weights_sha256,
+            origin=f"`pip install {PACKAGE.replace(' ', '==')}`",
+        )
+        net = PerceptualNet(self.stages())
+        net.load_package_weights(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+        net = net.eval().requires_grad_(False)
+        return net.to(self.device, memory_format=torch.channels_last)
+
+
+@register_detector
+class AlexLPIPS(_ShiftTolerantLPIPS):
+    name = "stlpips_alex"
+    width = 64 + 192 + 384 + 256 + 256
+    summary = "shift-tolerant AlexNet LPIPS; features whose squared distance is a lower bound of it"
+    stages = staticmethod(alexnet_stages)
+    weights_file = "alex_shift_tolerant.pth"
+    weights_sha256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
+
+
+@register_detector
+class VGGLPIPS(_ShiftTolerantLPIPS):
+    name = "stlpips_vgg"
+    width = 64 + 128 + 256 + 512 + 512
+    summary = "shift-tolerant VGG16 LPIPS; features whose squared distance is a lower bound of it"
+    stages = staticmethod(vgg16_stages)
+    weights_file = "vgg_shift_tolerant.pth"
+    weights_sha256 = "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250"
+
+
+def package_file(package: str, path: str) -> Path:
+    """Path of a data file in an installed package, which is not imported. Raises UserError without it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"package {package} is not installed; `pip install {package.replace('_', '-')}`")
+    return Path(spec.submodule_search_locations[0]) / path

@@ -1,0 +1,249 @@
+"""The registry of metrics: one registered name fixes a whole protocol, its direction and its source.
+
+A metric file holds pure functions (`compute_fid`) and its protocols: one decorated function each. The
+function takes `MetricInputs`, which fact_eval implements, and returns a `MetricValue`; nothing here knows
+about runs or files. Every module of this package is read at the first look-up, so a new metric is one new
+file.
+"""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+
+import metrics
+from metrics.errors import unknown_name
+from metrics.features import get_detector
+
+# Modules of this package that hold no metric.
+_INFRASTRUCTURE = {"errors", "registry", "features"}
+
+# Data sets of handwritten digits, where the digit classifier is at home.
+DIGIT_DATASETS = ("mnist",)
+
+DEFAULT_DIGIT_METRICS = (
+    "fid10k_full_digits",
+    "fid10k_test_efficientnet_lite0",
+    "precision10k3_test_stlpips_alex",
+    "recall10k3_test_stlpips_alex",
+    "precision10k3_test_pixels",
+    "recall10k3_test_pixels",
+    "legible10k",
+    "covered10k",
+    "sharpness10k_test",
+    "ppl2k_wend_stlpips_vgg",
+    "fused1k_maxabs",
+    "fused1k_psnr",
+    "fused1k_lpips_stlpips_alex",
+    "fused1k_fid_stlpips_alex",
+)
+DEFAULT_METRICS = (
+    "fid10k_full_efficientnet_lite0",
+    "precision10k3_full_stlpips_alex",
+    "recall10k3_full_stlpips_alex",
+    "precision10k3_full_pixels_rgb",
+    "recall10k3_full_pixels_rgb",
+    "sharpness10k_full",
+    "ppl2k_wend_stlpips_vgg",
+    "fused1k_maxabs",
+    "fused1k_psnr",
+    "fused1k_lpips_stlpips_alex",
+    "fused1k_fid_stlpips_alex",
+)
+
+METRICS: dict[str, "Metric"] = {}
+
+
+@dataclass(frozen=True)
+class FeatureNeed:
+    """Features a metric reads: of generated images (no split), or of a split of the reals (None: all)."""
+
+    detector: str
+    side: Literal["generated", "real"]
+    split: Literal["train", "test"] | None = None
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.side == "generated") != (self.split is None):
+            raise ValueError(f"generated features have no split and real ones need one: {self}")
+        if self.side == "generated" and self.count is None:
+            raise ValueError(f"generated features need a count: {self}")
+
+
+def against_reals(
+    detector: str, *, split: Literal["train", "test"], count: int = 10_000
+) -> tuple[FeatureNeed, ...]:
+    """Needs of a metric that compares `count` generated images with all reals of a split, in that order."""
+    return FeatureNeed(detector, "generated", count=count), FeatureNeed(detector, "real", split=split)
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """A result: value None where it is undefined; never NaN. `ci` is {level, low, high, method, n}."""
+
+    value: float | None
+    stderr: float | None = None
+    ci: dict | None = None
+    n_generated: int | None = None
+    n_real: int | None = None
+    extras: dict = field(default_factory=dict)
+
+
+class GeneratorInputs(Protocol):
+    """A generator with its random inputs: image i of a stream has its own seed, whatever the batch."""
+
+    z_dim: int
+    num_ws: int
+    resolution: int
+    num_channels: int
+
+    def latents(self, indices: Sequence[int], *, stream: str = "image") -> torch.Tensor:
+        """z [N, z_dim]; another stream name gives independent latents."""
+
+    def labels(self, indices: Sequence[int]) -> torch.Tensor | None:
+        """c [N, c_dim], or None for an unconditional generator."""
+
+    def mapping(self, z: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+        """ws [N, num_ws, w_dim], truncation_psi 1."""
+
+    def noise(self, indices: Sequence[int], *, stream: str = "image") -> list[torch.Tensor]:
+        """Noise inputs of the synthesis network, [N, 1, r, r] each."""
+
+    def synthesis(
+        self, ws: torch.Tensor, noise: list[torch.Tensor], *, fused_modconv: bool | None = None
+    ) -> torch.Tensor:
+        """float32 images [N, C, H, W] in about [-1, 1], not clamped."""
+
+    def progress(self, done: int, total: int) -> None:
+        """May be called between batches."""
+
+
+class MetricInputs(Protocol):
+    """What a metric reads; implemented by fact_eval."""
+
+    seed: int
+    device: torch.device
+    generator: GeneratorInputs | None
+
+    def features(self, need: FeatureNeed) -> torch.Tensor:
+        """[N, D] float32 on the CPU."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A registered protocol. `settings` holds what changes the number beyond the needs (k, epsilon, ...)."""
+
+    name: str
+    family: str
+    version: int
+    higher_is_better: bool
+    summary: str
+    citation: str
+    reference: str
+    unit: str
+    needs: tuple[FeatureNeed, ...]
+    needs_generator: bool
+    detectors: tuple[str, ...]
+    settings: Mapping[str, object]
+    datasets: frozenset[str] | None
+    compute: Callable[[MetricInputs], MetricValue]
+
+    @property
+    def protocol(self) -> dict:
+        """Everything that changes the number, as JSON; two values are compared only where this is equal."""
+        return {
+            "metric": self.name,
+            "version": self.version,
+            "needs": [vars(need) for need in self.needs],
+            "detectors": {name: get_detector(name).describe() for name in self.detectors},
+            "settings": dict(self.settings),
+        }
+
+    def fits(self, dataset: str | None) -> bool:
+        """Whether the metric means something on the dataset of that name; None is any dataset."""
+        return self.datasets is None or dataset is None or dataset in self.datasets
+
+
+Compute = Callable[[MetricInputs], MetricValue]
+Register = Callable[[Compute], Compute]
+
+
+def register_metric(
+    *,
+    family: str,
+    higher_is_better: bool,
+    citation: str,
+    reference: str,
+    needs: Sequence[FeatureNeed] = (),
+    needs_generator: bool = False,
+    detectors: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
+    datasets: Sequence[str] | None = None,
+    unit: str = "",
+    version: int = 1,
+) -> Register:
+    """Register the decorated function under its own name; the first line of its docstring is the summary.
+
+    `detectors` are those it calls itself, beside its needs; `datasets` names those it is confined to.
+    Raises ValueError where the name is taken or the docstring missing, and UsageError on an unknown detector.
+    """
+
+    def register(compute: Compute) -> Compute:
+        name = compute.__name__
+        if name in METRICS:
+            raise ValueError(f"metric {name!r} is registered twice")
+        if not compute.__doc__:
+            raise ValueError(f"metric {name!r} has no docstring; its first line is what readers are shown")
+        used = tuple(sorted({need.detector for need in needs} | set(detectors)))
+        for detector in used:
+            get_detector(detector)
+        METRICS[name] = Metric(
+            name=name,
+            family=family,
+            version=version,
+            higher_is_better=higher_is_better,
+            summary=compute.__doc__.strip().splitlines()[0],
+            citation=citation,
+            reference=reference,
+            unit=unit,
+            needs=tuple(needs),
+            needs_generator=needs_generator,
+            detectors=used,
+            settings=settings or {},
+            datasets=None if datasets is None else frozenset(datasets),
+            compute=compute,
+        )
+        return compute
+
+    return register
+
+
+def get_metric(name: str) -> Metric:
+    """The metric of that name. Raises UsageError (with "did you mean") on an unknown one."""
+    _read_metric_files()
+    if name not in METRICS:
+        raise unknown_name("metric", name, METRICS)
+    return METRICS[name]
+
+
+def list_metrics(dataset: str | None = None) -> list[str]:
+    """Names of all metrics, or of those that mean something on that dataset; by family, then name."""
+    _read_metric_files()
+    chosen = [metric for metric in METRICS.values() if metric.fits(dataset)]
+    return [metric.name for metric in sorted(chosen, key=lambda metric: (metric.family, metric.name))]
+
+
+def default_metrics(dataset: str) -> tuple[str, ...]:
+    """Metrics that make sense as the columns of a board, in order, for the dataset of that name."""
+    return DEFAULT_DIGIT_METRICS if dataset in DIGIT_DATASETS else DEFAULT_METRICS
+
+
+@functools.cache
+def _read_metric_files() -> None:
+    for module in pkgutil.iter_modules(metrics.__path__):
+        if module.name not in _INFRASTRUCTURE:
+            importlib.import_module(f"metrics.{module.name}")

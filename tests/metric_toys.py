@@ -1,0 +1,73 @@
+"""Stand-ins for what fact_eval gives a metric: features, a linear generator, a detector without weights."""
+
+import torch
+import torch.nn.functional as F
+
+from metrics.features import Detector
+
+
+class ToyInputs:
+    """MetricInputs over features made by `make(need)`; `generator` may be a ToyGenerator."""
+
+    def __init__(self, make=None, *, generator=None, seed=0):
+        self.make, self.generator, self.seed, self.device = make, generator, seed, torch.device("cpu")
+
+    def features(self, need):
+        return self.make(need)
+
+
+class ToyGenerator:
+    """GeneratorInputs whose images are `steepness` * (w as 2x2 pixels, enlarged) + noise.
+
+    Unfused images are off by `defect` in every pixel; the calls and their inputs are kept.
+    """
+
+    z_dim, num_ws, resolution, num_channels = 4, 2, 32, 1
+
+    def __init__(self, *, steepness=0.3, defect=0.0):
+        self.steepness, self.defect = steepness, defect
+        self.fused, self.noises, self.reported = [], [], []
+
+    def latents(self, indices, *, stream="image"):
+        salt = 0 if stream == "image" else 7_000_000
+        return torch.stack(
+            [torch.randn(4, generator=torch.Generator().manual_seed(i + salt)) for i in indices]
+        )
+
+    def labels(self, indices):
+        return None
+
+    def mapping(self, z, c):
+        return z.unsqueeze(1).expand(-1, self.num_ws, -1)
+
+    def noise(self, indices, *, stream="image"):
+        rows = [
+            torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(i + 9_000_000)) for i in indices
+        ]
+        return [torch.stack(rows)]
+
+    def synthesis(self, ws, noise, *, fused_modconv=None):
+        self.fused.append(fused_modconv)
+        self.noises.append(noise[0])
+        images = F.interpolate(ws[:, 0].reshape(-1, 1, 2, 2), size=(32, 32), mode="bilinear") * self.steepness
+        images = images + 0.05 * noise[0]
+        return images + self.defect * images.sign() if fused_modconv is False else images
+
+    def progress(self, done, total):
+        self.reported.append((done, total))
+
+
+class MeanSquares(Detector):
+    """A detector whose distance is the mean squared difference and whose features are 4x4 mean pixels."""
+
+    name = "mean_squares"
+    width = 16
+
+    def settings(self):
+        return {}
+
+    def embed(self, images):
+        return F.adaptive_avg_pool2d(images[:, :1].float() / 255, 4).flatten(1)
+
+    def distance(self, a, b):
+        return (a - b).square().flatten(1).mean(dim=1)

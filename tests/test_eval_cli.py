@@ -1,0 +1,310 @@
+"""The command line: data on stdout, one line per mistake on stderr, the exit codes of the house."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from eval_toys import COUNT, TRAIN, make_data, make_pictures, make_run, register_toys
+
+import metrics.registry
+from fact_eval import cli
+from fact_eval.records import RESULTS, read_records
+from leaderboard import columns
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture
+def toys(monkeypatch, tmp_path):
+    """Toy metrics, which are the board's columns; the working folder and the cache are this test's own."""
+    metrics.registry.list_metrics()
+    monkeypatch.setattr(metrics.registry, "METRICS", {})
+    monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    register_toys()
+    names = ("toy_distance", "toy_distance_test", "toy_sharpness", "toy_path")
+    monkeypatch.setattr(columns, "COLUMNS", tuple(columns.Column(name, name) for name in names))
+    monkeypatch.setattr("leaderboard.publish.RESULTS", tmp_path / "published")
+    (tmp_path / "published").mkdir()
+
+
+@pytest.fixture
+def call(capfd):
+    """Runs fact-eval in this process; returns its exit code, stdout and stderr."""
+
+    def run(*argv):
+        code = cli._run([str(a) for a in argv])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def error_line(result):
+    """The one line that a mistake leaves: nothing on stdout, no traceback."""
+    _, out, err = result
+    lines = [line for line in err.splitlines() if line]
+    assert out == "" and len(lines) == 1 and lines[0].startswith("fact-eval: "), (out, err)
+    return lines[0]
+
+
+def test_all_scores_prints_a_board_and_then_does_nothing(tmp_path, data, toys, call):
+    make_run(tmp_path / "runs", data), make_run(tmp_path / "runs", data, seed=1)
+    code, out, err = call("all", "runs", "--device", "cpu")
+    assert code == 0
+    assert out.startswith("# Leaderboard") and "toy (not published)" in out and "uniform noise" in out
+    assert (tmp_path / "runs" / "LEADERBOARD.md").read_text() + "\n" == out
+    assert "14 records written, 0 failed" in err and "next: fact-eval publish runs" in err
+    code, again, err = call("all", "runs")
+    assert (code, again) == (0, out) and "nothing left to do" in err
+
+
+def test_all_prints_the_board_as_json_when_asked(tmp_path, data, toys, call):
+    make_run(tmp_path / "runs", data)
+    code, out, _ = call("all", "runs", "--json", "--no-controls")
+    (section,) = json.loads(out)
+    assert code == 0 and section["controls"] == []
+    (row,) = section["ranked"]
+    assert set(row["metrics"]) == {"toy_distance", "toy_distance_test", "toy_sharpness", "toy_path"}
+    assert row["published"] is False and row["train_seeds"] == [0]
+
+
+def test_a_failure_is_summed_up_and_exits_with_1(tmp_path, data, toys, call):
+    make_run(tmp_path / "runs", data)
+    bad = make_run(tmp_path / "runs", data, seed=1)
+    snapshot = bad / "network-snapshot-000004.safetensors"
+    snapshot.write_bytes(snapshot.read_bytes()[:1000])
+    code, out, err = call("all", "runs")
+    assert code == 1 and "toy (not published)" in out
+    failed = [line for line in err.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 1 and "4 metrics" in failed[0] and "truncated or damaged" in failed[0]
+
+
+def test_run_prints_records_and_takes_metrics_and_seeds(tmp_path, data, toys, call):
+    folder = make_run(tmp_path / "runs", data)
+    code, out, _ = call("run", folder, "--metrics", "toy_path,toy_sharpness", "--seeds", "0-2", "--json")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert {(r["metric"], r["seed"]) for r in records} == {
+        (m, s) for m in ("toy_path", "toy_sharpness") for s in range(3)
+    }
+    code, out, _ = call("show", folder)
+    assert code == 0 and out.count("toy_path") == 3
+
+
+def test_force_measures_again_and_keeps_history(tmp_path, data, toys, call):
+    folder = make_run(tmp_path / "runs", data)
+    for extra in ((), ("--force",)):
+        assert call("run", folder, "--metrics", "toy_path", *extra)[0] == 0
+    assert len(read_records(folder / RESULTS)) == 2
+
+
+def test_images_scores_a_folder_and_ref_its_controls(tmp_path, data, toys, call):
+    make_pictures(tmp_path / "mine", COUNT)
+    code, out, err = call("images", "mine", "--reference", data)
+    assert code == 0 and "images-mine" in out and "left out: toy_path needs a generator" in err
+    code, out, _ = call("ref", data)
+    assert code == 0 and "reals-toy" in out and "noise-toy" in out
+
+
+def test_compare_says_which_is_better_and_why_it_cannot(tmp_path, data, toys, call):
+    a, b = make_run(tmp_path / "runs", data), make_run(tmp_path / "runs", data, seed=1)
+    call("run", a, "--seeds", "0-3")
+    call("run", b, "--seeds", "0-3")
+    code, out, _ = call("compare", a, b, "--json")
+    compared = {c["metric"]: c for c in json.loads(out)}
+    assert code == 0 and compared["toy_sharpness"]["difference"]["method"] == "paired t, n=4"
+    assert compared["toy_sharpness"]["better"] in ("A", "B", "tie")
+    assert call("compare", a, a)[1].count("tie") == 4
+
+
+def test_publish_refuses_uncommitted_code_and_the_board_lists_it_unranked(
+    tmp_path, data, toys, call, monkeypatch
+):
+    monkeypatch.setattr("fact_eval.provenance.git_state", lambda: {"commit": "c" * 40, "dirty": True})
+    make_run(tmp_path / "runs", data)
+    call("all", "runs")
+    published = tmp_path / "published"
+    code, out, err = call("publish", "runs", "--results", published)
+    assert code == 1 and "uncommitted code" in err and out == "" and not list(published.iterdir())
+    code, out, _ = call("publish", "runs", "--results", published, "--allow-dirty")
+    assert code == 0 and len(out.splitlines()) == 3
+    board = tmp_path / "BOARD.md"
+    assert call("leaderboard", "--results", published, "--out", board)[0] == 0
+    unranked = board.read_text().split("Not ranked:")[1]
+    assert "scored with uncommitted code" in unranked
+
+
+def test_the_board_is_checked_and_stale_after_an_edit(tmp_path, toys, call):
+    board, published = tmp_path / "BOARD.md", tmp_path / "published"
+    where = ("--results", published, "--out", board)
+    assert call("leaderboard", *where, "--check")[0] == 1
+    assert call("leaderboard", *where)[0] == 0
+    assert call("leaderboard", *where, "--check")[0] == 0
+    assert "nothing left to do" in call("leaderboard", *where)[2]
+    board.write_text(board.read_text() + "\n")
+    code, out, err = call("leaderboard", *where, "--check")
+    assert code == 1 and out == "" and "is stale" in err
+
+
+def test_list_names_metrics_and_detectors_with_direction_and_source(toys, call):
+    code, out, _ = call("list")
+    assert code == 0 and "toy_path ↓" in out and "toy_sharpness ↑" in out and "spectrum" in out
+    listed = json.loads(call("list", "--json")[1])
+    assert {m["name"] for m in listed["metrics"]} == set(metrics.registry.METRICS)
+    assert all(d["fingerprint"] for d in listed["detectors"])
+
+
+def test_the_cache_is_listed_and_cleared(tmp_path, data, toys, call):
+    make_run(tmp_path / "runs", data)
+    call("run", tmp_path / "runs" / "toy-seed0")
+    assert {row["detector"] for row in json.loads(call("cache", "ls", "--json")[1])} == {"pixels", "spectrum"}
+    assert "generator" in call("cache", "ls")[1]
+    assert call("cache", "clear")[0] == 0
+    assert json.loads(call("cache", "ls", "--json")[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["al"], "Did you mean 'all'"),
+        (["all", "runs", "--metric", "toy_path"], "--metrics"),
+        (["all", "runs", "--batch", "0"], "--batch"),
+        (["all"], "runs"),
+        (["all", "nowhere"], "nowhere does not exist"),
+        (["all", "empty"], "no run in empty"),
+        (["all", "runs", "--metrics", "toy_pth"], "unknown metric 'toy_pth'; did you mean toy_path"),
+        (["all", "runs", "--seeds", "x"], "--seeds 'x'"),
+        (["all", "runs", "--seeds", "429"], "between 0 and 428"),
+        (["run", "empty"], "no run in empty"),
+        (["images", "nowhere", "--reference", "mnist"], "nowhere does not exist"),
+        (["images", "mine", "--reference", "minst"], "did you mean mnist"),
+        (["show", "nowhere"], "nowhere is not a folder"),
+        (["compare", "nowhere", "runs"], "nowhere is not a folder"),
+        (["publish", "nowhere"], "nowhere is not a folder"),
+        (["leaderboard", "--results", "nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_code_2(tmp_path, data, toys, call, argv, message):
+    (tmp_path / "empty").mkdir()
+    make_run(tmp_path / "runs", data)
+    make_pictures(tmp_path / "mine", 4)
+    result = call(*argv)
+    assert result[0] == 2
+    assert message in error_line(result)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["images", "empty", "--reference", "DATA"], "empty: holds no"),
+        (["images", "few", "--reference", "DATA"], "few holds 3 pictures; no metric takes so few"),
+        (
+            ["images", "few", "--reference", "DATA", "--metrics", "toy_distance"],
+            "needs 30 pictures, there are 3",
+        ),
+        (["images", "large", "--reference", "DATA"], "holds 16x16 pictures"),
+        (["compare", "runs", "runs"], "runs has no records"),
+    ],
+)
+def test_pictures_that_cannot_be_scored_are_one_line_and_leave_nothing(
+    tmp_path, data, toys, call, argv, message
+):
+    (tmp_path / "empty").mkdir()
+    make_run(tmp_path / "runs", data)
+    make_pictures(tmp_path / "few", 3)
+    make_pictures(tmp_path / "large", TRAIN, side=16)
+    before = sorted(tmp_path.rglob("*.jsonl"))
+    result = call(*(data if a == "DATA" else a for a in argv))
+    assert result[0] == 1
+    assert message in error_line(result)
+    assert sorted(tmp_path.rglob("*.jsonl")) == before
+
+
+def test_a_broken_results_file_is_named_and_stops_no_other_run(tmp_path, data, toys, call):
+    good, bad = make_run(tmp_path / "runs", data), make_run(tmp_path / "runs", data, seed=1)
+    (bad / RESULTS).write_text("{broken}\n{broken}\n")
+    code, out, err = call("run", bad)
+    assert code == 1 and "results.jsonl line 1 is not a record" in error_line((code, out, err))
+    assert call("run", good)[0] == 0
+
+
+def test_a_damaged_options_file_is_named(tmp_path, data, toys, call):
+    folder = make_run(tmp_path / "runs", data)
+    (folder / "training_options.json").write_text("{")
+    result = call("all", "runs")
+    assert result[0] == 1 and "training_options.json cannot be read" in error_line(result)
+
+
+def test_a_run_without_snapshot_fails_and_the_others_are_scored(tmp_path, data, toys, call):
+    make_run(tmp_path / "runs", data), make_run(tmp_path / "runs", data, seed=1, kimgs=())
+    code, out, err = call("all", "runs", "--no-controls")
+    assert code == 1 and "4 records written" in err and "has no snapshot yet" in err and "toy" in out
+
+
+def test_without_arguments_the_help_is_shown(call):
+    code, out, _ = call()
+    assert code == 0 and "leaderboard" in out and out == call("--help")[1]
+
+
+def wait_for(path, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert path.exists(), process.communicate()
+
+
+SLOW = """
+import sys, time, pathlib
+sys.path.insert(0, sys.argv[1])
+import torch, metrics.registry
+from eval_toys import register_toys
+metrics.registry.list_metrics()
+metrics.registry.METRICS.clear()
+@metrics.registry.register_metric(
+    family="a", higher_is_better=True, citation="none", reference="none", needs_generator=True)
+def slow(inputs):
+    "Waits."
+    pathlib.Path("started").touch()
+    time.sleep(60)
+register_toys()
+from fact_eval.cli import main
+main(["run", sys.argv[2], "--metrics", "toy_path,slow,toy_distance", "--device", "cpu"])
+"""
+
+
+def test_sigterm_keeps_what_is_done_and_says_to_run_again(tmp_path, data):
+    folder = make_run(tmp_path / "runs", data)
+    command = [sys.executable, "-c", SLOW, os.path.dirname(__file__), str(folder)]
+    environment = {**os.environ, "FACT_CACHE": str(tmp_path / "cache")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
+    wait_for(tmp_path / "started", process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert err.splitlines()[-1].endswith("run the same command again") and "Traceback" not in err
+    statuses = {r.metric: r.status for r in read_records(folder / RESULTS)}
+    assert statuses == {"toy_path": "ok", "slow": "cancelled"}
+
+
+def test_ctrl_c_says_to_run_again(tmp_path, data, toys, call):
+    def interrupted(inputs):
+        raise KeyboardInterrupt
+
+    toy = metrics.registry.METRICS["toy_path"]
+    metrics.registry.METRICS["toy_path"] = dataclasses.replace(toy, compute=interrupted)
+    folder = make_run(tmp_path / "runs", data)
+    code, _, err = call("run", folder)
+    assert (
+        code == 130 and err.splitlines()[-1].endswith("run the same command again") and "Traceback" not in err
+    )
+    assert {r.metric: r.status for r in read_records(folder / RESULTS)}["toy_path"] == "cancelled"

@@ -1,0 +1,336 @@
+"""The board: gates, means over training seeds, rank, control rows; the same records give the same bytes."""
+
+import dataclasses
+import itertools
+
+import pytest
+from eval_toys import CLEAN, DATASET, make_record
+
+from fact_eval.records import append_records, protocol_sha256, read_records
+from leaderboard import columns
+from leaderboard.build import build_board
+from leaderboard.columns import COLUMNS, Column, columns_for
+from leaderboard.publish import check_board, local_sections, publish_records, write_board
+from leaderboard.render import board_json, render_board
+from metrics.errors import UserError
+
+DIRTY = {"commit": "c" * 40, "dirty": True}
+OTHER = {"detector": "pixels", "k": 5}
+
+
+@pytest.fixture(autouse=True)
+def toy_columns(monkeypatch):
+    toys = (Column("toy_distance", "distance", ".2f"), Column("toy_share", "share"))
+    monkeypatch.setattr(columns, "COLUMNS", toys)
+
+
+def record(label="a", *, seed=0, value=1.0, metric="toy_distance", run_id=None, **changes):
+    """A record of a run of the configuration `label`, trained with `seed`."""
+    run_id = run_id or f"{label}-seed{seed}"
+    sha = (run_id + str(changes.get("kimg", 4))).ljust(64, "0")
+    fields = dict(
+        label=label, run_id=run_id, train_seed=seed, value=value, metric=metric, config_sha256=label * 64
+    )
+    return make_record(
+        **{**fields, "snapshot_sha256": sha, "higher_is_better": metric == "toy_share", **changes}
+    )
+
+
+def control(source, **changes):
+    return record(
+        source,
+        run_id=f"{source}-toy",
+        source=source,
+        train_seed=None,
+        kimg=None,
+        snapshot=None,
+        training={},
+        **changes,
+    )
+
+
+def only(records, **options):
+    (section,) = build_board(records, **options)
+    return section
+
+
+def ranked(section):
+    return [row.label for row in section.ranked]
+
+
+def test_every_column_is_a_registered_metric_that_fits_its_board(monkeypatch):
+    monkeypatch.undo()
+    from fact_eval.catalog import load_cards
+
+    cards = {card.name: card for card in load_cards([column.metric for column in COLUMNS])}
+    for column in columns_for("mnist"):
+        assert cards[column.metric].fits("mnist")
+    for column in columns_for("anything"):
+        assert cards[column.metric].fits("anything"), f"{column.metric} means nothing on other datasets"
+    assert len(columns_for("mnist")) >= 10 and len(columns_for("anything")) >= 8
+    assert len({(c.header, c.on) for c in COLUMNS}) == len(COLUMNS)
+
+
+def test_training_seeds_of_one_configuration_are_one_row_with_mean_and_interval():
+    section = only([record(seed=s, value=v) for s, v in enumerate((1.0, 2.0, 3.0))])
+    (row,) = section.ranked
+    cell = row.cells["toy_distance"]
+    assert row.train_seeds == (0, 1, 2) and cell.mean.mean == 2.0
+    assert cell.mean.half_width == pytest.approx(2.484, abs=1e-3)  # t(0.975, 2) / sqrt(3)
+    assert "2.00 ± 2.48" in render_board([section])
+
+
+def test_evaluation_seeds_are_averaged_inside_a_run_and_do_not_make_an_interval():
+    section = only([record(seed=0, value=v).__class__(**{**vars_of(record(value=v)), "seed": i})
+                    for i, v in enumerate((1.0, 3.0))])  # fmt: skip
+    cell = section.ranked[0].cells["toy_distance"]
+    assert (cell.mean.mean, cell.mean.n, cell.mean.half_width) == (2.0, 1, None)
+
+
+def vars_of(r):
+    return {f.name: getattr(r, f.name) for f in dataclasses.fields(r)}
+
+
+def test_the_first_column_ranks_by_its_direction():
+    values = {"a": 3.0, "b": 1.0, "c": 2.0}
+    down = only([record(label, value=v) for label, v in values.items()])
+    assert ranked(down) == ["b", "c", "a"]
+    up = only([record(label, value=v, metric="toy_share") for label, v in values.items()])
+    assert ranked(up) == ["a", "c", "b"]
+
+
+def test_a_row_without_the_first_number_comes_last_and_stays_blank():
+    section = only(
+        [record("a", metric="toy_share", value=0.9), record("b"), record("b", metric="toy_share", value=0.1)]
+    )
+    assert ranked(section) == ["b", "a"]
+    line = next(line for line in render_board([section]).splitlines() if line.startswith("|   2 | a"))
+    assert line.split("|")[5].strip() == ""
+
+
+def test_bold_marks_the_best_ranked_value_and_never_a_control_row():
+    section = only([record("a", value=2.0), record("b", value=1.0), control("reals", value=0.1)])
+    text = render_board([section])
+    assert "**1.00**" in text and "**2.00**" not in text and "**0.10**" not in text
+
+
+def test_a_single_row_is_not_called_the_best():
+    assert "**" not in table(render_board([only([record()])]))
+
+
+def table(text):
+    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"provenance": {"git": DIRTY}}, "scored with uncommitted code"),
+        ({"provenance": {"git": {"commit": None, "dirty": None}}}, "scored outside a git checkout"),
+        ({"training": {"git": DIRTY}}, "trained with uncommitted code"),
+        ({"training": {}}, "trained outside a git checkout"),
+        ({"n_effective": 20}, "too few images: 20 of 30"),
+        ({"protocol": OTHER, "protocol_sha256": protocol_sha256(OTHER)}, "other protocol (k 5, not 3)"),
+        ({"metric_version": 0}, "version 0, the column is version 1"),
+        ({"dataset": {**DATASET, "sha256": "e" * 64}}, "other images: toy train eeeeeeeeeeee"),
+    ],
+)
+def test_what_cannot_be_compared_is_listed_unranked_with_the_reason(change, why):
+    odd = {"provenance": {**make_record().provenance, "finished": "2025-01-01T00:00:00Z"}} | change
+    section = only([record("good", value=2.0), record("bad", value=1.0, **odd)])
+    assert ranked(section) == ["good"]
+    (row,) = section.unranked
+    assert row.label == "bad" and why in row.why and row.cells["toy_distance"].mean.mean == 1.0
+    assert why in render_board([section]).split("Not ranked:")[1]
+
+
+def test_a_column_follows_the_newest_committed_protocol_not_a_dirty_newer_one():
+    old, new, dirty = (
+        {"git": git, "finished": f"2026-01-0{day}T00:00:00Z"}
+        for day, git in ((1, CLEAN), (2, CLEAN), (3, DIRTY))
+    )
+    newer = {"protocol": OTHER, "protocol_sha256": protocol_sha256(OTHER)}
+    newest_protocol = {"detector": "pixels", "k": 9}
+    newest = {"protocol": newest_protocol, "protocol_sha256": protocol_sha256(newest_protocol)}
+    section = only(
+        [
+            record("a", provenance=old),
+            record("b", provenance=new, **newer),
+            record("c", provenance=dirty, **newest),
+        ]
+    )
+    assert ranked(section) == ["b"]
+    assert {row.label for row in section.unranked} == {"a", "c"}
+
+
+def test_an_old_protocols_number_is_dropped_where_the_row_was_scored_again():
+    old = record("a", value=9.0)
+    new = record("a", value=1.0, protocol=OTHER, protocol_sha256=protocol_sha256(OTHER),
+                 provenance={**old.provenance, "finished": "2026-02-01T00:00:00Z"})  # fmt: skip
+    section = only([old, new])
+    assert section.ranked[0].cells["toy_distance"].mean.mean == 1.0 and not section.unranked
+
+
+def test_failures_and_missing_values_make_no_number():
+    failed = record("a", status="failed", value=None, error="no disk")
+    blank = record("a", metric="toy_share", value=None)
+    assert build_board([failed, blank]) == []
+
+
+def test_metrics_that_are_no_column_do_not_show():
+    section = only([record(), record(metric="toy_secret")])
+    assert [column.metric for column in section.columns] == ["toy_distance"]
+
+
+def test_only_the_newest_snapshot_of_a_run_counts():
+    section = only([record(kimg=8, value=2.0), record(kimg=4, value=1.0)])
+    assert [(row.kimg, row.cells["toy_distance"].mean.mean) for row in section.ranked] == [(8, 2.0)]
+
+
+def test_control_rows_stand_below_without_rank_and_need_no_clean_commit():
+    dirty = {"git": DIRTY, "finished": "2026-01-01T00:00:00Z", "argv": []}
+    section = only(
+        [record(), control("noise", value=9.0, provenance=dirty), control("reals", value=0.1, n_effective=24)]
+    )
+    assert [row.source for row in section.controls] == ["reals", "noise"]
+    text = render_board([section])
+    assert "*real images, held out*" in text and "0.10 (24 images)" in text and "*uniform noise*" in text
+
+
+def test_each_dataset_has_a_board_of_its_own():
+    other = {**DATASET, "name": "other", "sha256": "f" * 64}
+    larger = {**DATASET, "resolution": 16, "sha256": "1" * 64}
+    sections = build_board([record("a"), record("b", dataset=other), record("c", dataset=larger)])
+    assert [(s.dataset["name"], s.dataset["resolution"]) for s in sections] == [
+        ("other", 8),
+        ("toy", 8),
+        ("toy", 16),
+    ]
+
+
+def test_local_rows_join_the_published_ones_marked_and_without_the_commit_gate():
+    published, local = record("a", value=1.0), record("b", value=2.0, training={"git": DIRTY})
+    section = only([published], local=[local, published])
+    assert [(row.label, row.local) for row in section.ranked] == [("a", False), ("b", True)]
+    assert "b (not published)" in render_board([section])
+
+
+def test_a_local_run_of_a_published_name_is_a_row_of_its_own():
+    section = only([record(value=1.0)], local=[record(value=2.0, snapshot_sha256="9" * 64)])
+    assert [(row.local, row.cells["toy_distance"].mean.n) for row in section.ranked] == [
+        (False, 1),
+        (True, 1),
+    ]
+
+
+def test_the_order_of_the_records_does_not_change_a_byte():
+    records = [
+        record("a", seed=0),
+        record("a", seed=1, value=2.0),
+        record("b", value=0.5),
+        control("noise", value=9.0),
+    ]
+    texts = {render_board(build_board(order)) for order in itertools.permutations(records)}
+    assert len(texts) == 1
+
+
+def test_the_board_says_how_every_number_was_made():
+    protocol = {"detector": {"name": "net", "weights_sha256": "7" * 64, "resize": "clean"}, "k": 3}
+    section = only([record(protocol=protocol, protocol_sha256=protocol_sha256(protocol))])
+    text = render_board([section])
+    for part in (
+        "`toy_distance` version 1",
+        "30 generated",
+        "40 real images (toy train, sha256 dddddddddddd)",
+        "detector.weights sha256: 777777777777",
+        "detector.resize: clean",
+        "k: 3",
+        "trained by `fact-train --preset toy`, seeds 0",
+        "scored by `fact-eval all runs`, commit cccccccccccc, torch 2.15.0, on cpu",
+    ):
+        assert part in text, part
+
+
+def test_a_board_holds_no_date():
+    assert "2026" not in render_board([only([record()])])
+
+
+def test_an_empty_board_says_how_to_fill_it():
+    assert "fact-eval publish" in render_board([])
+
+
+def test_the_json_board_has_the_numbers_of_the_table():
+    (section,) = board_json(build_board([record(value=1.25), control("noise", value=9.0)]))
+    assert section["ranked"][0]["metrics"]["toy_distance"]["mean"] == 1.25
+    assert section["controls"][0]["label"] == "uniform noise"
+
+
+def test_publishing_copies_the_latest_ok_records_once(tmp_path):
+    run, results = tmp_path / "runs" / "a", tmp_path / "results"
+    failed = record("a", metric="toy_share", status="failed", value=None, error="no disk")
+    append_records(run / "results.jsonl", [record("a", value=1.0), failed])
+    append_records(run / "results.jsonl", [record("a", value=2.0)], again=True)
+    changed, refused = publish_records([tmp_path / "runs"], results)
+    assert [path.name for path in changed] == ["a-seed0.jsonl"] and not refused
+    assert [r.value for r in read_records(changed[0])] == [2.0]
+    assert publish_records([tmp_path / "runs"], results) == ([], [])
+
+
+def test_publishing_keeps_what_was_published_before(tmp_path):
+    results = tmp_path / "results"
+    append_records(results / "a-seed0.jsonl", [record("a", kimg=2)])
+    append_records(tmp_path / "runs" / "results.jsonl", [record("a", kimg=4)])
+    publish_records([tmp_path / "runs"], results)
+    assert [r.kimg for r in read_records(results / "a-seed0.jsonl")] == [2, 4]
+
+
+def test_publishing_refuses_a_run_of_uncommitted_code_and_takes_the_others(tmp_path):
+    for label, git in (("a", DIRTY), ("b", CLEAN)):
+        append_records(tmp_path / "runs" / label / "results.jsonl", [record(label, training={"git": git})])
+    changed, refused = publish_records([tmp_path / "runs"], tmp_path / "results")
+    assert [path.name for path in changed] == ["b-seed0.jsonl"]
+    assert len(refused) == 1 and refused[0].startswith("a-seed0: trained with uncommitted code")
+    changed, refused = publish_records([tmp_path / "runs"], tmp_path / "results", allow_dirty=True)
+    assert [path.name for path in changed] == ["a-seed0.jsonl"] and not refused
+
+
+def test_the_written_board_is_checked_byte_for_byte(tmp_path):
+    out, results = tmp_path / "BOARD.md", tmp_path / "results"
+    append_records(results / "a.jsonl", [record()])
+    with pytest.raises(UserError, match="stale"):
+        check_board(out, results)
+    assert write_board(out, results) and not write_board(out, results)
+    check_board(out, results)
+    append_records(results / "b.jsonl", [record("b")])
+    with pytest.raises(UserError, match="stale"):
+        check_board(out, results)
+
+
+def test_the_committed_board_is_up_to_date(monkeypatch):
+    monkeypatch.undo()
+    check_board()
+
+
+def test_the_local_board_shows_the_datasets_at_hand_beside_their_published_rows(tmp_path):
+    results = tmp_path / "results"
+    other = {**DATASET, "name": "other", "sha256": "f" * 64}
+    append_records(results / "x.jsonl", [record("published"), record("elsewhere", dataset=other)])
+    append_records(tmp_path / "runs" / "a" / "results.jsonl", [record("mine", value=0.5)])
+    (section,) = local_sections(tmp_path / "runs", results)
+    assert ranked(section) == ["mine", "published"]
+
+
+def test_the_picture_of_the_board_is_a_readable_png(tmp_path):
+    from PIL import Image
+
+    from leaderboard.picture import draw_board
+
+    grid = tmp_path / "grid.png"
+    Image.new("L", (32, 32), 128).save(grid)
+    sections = build_board([record("a"), record("b", value=2.0), control("noise", value=9.0)])
+    plain = Image.open(draw_board(sections, tmp_path / "board.png"))
+    with_grid = Image.open(draw_board(sections, tmp_path / "grids.png", grids=[f"a={grid}"]))
+    assert plain.width >= 800 and len(plain.convert("L").getcolors()) > 20
+    assert with_grid.height > plain.height
+    with pytest.raises(UserError, match="LABEL=FILE"):
+        draw_board(sections, tmp_path / "x.png", grids=["nothing"])

@@ -1,0 +1,269 @@
+"""Properties every registered metric has; a metric of a family that no set names fails here.
+
+Families, not names, are listed: a new protocol of a known family is tested without an edit.
+"""
+
+import json
+import multiprocessing
+
+import pytest
+import torch
+from metric_toys import MeanSquares, ToyGenerator, ToyInputs
+
+from metrics import path_length, registry
+from metrics.errors import UsageError
+from metrics.features import get_detector, list_detectors
+from metrics.registry import (
+    FeatureNeed,
+    MetricValue,
+    default_metrics,
+    get_metric,
+    list_metrics,
+    register_metric,
+)
+
+N = 250
+
+MEASURE_PATH = path_length.measure_path
+
+# What a family's value is where generated and real features are the same rows.
+IDENTITY = {"fid": 0.0, "precision": 1.0, "recall": 1.0, "sharpness": 0.0}
+SYMMETRIC = {"fid", "sharpness"}
+NOT_SYMMETRIC = {"precision", "recall"}
+# Families that judge generated images alone, and the value of perfect ones.
+JUDGES = {"legible": 1.0, "covered": 10.0}
+# Families that call the generator, and the value of a constant generator whose paths agree.
+GENERATOR = {"fused": {"lower": 0.0, "higher": 200.0}, "ppl": {"lower": 0.0}}
+FAMILIES = set(IDENTITY) | set(JUDGES) | set(GENERATOR)
+
+METRICS = [get_metric(name) for name in list_metrics()]
+BY_FAMILY = {family: [m for m in METRICS if m.family == family] for family in sorted(FAMILIES)}
+
+
+def of(*families):
+    chosen = [metric for family in families for metric in BY_FAMILY[family]]
+    return pytest.mark.parametrize("metric", chosen, ids=lambda metric: metric.name)
+
+
+def features(need, *, seed, level=0.0):
+    """Plausible features of a need's detector; `level` in [0, 1] makes generated ones worse."""
+    rng = torch.Generator().manual_seed(seed)
+    if need.detector == "digits_probs":
+        rows = 0.1 * torch.ones(N, 10)
+        classes = torch.arange(N) % max(round(10 * (1 - level)), 1)
+        sure = torch.rand(N, generator=rng) >= level
+        rows[sure] = 0.005
+        rows[sure, classes[sure]] = 0.955
+        return rows
+    if need.detector == "spectrum":
+        return torch.rand(N, 1, generator=rng) * 0.4 * (1 - level)
+    # Five directions that matter, as neighbours in many random dimensions are all equally far.
+    rows = 0.01 * torch.randn(N, min(get_detector(need.detector).width, 300), generator=rng)
+    # Worse: away from the reals (precision, FID) and closer together (recall).
+    rows[:, :5] = torch.randn(N, 5, generator=rng) * (1 - 0.3 * level) + 3 * level
+    return rows
+
+
+def compare(metric, gen, real):
+    return metric.compute(ToyInputs(lambda need: gen if need.side == "generated" else real)).value
+
+
+def pair(metric, *, level=0.0):
+    gen_need, real_need = metric.needs
+    return features(gen_need, seed=1, level=level), features(real_need, seed=2)
+
+
+@pytest.fixture
+def toy_detectors(monkeypatch):
+    for module in ("metrics.consistency", "metrics.path_length"):
+        monkeypatch.setattr(f"{module}.get_detector", lambda name, device: MeanSquares(device))
+
+
+def test_every_metric_is_in_a_property_set():
+    assert {metric.family for metric in METRICS} == FAMILIES
+    assert set(IDENTITY) == SYMMETRIC | NOT_SYMMETRIC and not SYMMETRIC & NOT_SYMMETRIC
+
+
+@of(*IDENTITY)
+def test_equal_sets_have_the_identity_value(metric):
+    gen, _ = pair(metric)
+    assert compare(metric, gen, gen) == pytest.approx(IDENTITY[metric.family], abs=1e-8)
+
+
+@of(*IDENTITY)
+def test_the_declared_direction_is_that_of_degrading_features(metric):
+    values = [compare(metric, *pair(metric, level=level)) for level in (0.0, 0.3, 0.6)]
+    assert values == sorted(values, reverse=metric.higher_is_better)
+    assert values[0] != values[-1]
+
+
+@of(*JUDGES)
+def test_perfect_images_have_the_best_value_and_degrading_ones_less(metric):
+    levels = [features(metric.needs[0], seed=1, level=level) for level in (0, 0.5, 1)]
+    values = [metric.compute(ToyInputs(lambda need, rows=rows: rows)).value for rows in levels]
+    assert values[0] == JUDGES[metric.family]
+    assert metric.higher_is_better and values[0] > values[1] > values[2]
+
+
+@of(*GENERATOR)
+def test_the_declared_direction_is_that_of_a_worse_generator(metric, toy_detectors, monkeypatch):
+    monkeypatch.setattr(
+        path_length, "measure_path", lambda *args, samples: MEASURE_PATH(*args, samples=min(samples, 200))
+    )
+    worse = [ToyGenerator(steepness=x, defect=x / 10) for x in (0.0, 0.3, 0.9)]
+    values = [metric.compute(ToyInputs(generator=generator)).value for generator in worse]
+    best = GENERATOR[metric.family]["higher" if metric.higher_is_better else "lower"]
+    assert values[0] == pytest.approx(best, abs=1e-8)
+    assert values == sorted(values, reverse=metric.higher_is_better)
+    assert len(set(values)) == 3
+
+
+@of(*IDENTITY)
+def test_value_does_not_depend_on_the_order_of_images(metric):
+    gen, real = pair(metric, level=0.2)
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
+    # Sums run in another order: float64 rounding times the size of what cancels.
+    assert compare(metric, gen[order], real.flip(0)) == pytest.approx(
+        compare(metric, gen, real), rel=1e-9, abs=1e-9
+    )
+
+
+@of(*JUDGES)
+def test_judgement_does_not_depend_on_the_order_of_images(metric):
+    rows = features(metric.needs[0], seed=1, level=0.4)
+    values = [metric.compute(ToyInputs(lambda need, r=r: r)).value for r in (rows, rows.flip(0))]
+    assert values[0] == values[1]
+
+
+@of(*SYMMETRIC)
+def test_symmetric_metrics_do_not_care_which_side_is_real(metric):
+    gen, real = pair(metric, level=0.3)
+    assert compare(metric, gen, real) == pytest.approx(compare(metric, real, gen), rel=1e-9)
+
+
+@of(*NOT_SYMMETRIC)
+def test_other_metrics_care_which_side_is_real(metric):
+    gen, real = pair(metric, level=0.3)
+    assert compare(metric, gen, real) != compare(metric, real, gen)
+
+
+@of("precision", "recall")
+def test_five_real_images_over_and_over_are_precise_and_recall_little(metric):
+    _, real = pair(metric)
+    value = compare(metric, real[:5].repeat(20, 1), real)
+    assert value == 1.0 if metric.family == "precision" else value < 0.2
+
+
+@of(*IDENTITY)
+def test_result_says_how_many_images_it_saw_and_is_finite(metric):
+    gen, real = pair(metric, level=0.5)
+    value = metric.compute(ToyInputs(lambda need: gen[:100] if need.side == "generated" else real[:200]))
+    assert (value.n_generated, value.n_real) == (100, 200)
+    assert torch.isfinite(torch.tensor(value.value))
+    assert value.stderr is None or value.stderr >= 0
+
+
+def test_values_are_equal_in_another_process():
+    expected = _values()
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_values) == expected
+
+
+def _values():
+    torch.set_num_threads(1)
+    return {
+        metric.name: compare(metric, *pair(metric, level=0.2))
+        for f in sorted(IDENTITY)
+        for metric in BY_FAMILY[f]
+    }
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_protocol_is_json_that_names_needs_detectors_and_weights(metric):
+    protocol = json.loads(json.dumps(metric.protocol))
+    assert protocol["metric"] == metric.name and protocol["version"] == metric.version
+    used = {need["detector"] for need in protocol["needs"]} | set(protocol["detectors"])
+    assert used == set(protocol["detectors"]) == set(metric.detectors)
+    for name, card in protocol["detectors"].items():
+        assert card == get_detector(name).describe() | {}
+        assert {"resize", "range", "layer", "dtype", "weights_sha256", "version"} <= set(card)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_name_says_family_count_and_detector(metric):
+    stem = {"ppl": "ppl", "fused": "fused", "legible": "legible", "covered": "covered"}.get(
+        metric.family, metric.family
+    )
+    counts = {need.count for need in metric.needs if need.side == "generated"}
+    assert metric.name.startswith(stem)
+    for count in counts:
+        assert metric.name.startswith(f"{stem}{count // 1000}k")
+    for need in metric.needs:
+        if need.side == "real":
+            assert {"train": "_full", "test": "_test"}[need.split] in metric.name
+            assert need.detector == "spectrum" or metric.name.endswith(need.detector)
+    assert metric.summary.endswith(".") and metric.citation and metric.reference
+
+
+def test_unknown_metric_is_a_usage_error_that_offers_the_closest():
+    with pytest.raises(UsageError, match="did you mean fid10k_full_digits") as error:
+        get_metric("fid10k_full_digit")
+    assert error.value.exit_code == 2
+
+
+def test_a_taken_name_and_a_missing_docstring_are_refused():
+    def fid10k_full_digits(inputs):
+        """A second one."""
+
+    def undocumented(inputs):
+        return MetricValue(0.0)
+
+    register = register_metric(family="fid", higher_is_better=False, citation="-", reference="-")
+    with pytest.raises(ValueError, match="registered twice"):
+        register(fid10k_full_digits)
+    with pytest.raises(ValueError, match="no docstring"):
+        register(undocumented)
+    assert "undocumented" not in registry.METRICS
+
+
+def test_a_metric_of_an_unknown_detector_is_refused_at_registration():
+    def lost(inputs):
+        """A metric of no detector."""
+
+    with pytest.raises(UsageError, match="did you mean stlpips_vgg"):
+        register_metric(
+            family="fid",
+            higher_is_better=False,
+            citation="-",
+            reference="-",
+            needs=[FeatureNeed("stlpips_vvg", "generated", count=10)],
+        )(lost)
+
+
+def test_needs_without_a_sensible_side_are_refused():
+    for arguments in (
+        {"side": "real"},
+        {"side": "generated"},
+        {"side": "generated", "split": "train", "count": 5},
+    ):
+        with pytest.raises(ValueError):
+            FeatureNeed("pixels", **arguments)
+
+
+def test_digit_metrics_are_offered_for_digits_only():
+    assert "legible10k" in list_metrics("mnist") and "legible10k" not in list_metrics("cats")
+    assert set(list_metrics("cats")) < set(list_metrics()) == set(list_metrics("mnist"))
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cats"])
+def test_default_metrics_exist_and_fit_their_dataset(dataset):
+    chosen = default_metrics(dataset)
+    assert len(set(chosen)) == len(chosen) > 5
+    assert set(chosen) <= set(list_metrics(dataset))
+    # Folders have no test split.
+    splits = {need.split for name in chosen for need in get_metric(name).needs}
+    assert dataset == "mnist" or "test" not in splits
+
+
+def test_every_detector_is_used_by_a_metric():
+    assert {name for metric in METRICS for name in metric.detectors} == set(list_detectors())
