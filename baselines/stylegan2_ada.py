@@ -1,7 +1,8 @@
-"""Importer of StyleGAN2-ADA weights: the parameter names of NVlabs/stylegan2-ada-pytorch, one to one onto ours.
+"""Importer of StyleGAN2-ADA weights: the parameter names of NVlabs/stylegan2-ada-pytorch, one to one onto
+ours.
 
-Only names differ: a style-injected convolution keeps its weight and affine under `inject`, and the resampling filter is a
-constant here. Values are taken over as they are.
+Only names differ: a style-injected convolution keeps its weight and affine under `inject`, and the resampling
+filter is a constant here. Values are taken over as they are.
 """
 
 import re

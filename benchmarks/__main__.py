@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: run the benchmarks, print tables, write benchmarks/results/<name>.json."""
+"""`python -m benchmarks [NAME ...]`: run, print tables, write benchmarks/results/<name>.json."""
 
 import argparse
 import json

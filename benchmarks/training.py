@@ -1,8 +1,8 @@
 """Training speed of the baseline networks and where the time goes.
 
-`python -m benchmarks training` prints a table and writes benchmarks/results/training.json. Lazy regularisation is on,
-as in a real run: whole multiples of its intervals are timed. Peers are measured outside this repository; their figures
-and how they were obtained stand in benchmarks/README.md.
+`python -m benchmarks training` prints a table and writes benchmarks/results/training.json. Lazy
+regularisation is on, as in a real run: whole multiples of its intervals are timed. Peers are measured outside
+this repository; their figures and how they were obtained stand in benchmarks/README.md.
 """
 
 import dataclasses
@@ -55,7 +55,9 @@ def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = No
 
 
 def measure(cfg: TrainConfig, device: torch.device, *, seconds: float) -> dict[str, Any]:
-    """Images per second over whole regulariser cycles, seconds per phase kind, and the operator shares of a cycle."""
+    """Images per second over whole regulariser cycles, seconds per phase kind, and the operator shares of a
+    cycle.
+    """
     trainer = Trainer(dataclasses.replace(cfg), open_dataset(cfg.data), device)
     cycle = max([cfg.pl_interval] * (cfg.pl_weight > 0) + [cfg.r1_interval] * (cfg.r1_gamma > 0) + [1])
     for _ in range(3):

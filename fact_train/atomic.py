@@ -12,8 +12,8 @@ from metrics.errors import UserError
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call write(temporary path in the same folder), then rename it to `path`.
 
-    UserError where the disk refuses (full, read-only, quota); `path` then keeps its old content and nothing is left
-    behind.
+    UserError where the disk refuses (full, read-only, quota); `path` then keeps its old content and nothing
+    is left behind.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")

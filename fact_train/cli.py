@@ -82,7 +82,8 @@ def _print_presets() -> None:
     for name, p in PRESETS.items():
         need = "  needs --data" if p.needs_data else ""
         print(
-            f"{name:<18} {p.config.kimg:>7g} kimg  ~{p.minutes:g} min on 2 cores  {p.memory_gb:g} GB  {p.summary}{need}"
+            f"{name:<18} {p.config.kimg:>7g} kimg  ~{p.minutes:g} min on 2 cores  {p.memory_gb:g} GB  "
+            f"{p.summary}{need}"
         )
         print(f"{'':<18} {p.source}")
 
@@ -145,7 +146,10 @@ def _option_type(f: dataclasses.Field) -> Any:
 
 
 def _parse(f: dataclasses.Field, text: str) -> Any:
-    """A flag's text as the field's value; `none` switches an optional field off. TrainConfig refuses what does not fit."""
+    """A flag's text as the field's value.
+
+    `none` switches an optional field off. TrainConfig refuses what does not fit.
+    """
     literals, types = _alternatives(f)
     if type(None) in types and text.lower() == "none":
         return None

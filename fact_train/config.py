@@ -1,7 +1,8 @@
 """TrainConfig: one field = one flag = one --help line = one recorded value.
 
-`scope` says what a field may change: `science` fields define the experiment (hashed, never changed on resume);
-`schedule` fields say how far and how often (a run can be continued with other values); `machine` fields say where.
+`scope` says what a field may change: `science` fields define the experiment (hashed, never changed on
+resume); `schedule` fields say how far and how often (a run can be continued with other values); `machine`
+fields say where.
 """
 
 import dataclasses

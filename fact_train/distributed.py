@@ -1,4 +1,7 @@
-"""The torchrun group: who am I, speak once, average gradients. One process without torchrun is a group of one."""
+"""The torchrun group: who am I, speak once, average gradients.
+
+One process without torchrun is a group of one.
+"""
 
 import os
 from collections.abc import Iterable

@@ -1,8 +1,9 @@
 """How a style enters a convolution. One class per way, one interface, one table: STYLE_INJECTIONS.
 
-`ModulatedConv` is StyleGAN2's modulated convolution (Karras et al. 2020, sec. 2.2). Its two evaluation orders are the
-same mathematics: `fused` scales the weights of every sample and runs one grouped convolution, `unfused` scales the
-activations around one shared convolution. They differ by rounding only, and both carry full gradients.
+`ModulatedConv` is StyleGAN2's modulated convolution (Karras et al. 2020, sec. 2.2). Its two evaluation orders
+are the same mathematics: `fused` scales the weights of every sample and runs one grouped convolution,
+`unfused` scales the activations around one shared convolution. They differ by rounding only, and both carry
+full gradients.
 """
 
 import math
@@ -21,10 +22,11 @@ def use_fused(setting: str, *, training: bool) -> bool:
 
 
 class ModulatedConv(nn.Module):
-    """Modulated convolution [N, I, H, W], [N, w_dim] -> [N, O, H', W'] plus a per-channel bias, before the activation.
+    """Modulated convolution [N, I, H, W], [N, w_dim] -> [N, O, H', W'] plus a per-channel bias, before the
+    activation.
 
-    `demodulate` normalises every output channel to unit expected variance (eps 1e-8); without it (ToRGB) the style is
-    scaled by 1 / sqrt(I k k) instead. `affine` starts at a style of 1.
+    `demodulate` normalises every output channel to unit expected variance (eps 1e-8); without it (ToRGB) the
+    style is scaled by 1 / sqrt(I k k) instead. `affine` starts at a style of 1.
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class ModulatedConv(nn.Module):
         self.register_buffer("resample_filter", resample_filter(), persistent=False)
 
     def forward(self, x: Tensor, w: Tensor, *, bias: Tensor, fused: bool, gain: float = 1.0) -> Tensor:
-        """`gain` multiplies the convolution (not the bias [O]); it rides on the demodulation or the style at no cost."""
+        """`gain` multiplies the convolution (not the bias [O]).
+
+        It rides on the demodulation or the style at no cost.
+        """
         s = self.affine(w) * self.style_gain
         d = self._demodulation(s) * gain if self.demodulate else None
         if d is None and gain != 1.0:

@@ -44,7 +44,10 @@ class Result:
 
 
 def train(cfg: TrainConfig, outdir: Path, *, preset: str, label: str) -> Result:
-    """Train until cfg.kimg, going on from the folder's newest checkpoint. UserError for whatever the user can mend."""
+    """Train until cfg.kimg, going on from the folder's newest checkpoint.
+
+    UserError for whatever the user can mend.
+    """
     device = resolve_device(cfg.device)
     threads = set_threads(cfg.threads)
     distributed.init(device)
@@ -136,8 +139,8 @@ def _loop(
                 checkpoint.save_checkpoint(outdir, trainer)
             code = 130 if signum == signal.SIGINT else 75
             raise Stopped(
-                f"stopped by {signal.Signals(signum).name} at {trainer.nimg / 1000:g} kimg with the state saved in "
-                f"{outdir}; run the same command again to go on.",
+                f"stopped by {signal.Signals(signum).name} at {trainer.nimg / 1000:g} kimg with the state "
+                f"saved in {outdir}; run the same command again to go on.",
                 code,
             )
         if not (passed or done):
@@ -227,7 +230,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def set_threads(threads: int | None) -> int:
-    """Use this many CPU threads; None: the cores this process may run on, shared among the local processes."""
+    """Use this many CPU threads.
+
+    None: the cores this process may run on, shared among the local processes.
+    """
     if threads is None:
         threads = max(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
     torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
-"""Losses of the StyleGAN2 family, each a function of networks and tensors that returns a scalar and its report.
+"""Losses of the StyleGAN2 family, each a pure function of networks and tensors.
 
-Non-saturating logistic loss (Goodfellow et al. 2014), R1 (Mescheder et al. 2018, eq. 9) and path length (Karras et
-al. 2020, sec. 3.2). Higher discriminator scores mean "more real".
+Non-saturating logistic loss (Goodfellow et al. 2014), R1 (Mescheder et al. 2018, eq. 9) and path length
+(Karras et al. 2020, sec. 3.2). Higher discriminator scores mean "more real".
 """
 
 import math
@@ -39,7 +39,7 @@ def path_lengths(images: Tensor, ws: Tensor, *, generator: torch.Generator | Non
 
 
 def path_length_penalty(lengths: Tensor, average: Tensor, *, decay: float) -> tuple[Tensor, Tensor]:
-    """((length - a)^2 per sample, new average a): a moves towards the batch mean by `decay` and carries its gradient."""
+    """((length - a)^2 per sample, new average a); a moves towards the batch mean and carries gradient."""
     moved = average.lerp(lengths.mean(), decay)
     return (lengths - moved).square(), moved.detach()
 
@@ -47,7 +47,7 @@ def path_length_penalty(lengths: Tensor, average: Tensor, *, decay: float) -> tu
 def style_mixing(
     mapping: nn.Module, ws: Tensor, c: Tensor | None, *, prob: float, generator: torch.Generator
 ) -> Tensor:
-    """With probability `prob`, layers from a random cut on take the w of a second latent (one cut per batch)."""
+    """With probability `prob`, layers from a random cut on take a second latent's w (one cut per batch)."""
     num_ws = ws.shape[1]
     if prob <= 0 or num_ws < 2:
         return ws

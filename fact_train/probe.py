@@ -29,7 +29,10 @@ class Probe:
 
 
 def probe(trainer: Trainer) -> Probe:
-    """Run full and plain steps, restore the state, and estimate the mean step. UserError where memory does not suffice."""
+    """Run full and plain steps, restore the state, and estimate the mean step.
+
+    UserError where memory does not suffice.
+    """
     cfg = trainer.cfg
     saved = copy.deepcopy(trainer.state_dict())
     try:
@@ -39,7 +42,8 @@ def probe(trainer: Trainer) -> Probe:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(
             f"one step with every regulariser does not fit into memory at --batch {cfg.batch}; "
-            f"halve --batch-gpu (now {trainer.share.size}), which accumulates gradients. ({str(error).splitlines()[0]})"
+            f"halve --batch-gpu (now {trainer.share.size}), which accumulates gradients. "
+            f"({str(error).splitlines()[0]})"
         ) from error
     trainer.load_state_dict(saved)
     intervals = [i for i, w in ((cfg.pl_interval, cfg.pl_weight), (cfg.r1_interval, cfg.r1_gamma)) if w > 0]

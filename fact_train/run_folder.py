@@ -72,7 +72,10 @@ def prepare(outdir: Path, cfg: TrainConfig, *, preset: str, label: str, dataset:
 
 
 def read_options(outdir: Path) -> dict[str, Any]:
-    """The training_options.json of a run folder. UsageError where it is missing, UserError where it is damaged."""
+    """The training_options.json of a run folder.
+
+    UsageError where it is missing, UserError where it is damaged.
+    """
     path = Path(outdir) / OPTIONS_FILE
     if not path.is_file():
         raise UsageError(f"{outdir} is not a run folder: it has no {OPTIONS_FILE}.")

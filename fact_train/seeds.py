@@ -1,7 +1,7 @@
 """Random seeds from names: every random stream of a run follows from the training seed alone.
 
-Nothing random is saved in a checkpoint: step t of phase p draws from a generator seeded with (seed, t, p), so a
-resumed run draws what the uninterrupted one would have drawn.
+Nothing random is saved in a checkpoint: step t of phase p draws from a generator seeded with (seed, t, p), so
+a resumed run draws what the uninterrupted one would have drawn.
 """
 
 import hashlib

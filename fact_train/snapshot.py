@@ -1,7 +1,7 @@
 """Snapshots: networks for inference in one safetensors file that rebuilds itself. No pickle anywhere.
 
-The file's metadata holds one JSON text under the key "fact": the full configuration, the dataset description, nimg, and a
-hash of the weights that is checked on load. Equal training states give bitwise equal files.
+The file's metadata holds one JSON text under the key "fact": the full configuration, the dataset description,
+nimg, and a hash of the weights that is checked on load. Equal training states give bitwise equal files.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
     try:
         with safe_open(str(path), framework="pt") as f:
             meta = json.loads((f.metadata() or {}).get("fact", "null"))
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: f.get_tensor(name) for name in f.keys()}
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise UserError(
             f"snapshot {path} is truncated or damaged ({error}); train again or restore it."

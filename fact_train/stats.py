@@ -62,7 +62,8 @@ class Stats:
 class StatsWriter:
     """Appends one JSON line a tick to stats.jsonl and the same values to TensorBoard.
 
-    Opening at `nimg` > 0 first drops what an interrupted run wrote beyond that point, so that no tick stands twice.
+    Opening at `nimg` > 0 first drops what an interrupted run wrote beyond that point, so that no tick stands
+    twice.
     """
 
     def __init__(self, outdir: Path, *, nimg: int) -> None:

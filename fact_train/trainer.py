@@ -1,8 +1,9 @@
-"""One training step of StyleGAN2: networks, optimisers, the four phases, the moving average, and their whole state.
+"""One training step of StyleGAN2: networks, optimisers, the four phases, the moving average, and their whole
+state.
 
-The order is StyleGAN2-ADA's: generator, path length (every pl_interval steps), discriminator, R1 (every r1_interval
-steps), each with its own gradient step; a lazy regulariser is multiplied by its interval, and Adam's rate and betas
-are corrected by c = R / (R + 1) (Karras et al. 2020, appendix B).
+The order is StyleGAN2-ADA's: generator, path length (every pl_interval steps), discriminator, R1 (every
+r1_interval steps), each with its own gradient step; a lazy regulariser is multiplied by its interval, and
+Adam's rate and betas are corrected by c = R / (R + 1) (Karras et al. 2020, appendix B).
 """
 
 import copy
@@ -25,7 +26,9 @@ from metrics.errors import UsageError
 
 
 def build_networks(cfg: TrainConfig, dataset: dict[str, Any]) -> tuple[Generator, Discriminator]:
-    """G and D of a configuration for a dataset description (resolution, channels, classes), randomly initialised."""
+    """G and D of a configuration for a dataset description (resolution, channels, classes), randomly
+    initialised.
+    """
     shape = dict(
         c_dim=dataset["classes"] if cfg.cond else 0,
         img_resolution=dataset["resolution"],
@@ -223,7 +226,10 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """G_ema follows G with half-life ema_kimg, ramped up; buffers are copied (w_avg follows every process)."""
+        """G_ema follows G with half-life ema_kimg, ramped up.
+
+        Buffers are copied (w_avg follows every process).
+        """
         cfg = self.cfg
         half_life = cfg.ema_kimg * 1000
         if cfg.ema_rampup is not None:

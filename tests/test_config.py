@@ -1,4 +1,7 @@
-"""Configuration: one field, one flag, one recorded value; refusals name the flag, the value and the way out."""
+"""Configuration: one field, one flag, one recorded value.
+
+Refusals name the flag, the value and the way out.
+"""
 
 import dataclasses
 import json

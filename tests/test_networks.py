@@ -1,4 +1,6 @@
-"""Generator and discriminator: equal to the reference on its weights, one path of mathematics, shapes and refusals."""
+"""Generator and discriminator: equal to the reference on its weights, one path of mathematics, shapes and
+refusals.
+"""
 
 import json
 import zlib
@@ -9,10 +11,8 @@ import torch
 
 from baselines.stylegan2_ada import import_state_dict
 from fact_train.injection import STYLE_INJECTIONS, ModulatedConv, use_fused
-from fact_train.networks.discriminator import Discriminator
-from fact_train.networks.generator import Generator
-from fact_train.networks.discriminator import minibatch_std
-from fact_train.networks.generator import channels_at
+from fact_train.networks.discriminator import Discriminator, minibatch_std
+from fact_train.networks.generator import Generator, channels_at
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "stylegan2_ada.json").read_text())
 SMALL = dict(
@@ -55,7 +55,7 @@ def reference_names(net: torch.nn.Module) -> dict[str, str]:
 )
 @pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 def test_outputs_equal_the_reference_networks_on_the_same_weights(case: dict, fused: bool) -> None:
-    # float32 on both sides: sums of a few hundred terms in another order; 1e-4 of the largest output covers it 10x
+    # float32 on both sides, sums of a few hundred terms in another order: 1e-4 of the largest covers it 10x
     shape = GOLDEN["networks"]
     arch = case["architecture"]
     G = Generator(**shape, c_dim=case["c_dim"], architecture=arch, conv_clamp=case["conv_clamp"]).eval()

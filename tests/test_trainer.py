@@ -114,7 +114,9 @@ def test_adam_is_corrected_for_lazy_regularisation(tiny_config: TrainConfig) -> 
 
 
 def test_gradient_accumulation_equals_the_whole_batch(tiny_config: TrainConfig) -> None:
-    """R1 sees the same images either way (mbstd within groups of 2, which both splits keep whole up to order)."""
+    """R1 sees the same images either way (mbstd within groups of 2, which both splits keep whole up to
+    order).
+    """
     grads = []
     for batch_gpu in (8, 4):
         t = trainer_of(tiny_config, batch_gpu=batch_gpu, mbstd_group_size=1)
@@ -201,8 +203,8 @@ AXES = {
     "channels": 3,
     "max_images": 12,
 }
-# Named here because they choose among equals or are covered elsewhere: the dataset's own options (tests/test_data_*),
-# the only injection there is, and the order of evaluation, which must NOT change the mathematics.
+# Covered elsewhere: the dataset's own options (tests/test_data_*), the only injection there is, and the order
+# of evaluation, which must NOT change the mathematics.
 NO_EFFECT_ON_WEIGHTS = {"data", "resize", "crop", "alpha", "injection", "fused_modconv"}
 
 
@@ -231,7 +233,7 @@ def test_fused_modconv_changes_nothing_but_rounding(tiny_config: TrainConfig) ->
         t = trainer_of(tiny_config, fused_modconv=setting, pl_weight=2.0)
         t.step()
         results.append(weights(t.G_ema))
-    # Adam divides by the gradient's own size, so rounding of near-zero gradients shows in a step of at most the rate
+    # Adam divides by the gradient's own size: rounding of near-zero gradients shows as a step of the rate
     assert float((results[0] - results[1]).abs().max()) < 2 * tiny_config.g_lr
     assert float((results[0] - results[1]).abs().mean()) < 1e-5
 

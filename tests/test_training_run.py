@@ -1,4 +1,7 @@
-"""Whole runs: files, resuming, interruptions, damage, full disks. Everything through train() or the command."""
+"""Whole runs: files, resuming, interruptions, damage, full disks.
+
+Everything through train() or the command.
+"""
 
 import dataclasses
 import json
@@ -22,7 +25,6 @@ from fact_train.run_folder import ConfigConflict
 from fact_train.snapshot import list_snapshots, load_snapshot
 from fact_train.trainer import Trainer
 from metrics.errors import UsageError, UserError
-
 
 PRESET = "mnist-stylegan2"  # what command() starts from, so that both ways name the run alike
 
@@ -137,7 +139,7 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
 ) -> None:
     straight = run(tiny_config, tmp_path / "a", kimg=3.0, kimg_per_tick=1.0)
     run(tiny_config, tmp_path / "b", kimg=2.0, kimg_per_tick=1.0)
-    older, newest = checkpoint.list_checkpoints(tmp_path / "b")
+    _, newest = checkpoint.list_checkpoints(tmp_path / "b")
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
@@ -304,7 +306,10 @@ def test_dry_run_and_list_presets_change_nothing(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_like_one(tiny_config: TrainConfig, tmp_path: Path) -> None:
-    """Same real images, other latents (each process draws its own); the run ends complete and finite on both."""
+    """Same real images, other latents (each process draws its own).
+
+    The run ends complete and finite on both.
+    """
     flags = command(dataclasses.replace(tiny_config, mbstd_group_size=2), tmp_path / "r")[2:]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(

@@ -1,8 +1,9 @@
-"""StyleGAN2 discriminator: residual, skip or plain trunk, minibatch standard deviation, optional label projection.
+"""StyleGAN2 discriminator: residual, skip or plain trunk, minibatch standard deviation, optional label
+projection.
 
-Karras et al. 2020 ("Analyzing and Improving the Image Quality of StyleGAN", sec. 4.1) for the trunks, Karras et al.
-2018 (sec. 3) for the minibatch statistic, Miyato & Koyama 2018 for the projection. Matches the network of
-NVlabs/stylegan2-ada-pytorch (d72cc7d) number for number.
+Karras et al. 2020 ("Analyzing and Improving the Image Quality of StyleGAN", sec. 4.1) for the trunks, Karras
+et al. 2018 (sec. 3) for the minibatch statistic, Miyato & Koyama 2018 for the projection. Matches the network
+of NVlabs/stylegan2-ada-pytorch (d72cc7d) number for number.
 """
 
 import math
@@ -18,15 +19,18 @@ D_ARCHITECTURES = ("resnet", "skip", "orig")
 
 
 def minibatch_std(x: Tensor, *, group_size: int, num_channels: int = 1) -> Tensor:
-    """Append `num_channels` maps: the standard deviation over groups of samples, averaged over features and pixels.
+    """Append `num_channels` maps: the standard deviation over groups of samples, averaged over features and
+    pixels.
 
-    x is [N, C, H, W]; the group holds samples n, n + N/g, n + 2N/g ... with g = min(group_size, N), which must divide N.
+    x is [N, C, H, W]; the group holds samples n, n + N/g, n + 2N/g ... with g = min(group_size, N), which
+    must divide N.
     """
     n, c, h, w = x.shape
     g = min(group_size, n)
     if n % g:
         raise ValueError(
-            f"a batch of {n} cannot be split into minibatch-std groups of {g}; choose mbstd_group_size to divide it"
+            f"a batch of {n} cannot be split into minibatch-std groups of {g}; "
+            "choose mbstd_group_size to divide it"
         )
     y = x.reshape(g, n // g, num_channels, c // num_channels, h, w)
     y = (y.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=[2, 3, 4])

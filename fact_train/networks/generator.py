@@ -1,7 +1,8 @@
-"""StyleGAN2 generator: mapping and synthesis (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN").
+"""StyleGAN2 generator: mapping and synthesis (Karras et al. 2020, "Analyzing and Improving the Image Quality
+of StyleGAN").
 
-Matches the networks of NVlabs/stylegan2-ada-pytorch (d72cc7d) number for number: `baselines/stylegan2_ada.py` maps its
-weights onto these.
+Matches the networks of NVlabs/stylegan2-ada-pytorch (d72cc7d) number for number: `baselines/stylegan2_ada.py`
+maps its weights onto these.
 """
 
 import math
@@ -260,7 +261,10 @@ class Synthesis(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents z [N, z_dim] and one-hot labels c [N, c_dim] to images [N, C, R, R]; c is None where c_dim is 0."""
+    """Latents z [N, z_dim] and one-hot labels c [N, c_dim] to images [N, C, R, R].
+
+    C is None where c_dim is 0.
+    """
 
     def __init__(
         self,

@@ -41,7 +41,9 @@ class Mapping(nn.Module):
         *,
         update_w_avg: bool = False,
     ) -> Tensor:
-        """Normalise z and the label embedding, run the layers, then pull w towards w_avg by 1 - truncation_psi."""
+        """Normalise z and the label embedding, run the layers, then pull w towards w_avg by 1 -
+        truncation_psi.
+        """
         parts = []
         if self.z_dim:
             parts.append(normalize_2nd_moment(z.float()))

@@ -1,10 +1,11 @@
 """Resampling, equalised layers and activations: the small mathematics every network shares.
 
-Layers keep their weights at unit variance and scale them at run time (equalised learning rate; Karras et al. 2018,
-sec. 4.1). Resampling uses the separable [1, 3, 3, 1] filter with zero extension (Karras et al. 2019, 2020).
+Layers keep their weights at unit variance and scale them at run time (equalised learning rate; Karras et al.
+2018, sec. 4.1). Resampling uses the separable [1, 3, 3, 1] filter with zero extension (Karras et al. 2019,
+2020).
 
-Feature maps travel in the channels_last memory format: on a CPU the convolutions and the depthwise filters then run
-without reordering, 1.5-3x faster than contiguous maps (benchmarks/README.md).
+Feature maps travel in the channels_last memory format: on a CPU the convolutions and the depthwise filters
+then run without reordering, 1.5-3x faster than contiguous maps (benchmarks/README.md).
 """
 
 import math
@@ -49,8 +50,9 @@ def conv2d_resample(
 ) -> Tensor:
     """Convolve [N, I, H, W] with w [O, I/groups, k, k] ("same" size), doubling or halving H and W on the way.
 
-    Equal to zero insertion, filter, convolution, decimation on an image extended by zeros; k is 1 or 3. The kernel is
-    a correlation, except under up = 2 with k = 3 where it is a true convolution, as in StyleGAN2's weights.
+    Equal to zero insertion, filter, convolution, decimation on an image extended by zeros; k is 1 or 3. The
+    kernel is a correlation, except under up = 2 with k = 3 where it is a true convolution, as in StyleGAN2's
+    weights.
     """
     k = w.shape[-1]
     if up == 2 and k == 1:
@@ -76,8 +78,8 @@ def conv2d_resample(
 def activate(x: Tensor, *, activation: str, clamp: float | None = None) -> Tensor:
     """Leaky ReLU (slope 0.2) or identity, then an optional clamp to [-clamp, clamp].
 
-    The gain sqrt(2) that keeps the variance is not applied here: it commutes with leaky ReLU, so callers fold it into
-    weights and biases, which costs nothing.
+    The gain sqrt(2) that keeps the variance is not applied here: it commutes with leaky ReLU, so callers fold
+    it into weights and biases, which costs nothing.
     """
     if activation == "lrelu":
         x = F.leaky_relu_(x, LRELU_SLOPE)  # in place: callers pass a fresh tensor
@@ -95,7 +97,10 @@ def normalize_2nd_moment(x: Tensor, *, eps: float = 1e-8) -> Tensor:
 
 
 class FullyConnected(nn.Module):
-    """Equalised linear layer [N, in] -> [N, out]; `lr_mult` scales its learning rate by scaling weights and bias."""
+    """Equalised linear layer [N, in] -> [N, out].
+
+    `lr_mult` scales its learning rate by scaling weights and bias.
+    """
 
     def __init__(
         self, in_features: int, out_features: int, *, activation="linear", lr_mult=1.0, bias_init=0.0

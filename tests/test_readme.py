@@ -1,0 +1,84 @@
+"""The README's commands parse, its files exist, its sections stand in the house's order."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+
+
+def commands(program: str) -> list[list[str]]:
+    """Arguments of every use of a program in the bash blocks, comments dropped."""
+    lines = [line.split("#")[0].strip() for block in code_blocks("bash") for line in block.splitlines()]
+    words = [shlex.split(line) for line in lines if line]
+    return [w[1:] for w in words if Path(w[0]).name == program]
+
+
+def test_every_training_command_resolves() -> None:
+    shown = commands("fact-train") + [w[w.index("fact_train") + 1 :] for w in commands("torchrun")]
+    assert len(shown) >= 4
+    for arguments in shown:
+        command = [sys.executable, "-m", "fact_train", *arguments, "--dry-run"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, (arguments, done.stderr)
+
+
+def test_every_evaluation_command_exists() -> None:
+    shown = commands("fact-eval")
+    assert shown
+    for arguments in shown:
+        command = [sys.executable, "-m", "fact_eval", arguments[0], "--help"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, (arguments, done.stderr)
+        for option in (a for a in arguments if a.startswith("--")):
+            assert option in done.stdout, (arguments, option)
+
+
+def test_every_linked_file_is_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    assert links and not missing, missing
+
+
+def test_make_targets_are_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", "\n".join(code_blocks("bash")), flags=re.M):
+        assert f"\n{target}:" in makefile, target
+
+
+def test_python_examples_compile() -> None:
+    for block in code_blocks("python"):
+        compile(block, "README.md", "exec")
+
+
+@pytest.mark.parametrize("command", ["fact-train --list-presets", "fact-eval list"])
+def test_tables_name_everything_there_is(command: str) -> None:
+    """Every preset, and every metric of the board, stands in the README."""
+    if command.startswith("fact-train"):
+        from fact_train.presets import PRESETS as names
+    else:
+        from leaderboard.columns import metrics_for
+
+        names = metrics_for("mnist")
+    assert [name for name in names if f"`{name}`" not in README] == []
+
+
+def test_sections_stand_in_the_order_of_the_house() -> None:
+    sections = re.findall(r"^## (.*)$", README, flags=re.M)
+    assert sections == [
+        "Presets",
+        "Metrics",
+        "Your own data, your own checkpoints, anybody's pictures",
+        "Many GPUs, many machines",
+        "Add your own",
+        "What the numbers do not tell you",
+    ]
