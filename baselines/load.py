@@ -1,4 +1,4 @@
-"""Reads what papers report (`<dataset>/<source>.json`) and which presets are our measured baselines (`measured.json`).
+"""What papers report (`<dataset>/<source>.json`) and which presets we measure as baselines (`measured.json`).
 
 One file holds one dataset's numbers from one paper or README. A reported number keeps the name and protocol
 it was published with; boards show it in a table of its own and never rank it with a measured one.

@@ -1,4 +1,4 @@
-"""Content-addressed feature cache: one safetensors file per source x detector, written atomically, verified when read.
+"""Content-addressed feature cache: one safetensors file per source x detector, atomic, verified when read.
 
 The key is the hash of everything that decides the features: the images (snapshot or dataset hash, seed,
 sampling), the detector's fingerprint and the code that makes both. Rows are in index order, so a longer
@@ -63,7 +63,7 @@ def code_sha256(*paths: Path) -> str:
 
 
 class FeatureCache:
-    """Features by content. `report` takes one line for people: a damaged entry is said, removed and made again."""
+    """Features by content. A damaged entry is said to `report` in one line, removed and made again."""
 
     def __init__(self, root: Path | None = None, *, report: Callable[[str], None] = lambda line: None):
         self.root = (Path(root) if root else cache_folder()) / "features"
@@ -110,7 +110,7 @@ class FeatureCache:
         return [_entry(path) for path in sorted(self.root.glob("*/*.safetensors"))]
 
     def clear(self, entries: Iterable[Entry] | None = None) -> int:
-        """Remove the given entries (all without any) and leftovers of killed writers; returns the bytes freed."""
+        """Remove the given entries (or all) and leftovers of killed writers; returns the bytes freed."""
         paths = [entry.path for entry in (self.entries() if entries is None else entries)]
         paths += self.root.glob("*/.*.partial-*")
         freed = 0
@@ -130,7 +130,7 @@ def _payload(data: bytes) -> memoryview:
 
 
 def _header(data: bytes) -> dict | None:
-    """Metadata of a safetensors file; None for anything else, or where the file is cut short in its header."""
+    """Metadata of a safetensors file; None for anything else and where its header is cut short."""
     try:
         (length,) = struct.unpack_from("<Q", data)
         metadata = loads(bytes(data[8 : 8 + length]))["__metadata__"]

@@ -1,4 +1,4 @@
-"""What the registered metrics and detectors are, as plain data: enough to plan the work without importing torch.
+"""What the registered metrics and detectors are, as plain data: enough to plan without importing torch.
 
 Reading the registries imports torch, seconds of waiting to find that nothing is left to do. So their cards
 are kept beside the feature cache under the hash of the metrics' code and weight cards, and read while that
@@ -113,7 +113,7 @@ def card_of(metric) -> Card:
 
 
 def _catalog() -> tuple[list[Card], list[DetectorCard]]:
-    """From the registries where they are in memory, else from the file of this code, else by importing them."""
+    """From the registries where they are in memory, else from this code's file, else by importing them."""
     if "metrics.registry" in sys.modules:
         return _registered()
     path = cache_folder() / "catalog" / f"{_code()}.json"
@@ -150,7 +150,7 @@ def _read_card(stored: dict) -> Card:
 
 
 def _code() -> str:
-    """Hash of everything that can change a card: the metrics' code, their weight cards, how images are sampled."""
+    """Hash of everything that can change a card: metrics' code, weight cards, how images are sampled."""
     here, ours = Path(metrics.__file__).parent, Path(__file__)
     weights = sorted((here / "features" / "weights").glob("*.json"))
     return code_sha256(here, ours, ours.with_name("sampling.py"), *weights)

@@ -1,4 +1,4 @@
-"""fact-eval: parse, call, print. Data goes to stdout, everything for people to stderr; heavy imports wait for work."""
+"""fact-eval: parse, call, print. Data goes to stdout, the rest to stderr; heavy imports wait for work."""
 
 import dataclasses
 import json
@@ -58,19 +58,18 @@ def all_(
 ) -> None:
     """Score what is missing in all runs, print the board."""
     from fact_eval.plan import plan_all
+    from fact_eval.records import done_keys
     from fact_eval.runs import find_runs
-    from leaderboard.publish import write_local_board
+    from leaderboard.publish import published_records, write_local_board
 
     found = find_runs(runs)
     root = found[0].folder.parent if runs[0] == found[0].folder else runs[0]
-    jobs, problems = plan_all(found, root, _request(metrics, seeds, snapshot, data, force), controls=controls)
+    request = _request(metrics, seeds, snapshot, data, force)
+    published = done_keys(published_records())
+    jobs, problems = plan_all(found, root, request, controls=controls, published=published)
     failures = _carry_out(jobs, device, batch, threads, force) + problems
-    sections, text, path = write_local_board(root)
-    if as_json:
-        from leaderboard.render import board_json
-
-        text = json.dumps(board_json(sections), indent=1)
-    print(text)
+    sections, path = write_local_board(root)
+    _print_board(sections, as_json=as_json)
     _say(f"board: {path}; next: fact-eval publish {root}")
     _finish(failures)
 
@@ -211,23 +210,19 @@ def leaderboard(
 
     if results is not None and not results.is_dir():
         raise UsageError(f"--results {results} is not a folder")
-    results, out = results or publish.RESULTS, out or publish.BOARD
+    out = out or publish.BOARD
     if check:
         publish.check_board(out, results)
         _say(f"{out} is up to date")
         return
+    sections = publish.published_sections(results)
+    _print_board(sections, as_json=as_json)
     written = publish.write_board(out, results)
     _say(f"wrote {out}" if written else f"nothing left to do: {out} is up to date")
     if png:
         from leaderboard.picture import draw_board
 
-        _say(
-            f"wrote {draw_board(publish.published_sections(results), out.with_name('board.png'), grids=grid or ())}"
-        )
-    if as_json:
-        from leaderboard.render import board_json
-
-        print(json.dumps(board_json(publish.published_sections(results)), indent=1))
+        _say(f"wrote {draw_board(sections, out.with_name('board.png'), grids=grid or ())}")
 
 
 @app.command("publish")
@@ -240,9 +235,9 @@ def publish_(
     ] = False,
 ) -> None:
     """Copy the records of runs to the published ones."""
-    from leaderboard.publish import RESULTS, publish_records
+    from leaderboard.publish import publish_records
 
-    changed, refused = publish_records(_existing(runs), results or RESULTS, allow_dirty=allow_dirty)
+    changed, refused = publish_records(_existing(runs), results, allow_dirty=allow_dirty)
     for path in changed:
         print(path)
     _say(
@@ -297,7 +292,7 @@ def cache_clear() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: every error is one line on stderr and an exit code, never a traceback for a user's mistake."""
+    """Entry point: a user's mistake is one line on stderr and an exit code, never a traceback."""
     sys.exit(_run(argv))
 
 
@@ -362,6 +357,12 @@ def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) 
     outcome = score(jobs, device=device, batch=batch, threads=threads, again=force)
     _say(f"{len(outcome.written)} records written, {len(outcome.failures)} failed")
     return outcome.problems()
+
+
+def _print_board(sections, *, as_json: bool) -> None:
+    from leaderboard.render import board_json, render_terminal
+
+    print(json.dumps(board_json(sections), indent=1) if as_json else render_terminal(sections))
 
 
 def _print_records(folders: Sequence[Path], *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Two models side by side: the difference of every metric with its error, corrected for the number of comparisons."""
+"""Two models side by side: the difference of every metric with its error, corrected for many comparisons."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Comparison:
 
     @property
     def better(self) -> str:
-        """`A` or `B` where the difference is significant at 5 %, `tie` where it is not, blank without an error."""
+        """`A` or `B` where the difference is significant at 5 %, else `tie`; blank without an error."""
         if self.p is None:
             return ""
         if self.p >= 0.05:
@@ -39,7 +39,7 @@ class Comparison:
 
 
 def compare(a: Sequence[Record], b: Sequence[Record]) -> tuple[list[Comparison], list[str]]:
-    """Comparisons of all metrics that both sides have under one protocol and dataset, and why others are left out.
+    """Comparisons of the metrics that both sides have in one protocol and dataset; why others are left out.
 
     One run on each side: paired over shared evaluation seeds (the same latents), or by the metric's own
     standard errors. Several training seeds on both sides: Welch's test over the runs' means.

@@ -1,4 +1,4 @@
-"""Carries out jobs: one generation pass per snapshot and seed feeds every detector, then the metrics, then records.
+"""Carries out jobs: one generation pass per snapshot and seed feeds every detector; then come the metrics.
 
 A metric or job that fails leaves a failure record and the others go on; the outcome lists every failure.
 Ctrl-C and SIGTERM leave a `cancelled` record of the metric they hit; finished records and cached features
@@ -217,6 +217,8 @@ class Evaluation:
             config_sha256=job.config_sha256,
             metric=card.name,
             metric_version=card.version,
+            summary=card.summary,
+            citation=card.citation,
             protocol=card.protocol,
             protocol_sha256=card.protocol_sha256,
             seed=seed,

@@ -1,4 +1,4 @@
-"""Intervals and differences of measured numbers. None where the data cannot support one: an interval is never invented.
+"""Intervals and differences of measured numbers; None where the data cannot support one, never an invention.
 
 Training seeds and evaluation seeds are different sources of variance: these functions take the values of
 one kind.
@@ -53,7 +53,7 @@ def mean_over_seeds(values: Sequence[float], *, level: float = LEVEL) -> Mean:
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Mean of b - a over shared seeds (the same latents on both sides), with the paired t test where n > 1."""
+    """Mean of b - a over shared seeds (the same latents on both sides), paired t test where n > 1."""
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
     mean = mean_over_seeds([y - x for x, y in zip(a, b, strict=True)])
@@ -79,7 +79,7 @@ def independent_difference(a: Sequence[float], b: Sequence[float]) -> Difference
 
 
 def analytic_difference(a: float, stderr_a: float, b: float, stderr_b: float) -> Difference:
-    """Difference of two numbers with standard errors of their own, taken as independent (normal approximation).
+    """Difference of two numbers with standard errors of their own, taken as independent and normal.
 
     Too wide, never too narrow, where the two share latents and therefore move together.
     """

@@ -16,7 +16,7 @@ def open_reference(data: str) -> Reference:
 
 
 def plan_pictures(folder: Path, reference: Reference, out: Path, request: Request) -> tuple[Job, list[str]]:
-    """The job that scores a folder or zip of pictures, and a line for every metric that cannot be had from it.
+    """The job that scores a folder or zip of pictures, and a line for every metric it does not allow.
 
     Pictures must be of the reference's size; channels follow the reference. UserError where no metric is
     left, or where a metric that the user named needs more pictures than there are.

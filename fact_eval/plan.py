@@ -1,8 +1,8 @@
-"""Jobs: which records of which sources are missing. Pure bookkeeping over files and cards; imports no torch."""
+"""Jobs: which records of which sources are missing. Bookkeeping over files and cards; imports no torch."""
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,10 +94,10 @@ class Request:
         names = self.defaults(dataset)
         return [card for card in fitting if card.name in names]
 
-    def fill(self, job: Job, *, cards: Sequence[Card] | None = None) -> Job:
-        """The job with the records that its results file lacks; with all of them under `force`."""
+    def fill(self, job: Job, *, cards: Sequence[Card] | None = None, done: Collection[Key] = ()) -> Job:
+        """The job with the records that its results file and `done` lack; with all of them under `force`."""
         cards = self.cards_for(job.reference.train["name"]) if cards is None else cards
-        done = set() if self.force else done_keys(read_records(job.results))
+        done = set() if self.force else done_keys(read_records(job.results)).union(done)
         missing = [(card, seed) for seed in self.seeds for card in cards if job.key(card, seed) not in done]
         return dataclasses.replace(job, missing=tuple(missing))
 
@@ -129,8 +129,13 @@ def plan_run(run: Run, request: Request) -> list[Job]:
     return jobs
 
 
-def plan_controls(references: Iterable[Reference], root: Path, request: Request) -> list[Job]:
-    """Jobs of the ceiling (held-out reals) and floor (noise) rows, once per dataset, kept in root/controls."""
+def plan_controls(
+    references: Iterable[Reference], root: Path, request: Request, *, done: Collection[Key] = ()
+) -> list[Job]:
+    """Jobs of the ceiling (held-out reals) and floor (noise) rows, once per dataset, in root/controls.
+
+    `done`: keys measured elsewhere (the published control rows), not to be measured again without `force`.
+    """
     by_name = {reference.name: reference for reference in references}
     jobs = []
     for name, reference in sorted(by_name.items()):
@@ -145,14 +150,22 @@ def plan_controls(references: Iterable[Reference], root: Path, request: Request)
                 reference=reference,
                 content_sha256=hashlib.sha256(content.encode()).hexdigest(),
             )
-            jobs.append(request.fill(job, cards=cards))
+            jobs.append(request.fill(job, cards=cards, done=done))
     return jobs
 
 
 def plan_all(
-    runs: Sequence[Run], root: Path, request: Request, *, controls: bool = True
+    runs: Sequence[Run],
+    root: Path,
+    request: Request,
+    *,
+    controls: bool = True,
+    published: Collection[Key] = (),
 ) -> tuple[list[Job], list[str]]:
-    """Jobs of all runs and of the control rows, and a line for every run that cannot be planned."""
+    """Jobs of all runs and of the control rows, and a line for every run that cannot be planned.
+
+    Control rows under a `published` key are taken from there: they depend on the dataset alone.
+    """
     jobs, problems = [], []
     for run in runs:
         try:
@@ -160,5 +173,5 @@ def plan_all(
         except UserError as error:
             problems.append(str(error))
     if controls:
-        jobs += plan_controls([job.reference for job in jobs], root, request)
+        jobs += plan_controls([job.reference for job in jobs], root, request, done=published)
     return jobs, problems

@@ -1,4 +1,4 @@
-"""Progress for people, on stderr: live bars with time left on a terminal, plain lines elsewhere. stdout stays data."""
+"""Progress for people, on stderr: live bars with time left on a terminal, plain lines elsewhere."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, packages, device, command, times. No absolute path of any machine gets in."""
+"""Where a number comes from: commit, packages, device, command, times. No absolute path gets in."""
 
 import importlib.metadata
 import platform
@@ -44,7 +44,7 @@ def package_versions() -> dict[str, str]:
 
 
 def portable_argv(argv: Sequence[str]) -> list[str]:
-    """The command line with the program's bare name and absolute paths made relative to here, or cut to their names."""
+    """The command line with the bare program name; absolute paths become relative, or their last names."""
     return [Path(argv[0]).name, *(_portable(argument) for argument in argv[1:])] if argv else []
 
 

@@ -40,6 +40,8 @@ class Record:
     # What it was scored with.
     metric: str
     metric_version: int
+    summary: str  # what it means, in one sentence
+    citation: str
     protocol: dict  # everything that changes the number
     protocol_sha256: str
     seed: int  # evaluation seed
@@ -179,7 +181,7 @@ def append_records(path: Path, records: Iterable[Record], *, again: bool = False
 
 
 def latest_records(records: Iterable[Record]) -> list[Record]:
-    """One record per key, in order of first appearance: the latest ok, or the latest of all where none is ok."""
+    """One record per key, by first appearance: the latest ok, or the latest of all where none is ok."""
     latest: dict[Key, Record] = {}
     for record in records:
         held = latest.get(record.key)

@@ -26,7 +26,7 @@ class References:
         self._features: dict[str, Features] = {}
 
     def dataset(self, split: str) -> Dataset:
-        """One split. NoSplit where there is none; UserError where the train split is not what the run was trained on."""
+        """One split. NoSplit where there is none; UserError where train is not what the run saw."""
         if split not in self._datasets:
             reference = self._reference
             try:
@@ -36,8 +36,8 @@ class References:
             whole = reference.train.get("max_images") is None
             if split == "train" and whole and dataset.sha256 != reference.train["sha256"]:
                 raise UserError(
-                    f"{reference.data} is not the data of the run: its sha256 is {dataset.sha256[:12]}, the run's "
-                    f"{reference.train['sha256'][:12]}; give the right one with --data"
+                    f"{reference.data} is not the data of the run: sha256 {dataset.sha256[:12]} here, "
+                    f"{reference.train['sha256'][:12]} there; give the right one with --data"
                 )
             self._datasets[split] = dataset
         return self._datasets[split]

@@ -1,4 +1,4 @@
-"""Run folders as fact-train leaves them: which there are, which snapshots they hold. Reads no weights and needs no torch."""
+"""Run folders as fact-train leaves them and the snapshots they hold. Reads no weights, needs no torch."""
 
 import hashlib
 import json

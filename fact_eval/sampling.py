@@ -1,4 +1,4 @@
-"""How a scored image comes about, and the seeds behind it: one seed per image, the same whatever the batch or machine.
+"""How a scored image comes about: one seed per image, the same whatever the batch or the machine.
 
 Image i of evaluation seed s draws from `torch.Generator().manual_seed(image_seed(s, i, stream))`, always on
 the CPU, then moved. torch's CPU generator keeps only 32 bits of a seed, so s * 10,000,000 + i must stay
@@ -24,7 +24,7 @@ SAMPLING = {
     "noise": "as trained; where it is random, fresh per image",
     "truncation_psi": 1.0,
     "uint8": "(x * 127.5 + 128).clamp(0, 255), truncated",
-    "subsets": "first of torch.randperm(len): seed 0 for the reference, the evaluation seed for what is scored",
+    "subsets": "first of torch.randperm(len); seed 0 for the reference, the evaluation seed for the scored",
 }
 
 

@@ -1,4 +1,4 @@
-"""Where scored images come from: a generator, pictures, or noise. Image i of a seed is the same whatever the batch.
+"""Where scored images come from: a generator, pictures, or noise; image i is the same whatever the batch.
 
 Random numbers are drawn image by image on the CPU (sampling.py) and then moved: equal on every device.
 """
@@ -73,7 +73,7 @@ class GeneratorSource:
             return self.G.mapping(z, c)
 
     def noise(self, indices: Sequence[int], *, stream: str = "image") -> list[Tensor]:
-        """Noise maps [N, 1, r, r] in layer order, each image's from one generator; [] where noise is not random."""
+        """Noise maps [N, 1, r, r] in layer order, one generator per image; [] where noise is not random."""
         sizes = [h * w for h, w in self._noise_shapes]
         if not sizes:
             return []
@@ -91,6 +91,9 @@ class GeneratorSource:
         ws = self.mapping(self.latents(indices), self.labels(indices))
         return to_uint8(self.synthesis(ws, self.noise(indices)))
 
+    def progress(self, done: int, total: int) -> None:
+        """Called by metrics between batches; whoever scores may replace it."""
+
     def describe(self) -> dict:
         labels = self._labels_of.sha256 if self.G.c_dim else None
         return {
@@ -106,7 +109,7 @@ class GeneratorSource:
 
 
 class PicturesSource:
-    """Images of a dataset in the order of a seeded permutation, so that any count is a random sample of it."""
+    """Images of a dataset in the order of a seeded permutation: any first part is a random sample of it."""
 
     def __init__(self, dataset, *, seed: int = 0):
         self.dataset, self.seed, self.size = dataset, seed, len(dataset)

@@ -34,9 +34,8 @@ def cards_list(cards: Sequence[Card]) -> str:
         arrow = "↑" if card.higher_is_better else "↓"
         unit = f" ({card.unit})" if card.unit else ""
         confined = f", {' and '.join(card.datasets)} only" if card.datasets else ""
-        blocks.append(
-            f"{card.name} {arrow}\n    {card.summary}{unit}\n    {_needs(card)}{confined}\n    {card.citation}"
-        )
+        lines = [f"{card.name} {arrow}", card.summary + unit, _needs(card) + confined, card.citation]
+        blocks.append("\n    ".join(lines))
     return "\n".join(blocks)
 
 
@@ -46,9 +45,8 @@ def detectors_list(cards: Sequence[DetectorCard]) -> str:
     for card in cards:
         weights = card.fingerprint.get("weights_sha256")
         known = f", weights sha256 {weights[:12]}" if weights else ""
-        blocks.append(
-            f"{card.name}\n    {card.summary}\n    width {card.fingerprint['width']}{known}\n    {card.citation}"
-        )
+        lines = [card.name, card.summary, f"width {card.fingerprint['width']}{known}", card.citation]
+        blocks.append("\n    ".join(lines))
     return "\n".join(blocks)
 
 

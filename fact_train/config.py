@@ -91,7 +91,12 @@ class TrainConfig:
     seed: int = _field(0, "training seed: weights, data order, latents", panel="Optimisation")
 
     # Schedule
-    kimg: float = _field(25000, "train for this many thousand images", scope="schedule", panel="Schedule")
+    kimg: float = _field(
+        25000,
+        "train for this many thousand images; 0 writes the untrained network",
+        scope="schedule",
+        panel="Schedule",
+    )
     kimg_per_tick: float = _field(4, "progress line every this many kimg", scope="schedule", panel="Schedule")
     snapshot_ticks: int = _field(
         50, "snapshot and checkpoint every this many ticks", scope="schedule", panel="Schedule"
@@ -112,20 +117,13 @@ class TrainConfig:
     def _check_ranges(self) -> None:
         positive = (
             "z_dim w_dim mbstd_group_size channel_base channel_max d_channel_mult r1_interval pl_interval "
-            "pl_batch_shrink batch g_lr d_lr kimg kimg_per_tick snapshot_ticks image_ticks"
+            "pl_batch_shrink batch g_lr d_lr kimg_per_tick snapshot_ticks image_ticks map_depth "
+            "mapping_lr_mult"
         ).split()
         for name in positive:
             if getattr(self, name) <= 0:
                 raise _refuse(name, getattr(self, name), "it must be positive")
-        for name in (
-            "r1_gamma",
-            "pl_weight",
-            "style_mixing_prob",
-            "ema_kimg",
-            "map_depth",
-            "mapping_lr_mult",
-            "seed",
-        ):
+        for name in ("r1_gamma", "pl_weight", "ema_kimg", "seed", "kimg"):
             if getattr(self, name) < 0:
                 raise _refuse(name, getattr(self, name), "it must not be negative")
         for name in ("style_mixing_prob", "pl_decay", "beta1", "beta2"):

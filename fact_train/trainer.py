@@ -142,8 +142,6 @@ class Trainer:
         cfg = self.cfg
         count = max((part.stop - part.start) // cfg.pl_batch_shrink, 1)
         ws, _ = self._sample_ws(slice(part.start, part.start + count), gen)
-        if not ws.requires_grad:  # a mapping without layers has nothing to train
-            ws = ws.detach().requires_grad_(True)
         lengths = losses.path_lengths(self.G.synthesis(ws, generator=gen), ws, generator=gen)
         penalty, mean = losses.path_length_penalty(lengths, self.pl_mean, decay=cfg.pl_decay)
         self.pl_mean = distributed.average_(mean)

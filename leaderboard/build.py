@@ -19,7 +19,7 @@ CONTROLS = {"reals": "real images, held out", "noise": "uniform noise"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A metric's number in one row: mean over training seeds (or the one value of a control row), and its sample."""
+    """A metric's number in one row: mean over training seeds or a control row's value, and its sample."""
 
     mean: Mean
     n_requested: int | None
@@ -59,9 +59,9 @@ class Section:
     unranked: tuple[Row, ...]
 
     def best(self, metric: str) -> float | None:
-        """The best ranked mean of a metric; None where fewer than two rows have one."""
+        """The best ranked mean of a metric; None where there is nothing to be better than."""
         means = [row.cells[metric].mean.mean for row in self.ranked if metric in row.cells]
-        if len(means) < 2:
+        if len(set(means)) < 2:
             return None
         return max(means) if self.higher_is_better[metric] else min(means)
 
@@ -77,7 +77,10 @@ class _Group:
 
 
 def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) -> list[Section]:
-    """One section per dataset, by name. `local` records join as rows marked not published; no commit is asked of them."""
+    """One section per dataset, by name.
+
+    `local` records join as rows marked not published; no commit is asked of them.
+    """
     published, local = list(published), list(local)
     known = {(record.run_id, record.snapshot_sha256) for record in published}
     records = [r for r in latest_records(published + local) if r.status == "ok" and r.value is not None]
@@ -87,7 +90,8 @@ def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) ->
         for record in _newest_snapshots(theirs):
             if record.metric in metrics_for(record.dataset["name"]):
                 by_dataset[section_key(record.dataset)].append(record)
-    return [_section(group, known) for _, group in sorted(by_dataset.items())]
+    sections = [sorted(group, key=_order) for _, group in sorted(by_dataset.items())]
+    return [_section(group, known) for group in sections]
 
 
 def section_key(dataset: dict) -> tuple:
@@ -103,7 +107,8 @@ def gate(record: Record, reference: Record, *, local: bool) -> str | None:
     ):
         return f"{record.metric}: {_protocol_difference(record, reference)}"
     if record.dataset["sha256"] != reference.dataset["sha256"]:
-        return f"other images: {record.dataset['name']} {record.dataset['split']} {record.dataset['sha256'][:12]}"
+        d = record.dataset
+        return f"other images: {d['name']} {d['split']} {d['sha256'][:12]}"
     if record.source in CONTROLS:
         return None
     if record.n_requested is not None and (record.n_effective or 0) < record.n_requested:
@@ -112,7 +117,7 @@ def gate(record: Record, reference: Record, *, local: bool) -> str | None:
 
 
 def git_problem(record: Record) -> str | None:
-    """Why nobody could run the code behind a record again: it was trained or scored outside a clean commit."""
+    """Why nobody can run the code behind a record again: it was trained or scored outside a clean commit."""
     for work, git in (("scored", record.provenance.get("git")), ("trained", record.training.get("git"))):
         if work == "trained" and record.source != "run":
             continue
@@ -124,10 +129,15 @@ def git_problem(record: Record) -> str | None:
 
 
 def _section(records: Sequence[Record], known: set) -> Section:
-    references = {m: _reference([r for r in records if r.metric == m]) for m in {r.metric for r in records}}
+    def is_local(record: Record) -> bool:
+        return (record.run_id, record.snapshot_sha256) not in known
+
+    references: dict[str, Record] = {}
+    for record in sorted(records, key=lambda r: _authority(r, local=is_local(r))):
+        references[record.metric] = record
     groups: dict[tuple, _Group] = defaultdict(_Group)
     for record in records:
-        local = (record.run_id, record.snapshot_sha256) not in known
+        local = is_local(record)
         group = groups[_group_key(record, local)]
         why = gate(record, references[record.metric], local=local)
         if why is None:
@@ -180,6 +190,8 @@ def _row(by_metric: dict[str, list[Record]], *, local: bool, why: str | None = N
 
 def _cell(records: Sequence[Record]) -> Cell:
     """Evaluation seeds are averaged inside a run first: the interval is over training runs alone."""
+    if records[0].source in CONTROLS:  # the same images under several names: one of them counts
+        records = [r for r in records if r.run_id == max(r.run_id for r in records)]
     by_run: dict[str, list[float]] = defaultdict(list)
     for record in records:
         by_run[record.run_id].append(record.value)
@@ -187,27 +199,41 @@ def _cell(records: Sequence[Record]) -> Cell:
     return Cell(mean_over_seeds(values), records[0].n_requested, records[0].n_effective)
 
 
-def _reference(records: Sequence[Record]) -> Record:
-    """The record that a column is gated on: highest metric version, then committed code, then the latest."""
+def _order(record: Record) -> tuple:
+    return (
+        record.label,
+        record.train_seed or 0,
+        record.run_id,
+        record.metric,
+        record.seed,
+        record.protocol_sha256,
+    )
 
-    def rank(record: Record) -> tuple:
-        git = record.provenance.get("git") or {}
-        committed = bool(git.get("commit")) and not git.get("dirty")
-        return (
-            record.metric_version,
-            committed,
-            record.provenance.get("finished") or "",
-            record.protocol_sha256,
-        )
 
-    return max(records, key=rank)
+def _authority(record: Record, *, local: bool) -> tuple:
+    """Sorts records by how far a column may be gated on them; the last one it is.
+
+    Metric version first, then whether the code is committed or the user's own, then time; else to settle ties.
+    """
+    git = record.provenance.get("git") or {}
+    trusted = local or (bool(git.get("commit")) and not git.get("dirty"))
+    finished = record.provenance.get("finished") or ""
+    return (
+        record.metric_version,
+        trusted,
+        finished,
+        record.protocol_sha256,
+        record.dataset["sha256"],
+        record.run_id,
+        record.seed,
+    )
 
 
 def _newest_snapshots(records: Sequence[Record]) -> list[Record]:
     """Of every run the records of its newest snapshot: most kimg, then scored last."""
     newest: dict[str, tuple] = {}
-    for index, record in enumerate(records):
-        rank = (record.kimg or 0, index, record.snapshot_sha256)
+    for record in records:
+        rank = (record.kimg or 0, record.provenance.get("finished") or "", record.snapshot_sha256)
         newest[record.run_id] = max(newest.get(record.run_id, rank), rank)
     return [r for r in records if newest[r.run_id][2] == r.snapshot_sha256]
 
@@ -233,7 +259,7 @@ def _protocol_difference(record: Record, reference: Record) -> str:
         return f"version {record.metric_version}, the column is version {reference.metric_version}"
     ours, theirs = flatten(record.protocol), flatten(reference.protocol)
     names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-    shown = [f"{name} {_short(ours.get(name))}, not {_short(theirs.get(name))}" for name in names[:2]]
+    shown = [f"{name} {short(ours.get(name))}, not {short(theirs.get(name))}" for name in names[:2]]
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return "other protocol (" + "; ".join(shown) + more + ")"
 
@@ -248,6 +274,8 @@ def flatten(value: object, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value as text, hashes cut to twelve digits."""
     text = str(value)
-    return text[:12] if len(text) == 64 else text
+    is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    return text[:12] if is_hash else text

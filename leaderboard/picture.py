@@ -1,76 +1,107 @@
-"""The board as one small picture for the README: sample grids above, the table below."""
+"""The board as a picture for the README: a column per model under its samples, a line per metric."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from leaderboard.build import Row, Section
-from leaderboard.render import cell_text, header, row_name, section_title
+from leaderboard.columns import Column
+from leaderboard.render import header, row_marks, section_title
 from metrics.errors import UsageError
 
 INK, MUTED, LINE, BEST = "#1b1f24", "#6a737d", "#d0d7de", "#0a5c36"
+NAMES, WIDTH, LINE_HEIGHT, SAMPLES = (
+    2.1,
+    1.9,
+    0.27,
+    1.75,
+)  # inches: metric names, a model, a line, a sample grid
+MODELS = 6  # the best ones; every control row comes beside them
 
 
 def draw_board(sections: Sequence[Section], out: Path, *, grids: Sequence[str] = ()) -> Path:
-    """Write a PNG of the ranked and control rows of every section; `grids` are LABEL=FILE sample grids.
+    """Write a PNG of every section. `grids` are LABEL=FILE sample grids, shown above the model of that label.
 
     Raises UsageError for a grid without a label or file.
     """
+    samples = dict(_split_grid(grid) for grid in grids)
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    samples = [_read_grid(grid, plt) for grid in grids]
-    heights = [1.0 + 0.34 * (len(s.ranked) + len(s.controls)) for s in sections] or [1.0]
-    top = [3.2] if samples else []
-    width = max([7.0, *(3.6 + 1.15 * len(s.columns) for s in sections)])
-    figure = plt.figure(figsize=(width, sum(top + heights)), dpi=160, facecolor="white")
-    rows = figure.subfigures(len(top + heights), 1, height_ratios=top + heights, squeeze=False)[:, 0]
-    if samples:
-        for axis, (label, image) in zip(
-            rows[0].subplots(1, len(samples), squeeze=False)[0], samples, strict=True
-        ):
-            axis.imshow(image, cmap="gray", interpolation="nearest")
-            axis.set_title(label, fontsize=9, color=INK)
-            axis.axis("off")
-    for place, section in zip(rows[len(top) :], sections, strict=False):
-        _draw_section(place.subplots(), section)
+    columns = [[*section.ranked[:MODELS], *section.controls] for section in sections]
+    heights = [_height(section, rows, samples) for section, rows in zip(sections, columns, strict=True)]
+    width = NAMES + WIDTH * max([len(rows) for rows in columns], default=1)
+    figure = plt.figure(figsize=(width, sum(heights) or 1), dpi=150, facecolor="white")
+    top = sum(heights)
+    for section, rows, height in zip(sections, columns, heights, strict=True):
+        top -= height
+        axis = figure.add_axes(
+            (0, top / sum(heights), 1, height / sum(heights)), xlim=(0, width), ylim=(height, 0)
+        )
+        axis.axis("off")
+        _draw_section(axis, section, rows, {label: plt.imread(file) for label, file in samples.items()})
     figure.savefig(out, metadata={"Software": None})
     plt.close(figure)
     return out
 
 
-def _draw_section(axis, section: Section) -> None:
-    """One table: headers in grey, best values in bold green, control rows in grey italics."""
-    lines = [*section.ranked, *section.controls]
-    columns = len(section.columns)
-    axis.set_xlim(0, 3.2 + columns)
-    axis.set_ylim(len(lines) + 0.6, -1.4)
-    axis.axis("off")
-    axis.text(0.05, -1.05, section_title(section), fontsize=10, color=INK, weight="bold", va="center")
-    axis.text(2.75, -0.3, "seeds", fontsize=7.5, color=MUTED, ha="center", va="center")
-    for i, column in enumerate(section.columns):
-        axis.text(3.7 + i, -0.3, header(column, section), fontsize=7.5, color=MUTED, ha="center", va="center")
-    axis.axhline(0.1, color=INK, linewidth=0.8)
-    for y, row in enumerate(lines, start=1):
-        control = y > len(section.ranked)
-        _draw_row(axis, y - 0.4, row, section, control=control)
-        axis.axhline(y + 0.1, color=LINE, linewidth=0.5)
+def _height(section: Section, rows: Sequence[Row], samples: dict) -> float:
+    shown = any(row.label in samples for row in rows)
+    return 1.2 + LINE_HEIGHT * len(section.columns) + (SAMPLES if shown else 0)
 
 
-def _draw_row(axis, y: float, row: Row, section: Section, *, control: bool) -> None:
-    style = {"fontsize": 8, "va": "center", "color": MUTED if control else INK}
-    axis.text(0.05, y, row_name(row), style="italic" if control else "normal", **style)
-    axis.text(2.75, y, str(len(row.train_seeds) or ""), ha="center", **style)
-    for i, column in enumerate(section.columns):
-        cell = row.cells.get(column.metric)
-        best = not control and cell is not None and cell.mean.mean == section.best(column.metric)
-        look = {**style, "color": BEST, "weight": "bold"} if best else style
-        axis.text(3.7 + i, y, cell_text(cell, column, seeds=len(row.train_seeds)), ha="center", **look)
+def _draw_section(axis, section: Section, rows: Sequence[Row], samples: dict) -> None:
+    y = 0.25
+    axis.text(0.15, y, section_title(section), fontsize=10, color=INK, weight="bold", va="center")
+    if any(row.label in samples for row in rows):
+        for i, row in enumerate(rows):
+            if row.label in samples:
+                left = NAMES + WIDTH * i + (WIDTH - SAMPLES) / 2
+                extent = (left, left + SAMPLES - 0.1, y + 0.2 + SAMPLES - 0.1, y + 0.2)
+                axis.imshow(samples[row.label], extent=extent, cmap="gray", aspect="auto")
+        y += SAMPLES + 0.1
+        axis.set_xlim(0, NAMES + WIDTH * len(rows))
+        axis.set_ylim(_height(section, rows, samples), 0)
+    for i, row in enumerate(rows):
+        centre = NAMES + WIDTH * (i + 0.5)
+        color = MUTED if row.source in ("reals", "noise") else INK
+        axis.text(
+            centre, y + 0.28, row.label, fontsize=8.5, color=color, ha="center", va="center", weight="bold"
+        )
+        axis.text(centre, y + 0.46, _seeds(row), fontsize=6.5, color=MUTED, ha="center", va="center")
+    y += 0.62
+    axis.plot([0.1, NAMES + WIDTH * len(rows) - 0.1], [y, y], color=INK, linewidth=0.8)
+    for column in section.columns:
+        y += LINE_HEIGHT
+        axis.text(0.15, y - 0.11, header(column, section), fontsize=8, color=INK, va="center")
+        for i, row in enumerate(rows):
+            _draw_cell(axis, NAMES + WIDTH * (i + 0.5), y - 0.11, row, column, section)
+        axis.plot([0.1, NAMES + WIDTH * len(rows) - 0.1], [y + 0.02, y + 0.02], color=LINE, linewidth=0.5)
 
 
-def _read_grid(text: str, plt):
+def _draw_cell(axis, x: float, y: float, row: Row, column: Column, section: Section) -> None:
+    cell = row.cells.get(column.metric)
+    if cell is None:
+        return
+    control = row in section.controls
+    best = not control and cell.mean.mean == section.best(column.metric)
+    color = MUTED if control else BEST if best else INK
+    weight = "bold" if best else "normal"
+    text = format(cell.mean.mean, column.format)
+    axis.text(x, y, text, fontsize=8, color=color, weight=weight, ha="right", va="center")
+    if cell.mean.half_width is not None:
+        error = f" ± {format(cell.mean.half_width, column.format)}"
+        axis.text(x, y, error, fontsize=6.5, color=MUTED, ha="left", va="center")
+
+
+def _seeds(row: Row) -> str:
+    n = len(row.train_seeds)
+    return ", ".join([*([f"{n} training seed{'s' * (n > 1)}"] if n else []), *row_marks(row)])
+
+
+def _split_grid(text: str) -> tuple[str, str]:
     label, equals, file = text.partition("=")
     if not equals or not Path(file).is_file():
         raise UsageError(f"--grid {text!r}: give LABEL=FILE with an existing picture")
-    return label, plt.imread(file)
+    return label, file

@@ -1,4 +1,4 @@
-"""The board's files: records come in by `publish`, LEADERBOARD.md goes out; `check` says whether it is up to date."""
+"""The board's files: records come in, LEADERBOARD.md goes out, and is checked to be up to date."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,32 +16,33 @@ BOARD = HOME / "LEADERBOARD.md"
 LOCAL_BOARD = "LEADERBOARD.md"
 
 
-def published_records(folder: Path = RESULTS) -> list[Record]:
+def published_records(folder: Path | None = None) -> list[Record]:
     """All committed records, files in order of name. Raises UserError on a broken file."""
-    return [record for path in sorted(Path(folder).glob("*.jsonl")) for record in read_records(path)]
+    return [record for path in sorted((folder or RESULTS).glob("*.jsonl")) for record in read_records(path)]
 
 
-def board_text(results: Path = RESULTS) -> str:
+def board_text(results: Path | None = None) -> str:
     """What LEADERBOARD.md must hold, given the published records."""
     return render_board(published_sections(results), reported=load_reported())
 
 
-def write_board(out: Path = BOARD, results: Path = RESULTS) -> bool:
+def write_board(out: Path | None = None, results: Path | None = None) -> bool:
     """Write LEADERBOARD.md; False where it was up to date already."""
-    text = board_text(results)
+    out, text = out or BOARD, board_text(results)
     if out.exists() and out.read_text() == text:
         return False
     write_text(out, text)
     return True
 
 
-def check_board(out: Path = BOARD, results: Path = RESULTS) -> None:
+def check_board(out: Path | None = None, results: Path | None = None) -> None:
     """Raise UserError where LEADERBOARD.md is not what the records say."""
+    out = out or BOARD
     if not out.exists() or out.read_text() != board_text(results):
         raise UserError(f"{out} is stale; `fact-eval leaderboard` makes it again")
 
 
-def local_sections(root: Path, results: Path = RESULTS) -> list[Section]:
+def local_sections(root: Path, results: Path | None = None) -> list[Section]:
     """The board of the records under a folder of runs, beside the published rows of the same datasets."""
     local = [record for path in find_results(root) for record in read_records(path)]
     sections = build_board(published_records(results), local=local)
@@ -49,32 +50,32 @@ def local_sections(root: Path, results: Path = RESULTS) -> list[Section]:
     return [section for section in sections if section_key(section.dataset) in here]
 
 
-def published_sections(results: Path = RESULTS) -> list[Section]:
+def published_sections(results: Path | None = None) -> list[Section]:
     """The board of the published records."""
     return build_board(published_records(results))
 
 
-def write_local_board(root: Path) -> tuple[list[Section], str, Path]:
-    """Write root/LEADERBOARD.md from the records under root; returns its sections, text and path."""
+def write_local_board(root: Path) -> tuple[list[Section], Path]:
+    """Write root/LEADERBOARD.md from the records under root; returns its sections and path."""
     sections = local_sections(root)
     text = local_text(sections, root)
     path = Path(root) / LOCAL_BOARD
     if not path.exists() or path.read_text() != text:
         write_text(path, text)
-    return sections, text, path
+    return sections, path
 
 
 def local_text(sections: Sequence[Section], root: Path) -> str:
     """The local board as Markdown, with the numbers that papers report on its datasets."""
     names = {section.dataset["name"] for section in sections}
     reported = [group for group in load_reported() if group.dataset in names]
-    return render_board(sections, reported=reported, regenerate=f"fact-eval all {root}")
+    return render_board(sections, reported=reported, made_by=f"fact-eval all {root}")
 
 
 def publish_records(
-    paths: Iterable[Path], results: Path = RESULTS, *, allow_dirty: bool = False
+    paths: Iterable[Path], results: Path | None = None, *, allow_dirty: bool = False
 ) -> tuple[list[Path], list[str]]:
-    """Copy the records of every `results.jsonl` under the paths into `results`/<run_id>.jsonl.
+    """Copy the records of every `results.jsonl` under the paths into results/<run_id>.jsonl.
 
     One record per key: the latest ok. What is published already and not measured here stays. Returns the
     files written or changed, and a line for every run refused because it was trained or scored by code that
@@ -93,7 +94,7 @@ def publish_records(
                 f"{run_id}: {problem}; commit and score again, or --allow-dirty to list it unranked"
             )
             continue
-        path = Path(results) / f"{run_id}.jsonl"
+        path = (results or RESULTS) / f"{run_id}.jsonl"
         lines = [record.to_json() for record in latest_records([*read_records(path), *records])]
         text = "".join(f"{line}\n" for line in lines)
         if not path.exists() or path.read_text() != text:

@@ -1,36 +1,64 @@
-"""A board as Markdown: a table per dataset, then how every number was made. Holds no date: equal records, equal bytes."""
+"""A board as Markdown, as text for a terminal and as JSON. Holds no date: equal records give equal bytes.
+
+A table per dataset, then how every number was made: protocol, detectors with their weights, sample, command.
+"""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Sequence
 
 from baselines.load import ReportedSet, measured_presets
 from fact_eval.records import Record
-from leaderboard.build import Cell, Row, Section, flatten
+from leaderboard.build import Cell, Row, Section, flatten, short
 from leaderboard.columns import Column
 
-TITLE = "# Leaderboard"
 LEGEND = (
-    "↓ lower is better, ↑ higher is better; **bold** is the best ranked value. ± is the half-width of the 95 % t interval over "
-    "training seeds: with one seed there is none. Values are means over seeds, never the best of them. Blank: not measured."
+    "↓ lower is better, ↑ higher is better; **bold** is the best ranked value. ± is the half-width of the "
+    "95 % t interval over training seeds: with one seed there is none. Values are means over seeds, never "
+    "the best of them. Blank: not measured."
 )
+NO_RECORDS = "No records yet: `fact-eval all runs/` measures, `fact-eval publish runs/` adds the rows here."
+NOT_OURS = (
+    "Copied from the sources named, not measured here: other networks, detectors and sample sizes. Not "
+    "comparable with the tables above, nor always with each other."
+)
+# Parts of a protocol that the board says in places of their own.
+ELSEWHERE = (
+    "metric",
+    "version",
+    "needs",
+    "detectors",
+    "sampling",
+)  # parts of a protocol that have a place of their own
+MODELS_ABREAST = 5
 
 
 def render_board(
     sections: Sequence[Section],
     *,
     reported: Iterable[ReportedSet] = (),
-    regenerate: str = "fact-eval leaderboard",
+    made_by: str = "fact-eval leaderboard",
 ) -> str:
-    """LEADERBOARD.md as text. `reported` numbers stand in tables of their own, never ranked with measured ones."""
-    blocks = [TITLE, f"Made by `{regenerate}` from the records; do not edit. {LEGEND}"]
+    """LEADERBOARD.md as text; `reported` numbers stand in tables of their own, never ranked with ours."""
+    blocks = ["# Leaderboard", f"Made by `{made_by}` from the records; do not edit. {LEGEND}"]
     if not sections:
-        blocks.append(
-            "No records yet: `fact-eval all runs/` measures, `fact-eval publish runs/` adds the rows here."
-        )
+        blocks.append(NO_RECORDS)
     for section in sections:
         blocks += _render_section(section)
     blocks += _render_reported(list(reported))
     return "\n\n".join(blocks) + "\n"
+
+
+def render_terminal(sections: Sequence[Section]) -> str:
+    """The same numbers for a terminal: a line per metric, a column per model, control rows last."""
+    blocks = []
+    for section in sections:
+        blocks.append(section_title(section))
+        rows = [*section.ranked, *section.controls]
+        for start in range(0, len(rows), MODELS_ABREAST):
+            blocks.append(_abreast(section, rows[start : start + MODELS_ABREAST]))
+        blocks += [f"not ranked: {row_name(row)}: {row.why}" for row in section.unranked]
+    return "\n\n".join(blocks) or NO_RECORDS.replace("`", "")
 
 
 def board_json(sections: Sequence[Section]) -> list[dict]:
@@ -74,8 +102,8 @@ def header(column: Column, section: Section) -> str:
     return f"{column.header} {'↑' if section.higher_is_better[column.metric] else '↓'}"
 
 
-def cell_text(cell: Cell | None, column: Column, *, seeds: int, best: float | None = None) -> str:
-    """A number as the board shows it: mean, ± where there is an interval, n where it differs from the row's seeds."""
+def cell_text(cell: Cell | None, column: Column, *, seeds: int = 0, best: float | None = None) -> str:
+    """A number as the board shows it: mean, ± interval, n where it differs from the row's seeds."""
     if cell is None:
         return ""
     text = format(cell.mean.mean, column.format)
@@ -90,115 +118,141 @@ def cell_text(cell: Cell | None, column: Column, *, seeds: int, best: float | No
     return text
 
 
-def section_table(
-    section: Section, rows: Sequence[Row], *, ranked: bool = True, controls: Sequence[Row] = ()
-):
-    """The rows as a pandas DataFrame of texts, one column per board column; control rows follow, without a rank."""
-    import pandas as pd
+def row_marks(row: Row) -> list[str]:
+    """The row's roles: measured baseline, pictures of a folder, not published."""
+    roles = {
+        "baseline": row.preset in measured_presets(),
+        "pictures": row.source == "images",
+        "not published": row.local,
+    }
+    return [role for role, holds in roles.items() if holds]
 
+
+def row_name(row: Row) -> str:
+    """The row's label with its roles."""
+    marks = row_marks(row)
+    return row.label + (f" ({', '.join(marks)})" if marks else "")
+
+
+def _render_section(section: Section) -> list[str]:
+    blocks = [f"## {section_title(section)}", _table(section, section.ranked, controls=section.controls)]
+    if section.unranked:
+        blocks += ["Not ranked:", _table(section, section.unranked, ranked=False)]
+    blocks += ["### How each number was made", _render_protocols(section)]
+    blocks += ["Detectors and samples:", _render_detectors(section)]
+    blocks += ["Commands:", _render_commands(section)]
+    return blocks
+
+
+def _table(
+    section: Section, rows: Sequence[Row], *, ranked: bool = True, controls: Sequence[Row] = ()
+) -> str:
+    """Rows as a Markdown table; control rows follow in italics, without a rank."""
     table = []
     for rank, row in enumerate([*rows, *controls], start=1):
-        is_control = rank > len(rows)
-        line = {
-            "#": str(rank) if ranked and not is_control else "",
-            "model": row_name(row, italic=is_control),
-        }
+        is_ranked = ranked and rank <= len(rows)
+        line = {"#": str(rank)} if is_ranked else ({"#": ""} if ranked else {})
+        line["model"] = row_name(row) if rank <= len(rows) else f"*{row_name(row)}*"
         line["kimg"] = "" if row.kimg is None else format(row.kimg, "g")
         line["seeds"] = str(len(row.train_seeds)) if row.train_seeds else ""
         for column in section.columns:
-            best = section.best(column.metric) if ranked and not is_control else None
+            best = section.best(column.metric) if is_ranked else None
             cell = row.cells.get(column.metric)
             line[header(column, section)] = cell_text(cell, column, seeds=len(row.train_seeds), best=best)
         if not ranked:
             line["why"] = row.why
         table.append(line)
-    frame = pd.DataFrame(table)
-    return frame if ranked else frame.drop(columns="#")
+    return _markdown(table)
 
 
-def row_name(row: Row, *, italic: bool = False) -> str:
-    """The row's label with its role: measured baseline, not published, pictures."""
-    marks = []
-    if row.preset in measured_presets():
-        marks.append("baseline")
-    if row.source == "images":
-        marks.append("pictures")
-    if row.local:
-        marks.append("not published")
-    label = f"*{row.label}*" if italic else row.label
-    return label + (f" ({', '.join(marks)})" if marks else "")
-
-
-def to_markdown(frame) -> str:
-    """A DataFrame of texts as a Markdown table; numbers are not parsed, so every digit stays as it was written."""
+def _abreast(section: Section, rows: Sequence[Row]) -> str:
+    """Up to MODELS_ABREAST rows of a section side by side, a line per metric."""
+    import pandas as pd
     from tabulate import tabulate
 
-    align = [
-        "right" if name in ("#", "kimg", "seeds") or name[-1] in "↑↓" else "left" for name in frame.columns
-    ]
+    table = {"": [header(column, section) for column in section.columns] + ["training seeds"]}
+    for index, row in enumerate(rows):
+        cells = [cell_text(row.cells.get(c.metric), c, seeds=len(row.train_seeds)) for c in section.columns]
+        table[index] = [*cells, str(len(row.train_seeds) or "")]
+    names = ["\n".join([row.label, *row_marks(row)]) for row in rows]
     return tabulate(
-        frame.astype(str),
+        pd.DataFrame(table),
+        headers=["", *names],
+        tablefmt="simple",
+        showindex=False,
+        disable_numparse=True,
+        colalign=["left", *["right"] * len(rows)],
+    )
+
+
+def _markdown(rows: Sequence[dict[str, str]]) -> str:
+    """Dictionaries of texts as a Markdown table; no text is read as a number, so all digits stay."""
+    import pandas as pd
+    from tabulate import tabulate
+
+    frame = pd.DataFrame(rows)
+    numeric = [name in ("#", "kimg", "seeds", "value") or name[-1] in "↑↓" for name in frame.columns]
+    return tabulate(
+        frame,
         headers="keys",
         tablefmt="pipe",
         showindex=False,
         disable_numparse=True,
-        colalign=align,
+        colalign=["right" if is_number else "left" for is_number in numeric],
     )
 
 
-def _render_section(section: Section) -> list[str]:
-    blocks = [f"## {section_title(section)}"]
-    blocks.append(to_markdown(section_table(section, section.ranked, controls=section.controls)))
-    if section.unranked:
-        blocks.append("Not ranked:")
-        blocks.append(to_markdown(section_table(section, section.unranked, ranked=False)))
-    blocks.append("### How each number was made")
-    blocks.append(_render_protocols(section))
-    blocks.append(_render_rows(section))
-    return blocks
-
-
 def _render_protocols(section: Section) -> str:
-    """One bullet per column; what all protocols share is said once."""
-    flats = {c.metric: flatten(section.protocols[c.metric].protocol) for c in section.columns}
-    shared = dict(set.intersection(*(set(_hashable(flat).items()) for flat in flats.values())))
-    shared = shared if len(flats) > 1 else {}
+    """A bullet per column: meaning, sample, settings, detectors by name, source."""
     lines = []
     for column in section.columns:
         record = section.protocols[column.metric]
-        own = {k: v for k, v in _hashable(flats[column.metric]).items() if k not in shared}
-        lines.append(
-            f"- **{column.header}** is `{record.metric}` version {record.metric_version}: {_sample(record)}{_list(own)}"
-        )
-    if shared:
-        lines.append(f"- All columns: {_list(dict(sorted(shared.items())))}")
+        own = {key: value for key, value in record.protocol.items() if key not in ELSEWHERE}
+        parts = [_sample(record), _listed(flatten(own.pop("settings", {})) | flatten(own))]
+        parts.append(", ".join(f"detector `{name}`" for name in record.protocol.get("detectors", {})))
+        parts.append(record.citation)
+        made = "; ".join(part for part in parts if part)
+        name = f"`{record.metric}` version {record.metric_version}"
+        lines.append(f"- **{header(column, section)}** {record.summary} {name}: {made}.")
     return "\n".join(lines)
 
 
-def _render_rows(section: Section) -> str:
-    lines = []
+def _render_detectors(section: Section) -> str:
+    """A bullet per detector with everything that changes a feature, and one for how images are sampled."""
+    detectors, sampling = {}, {}
+    for column in section.columns:
+        protocol = section.protocols[column.metric].protocol
+        for name, settings in protocol.get("detectors", {}).items():
+            detectors[f"- `{name}`: {_listed(flatten(settings))}."] = None
+        if protocol.get("sampling"):
+            sampling[f"- images: {_listed(flatten(protocol['sampling']))}."] = None
+    return "\n".join([*sorted(detectors), *sorted(sampling)])
+
+
+def _render_commands(section: Section) -> str:
+    lines = {}
     for row in [*section.ranked, *section.controls, *section.unranked]:
         first = row.records[0]
         line = f"- {row_name(row)}: "
-        if row.source == "run":
-            trained = " ".join(first.training.get("argv", []))
-            line += f"trained by `{trained}`, seeds {', '.join(map(str, row.train_seeds))}; "
+        if first.training.get("argv"):
+            seeds = ", ".join(map(str, row.train_seeds))
+            line += f"trained by `{' '.join(first.training['argv'])}` with seeds {seeds}; "
         commands = sorted({" ".join(r.provenance.get("argv", [])) for r in row.records})
-        line += f"scored by {' and '.join(f'`{c}`' for c in commands)}{_where(row.records)}"
-        if line not in lines:
-            lines.append(line)
+        line += f"scored by {', '.join(f'`{c}`' for c in commands)}; {_where(row.records)}."
+        lines[line] = None
     return "\n".join(lines)
 
 
 def _where(records: Sequence[Record]) -> str:
-    """Commit, torch version and device of the scoring, where they are known."""
-    known = []
-    commits = sorted({(r.provenance.get("git") or {}).get("commit") or "no commit" for r in records})
-    known.append("commit " + ", ".join(c[:12] for c in commits))
-    versions = sorted({(r.provenance.get("packages") or {}).get("torch", "?") for r in records})
-    known.append("torch " + ", ".join(versions))
-    known.append("on " + ", ".join(sorted({r.provenance.get("device", "?") for r in records})))
-    return ", " + ", ".join(known)
+    """Commit, torch version and device of the scoring."""
+    origins = [r.provenance for r in records]
+    commits = {(o.get("git") or {}).get("commit") or "none" for o in origins}
+    versions = {(o.get("packages") or {}).get("torch") or "unknown" for o in origins}
+    devices = {o.get("device") or "unknown" for o in origins}
+    return (
+        f"commit {', '.join(sorted(c[:12] for c in commits))}, torch {', '.join(sorted(versions))}, "
+        f"on {', '.join(sorted(devices))}"
+    )
 
 
 def _sample(record: Record) -> str:
@@ -208,47 +262,34 @@ def _sample(record: Record) -> str:
     if record.n_real is not None:
         d = record.dataset
         parts.append(f"{record.n_real:,} real images ({d['name']} {d['split']}, sha256 {d['sha256'][:12]})")
-    return ", ".join(parts) + ("; " if parts else "")
+    return " and ".join(parts)
 
 
-def _list(flat: dict[str, object]) -> str:
-    return "; ".join(f"{key.replace('_', ' ')}: {_shown(value)}" for key, value in flat.items())
+def _listed(flat: dict[str, object]) -> str:
+    return "; ".join(
+        f"{key.replace('_', ' ')}: {_value(value)}" for key, value in sorted(flat.items()) if key
+    )
 
 
-def _shown(value: object) -> str:
-    text = str(value)
-    is_hash = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
-    return text[:12] if is_hash else text
-
-
-def _hashable(flat: dict[str, object]) -> dict[str, object]:
-    return {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in flat.items()}
+def _value(value: object) -> str:
+    return short(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _render_reported(reported: Sequence[ReportedSet]) -> list[str]:
     if not reported:
         return []
-    import pandas as pd
-
-    blocks = [
-        "## What papers report",
-        "Copied from the sources named, not measured here: other networks, detectors and sample sizes. Not comparable with "
-        "the tables above, nor always with each other.",
-    ]
+    blocks = ["## What papers report", NOT_OURS]
     for group in reported:
         rows = []
         for r in group.results:
-            spread = "" if r.spread is None else f" ± {r.spread:g}"
+            value = f"{r.value:g}" + ("" if r.spread is None else f" ± {r.spread:g}")
+            sample = {"generated": _count(r.n_generated), "real": _count(r.n_real)}
             protocol = r.protocol + (f"; {r.note}" if r.note else "")
-            counts = [_count(r.n_generated), _count(r.n_real)]
-            rows.append(
-                {"model": r.model, "metric": r.metric, "value": f"{r.value:g}{spread}"}
-                | {"generated": counts[0], "real": counts[1], "protocol": protocol, "paper": r.paper}
-            )
+            line = {"model": r.model, "metric": r.metric, "value": value}
+            rows.append(line | sample | {"protocol": protocol, "paper": r.paper})
         title = f"{group.dataset}, {group.resolution}x{group.resolution}: {group.source}"
         note = f"\n\n{group.note}" if group.note else ""
-        table = to_markdown(pd.DataFrame(rows))
-        blocks.append(f"<details><summary>{title}</summary>{note}\n\n{table}\n\n</details>")
+        blocks.append(f"<details><summary>{title}</summary>{note}\n\n{_markdown(rows)}\n\n</details>")
     return blocks
 
 

@@ -25,36 +25,6 @@ _INFRASTRUCTURE = {"errors", "registry", "features"}
 # Data sets of handwritten digits, where the digit classifier is at home.
 DIGIT_DATASETS = ("mnist",)
 
-DEFAULT_DIGIT_METRICS = (
-    "fid10k_full_digits",
-    "fid10k_test_efficientnet_lite0",
-    "precision10k3_test_stlpips_alex",
-    "recall10k3_test_stlpips_alex",
-    "precision10k3_test_pixels",
-    "recall10k3_test_pixels",
-    "legible10k",
-    "covered10k",
-    "sharpness10k_test",
-    "ppl2k_wend_stlpips_vgg",
-    "fused1k_maxabs",
-    "fused1k_psnr",
-    "fused1k_lpips_stlpips_alex",
-    "fused1k_fid_stlpips_alex",
-)
-DEFAULT_METRICS = (
-    "fid10k_full_efficientnet_lite0",
-    "precision10k3_full_stlpips_alex",
-    "recall10k3_full_stlpips_alex",
-    "precision10k3_full_pixels_rgb",
-    "recall10k3_full_pixels_rgb",
-    "sharpness10k_full",
-    "ppl2k_wend_stlpips_vgg",
-    "fused1k_maxabs",
-    "fused1k_psnr",
-    "fused1k_lpips_stlpips_alex",
-    "fused1k_fid_stlpips_alex",
-)
-
 METRICS: dict[str, "Metric"] = {}
 
 
@@ -235,11 +205,6 @@ def list_metrics(dataset: str | None = None) -> list[str]:
     _read_metric_files()
     chosen = [metric for metric in METRICS.values() if metric.fits(dataset)]
     return [metric.name for metric in sorted(chosen, key=lambda metric: (metric.family, metric.name))]
-
-
-def default_metrics(dataset: str) -> tuple[str, ...]:
-    """Metrics that make sense as the columns of a board, in order, for the dataset of that name."""
-    return DEFAULT_DIGIT_METRICS if dataset in DIGIT_DATASETS else DEFAULT_METRICS
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Tiny stand-ins for the scoring tests: a dataset of 8x8 pictures, run folders with real snapshots, toy metrics."""
+"""Tiny stand-ins for the scoring tests: 8x8 pictures, run folders with real snapshots, toy metrics."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def toy_config(data: Path, **changes) -> TrainConfig:
 
 
 def make_run(root: Path, data: Path, *, name: str = "", seed: int = 0, kimgs=(4,), **changes) -> Path:
-    """A run folder as fact-train leaves it, with a snapshot per kimg; weights are random, drawn by the seed."""
+    """A run folder as fact-train leaves it, with a snapshot per kimg of random weights drawn by the seed."""
     cfg = toy_config(data, seed=seed, **changes)
     dataset = open_dataset(cfg.data, split="train")
     folder = root / (name or f"toy-seed{seed}")
@@ -65,7 +65,7 @@ def make_run(root: Path, data: Path, *, name: str = "", seed: int = 0, kimgs=(4,
 
 
 def register_toys(*, broken: bool = False) -> None:
-    """Toy metrics over the `pixels` detector and the generator; `broken` adds one that raises and one that is NaN."""
+    """Toy metrics over cheap detectors and the generator; `broken` adds one that raises and one of NaN."""
     fixed = dict(citation="none", reference="none")
     generated = FeatureNeed("pixels", "generated", count=COUNT)
 
@@ -139,10 +139,12 @@ def make_record(**changes) -> Record:
     """A valid ok record of a made-up run; every field can be changed."""
     protocol = changes.pop("protocol", {"detector": "pixels", "k": 3})
     fields = {
-        "run_id": "toy-seed0", "source": "run", "label": "toy", "snapshot": "network-snapshot-000004.safetensors",
-        "snapshot_sha256": "a" * 64, "kimg": 4.0, "train_seed": 0, "config_sha256": "b" * 64,
-        "metric": "toy_distance", "metric_version": 1, "protocol": protocol,
-        "protocol_sha256": protocol_sha256(protocol), "seed": 0, "higher_is_better": False, "value": 1.5,
+        "run_id": "toy-seed0", "source": "run", "label": "toy",
+        "snapshot": "network-snapshot-000004.safetensors", "snapshot_sha256": "a" * 64,
+        "kimg": 4.0, "train_seed": 0, "config_sha256": "b" * 64,
+        "metric": "toy_distance", "metric_version": 1, "summary": "A toy.", "citation": "none",
+        "protocol": protocol, "protocol_sha256": protocol_sha256(protocol),
+        "seed": 0, "higher_is_better": False, "value": 1.5,
         "n_requested": 30, "n_effective": 30, "n_real": 40, "status": "ok", "dataset": DATASET,
         "training": {"preset": "toy", "argv": ["fact-train", "--preset", "toy"], "git": CLEAN},
         "provenance": {

@@ -1,4 +1,4 @@
-"""What papers report: every file fits the schema, the headline numbers are right, and boards keep them apart."""
+"""What papers report: files fit the schema, headline numbers are right, and boards keep them apart."""
 
 import json
 

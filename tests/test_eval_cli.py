@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,11 +61,23 @@ def test_all_scores_prints_a_board_and_then_does_nothing(tmp_path, data, toys, c
     make_run(tmp_path / "runs", data), make_run(tmp_path / "runs", data, seed=1)
     code, out, err = call("all", "runs", "--device", "cpu")
     assert code == 0
-    assert out.startswith("# Leaderboard") and "toy (not published)" in out and "uniform noise" in out
-    assert (tmp_path / "runs" / "LEADERBOARD.md").read_text() + "\n" == out
+    assert out.startswith("toy, 8x8, gray") and "not published" in out and "uniform noise" in out
+    board = (tmp_path / "runs" / "LEADERBOARD.md").read_text()
+    assert board.startswith("# Leaderboard") and "Made by `fact-eval all runs`" in board
     assert "14 records written, 0 failed" in err and "next: fact-eval publish runs" in err
     code, again, err = call("all", "runs")
     assert (code, again) == (0, out) and "nothing left to do" in err
+
+
+def test_published_control_rows_are_shown_and_not_measured_again(tmp_path, data, toys, call):
+    make_run(tmp_path / "runs", data)
+    call("all", "runs")
+    call("publish", "runs/controls", "--allow-dirty")
+    shutil.rmtree(tmp_path / "runs" / "controls")
+    code, out, err = call("all", "runs")
+    assert code == 0 and "nothing left to do" in err
+    assert "uniform noise" in out and "real images, held out" in out
+    assert "6 records written" in call("all", "runs", "--force", "--metrics", "toy_distance,toy_sharpness")[2]
 
 
 def test_all_prints_the_board_as_json_when_asked(tmp_path, data, toys, call):
@@ -83,7 +96,7 @@ def test_a_failure_is_summed_up_and_exits_with_1(tmp_path, data, toys, call):
     snapshot = bad / "network-snapshot-000004.safetensors"
     snapshot.write_bytes(snapshot.read_bytes()[:1000])
     code, out, err = call("all", "runs")
-    assert code == 1 and "toy (not published)" in out
+    assert code == 1 and "not published" in out
     failed = [line for line in err.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 1 and "4 metrics" in failed[0] and "truncated or damaged" in failed[0]
 

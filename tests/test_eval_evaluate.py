@@ -213,7 +213,7 @@ def test_ctrl_c_leaves_a_cancelled_record_and_keeps_what_is_done(tmp_path, data,
     assert statuses.pop("toy_path") == "cancelled" and set(statuses.values()) == {"ok"}
     metrics.registry.METRICS["toy_path"] = whole
     _, outcome = score(tmp_path / "runs")
-    assert [r.metric for r in outcome.written][0] == "toy_path"
+    assert outcome.written[0].metric == "toy_path"
     assert len(values(folder)) == 4
 
 
@@ -239,7 +239,7 @@ def test_held_out_reals_are_never_of_the_reference_split(tmp_path, data, toys):
     Evaluation().run(jobs)
     records = {r.metric: r for r in read_records(jobs[0].results) if r.source == "reals"}
     assert set(records) == set(CONTROL_METRICS)
-    # Against train: the 24 test images, fewer than asked for and said so; against test: 30 of the train images.
+    # Against train: all 24 test images, fewer than asked for and said so. Against test: 30 train images.
     against_train, against_test = records["toy_distance"], records["toy_distance_test"]
     assert (against_train.n_requested, against_train.n_effective, against_train.n_real) == (
         COUNT,

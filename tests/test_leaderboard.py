@@ -11,7 +11,7 @@ from leaderboard import columns
 from leaderboard.build import build_board
 from leaderboard.columns import COLUMNS, Column, columns_for
 from leaderboard.publish import check_board, local_sections, publish_records, write_board
-from leaderboard.render import board_json, render_board
+from leaderboard.render import board_json, render_board, render_terminal
 from metrics.errors import UserError
 
 DIRTY = {"commit": "c" * 40, "dirty": True}
@@ -63,12 +63,12 @@ def test_every_column_is_a_registered_metric_that_fits_its_board(monkeypatch):
     from fact_eval.catalog import load_cards
 
     cards = {card.name: card for card in load_cards([column.metric for column in COLUMNS])}
-    for column in columns_for("mnist"):
-        assert cards[column.metric].fits("mnist")
-    for column in columns_for("anything"):
-        assert cards[column.metric].fits("anything"), f"{column.metric} means nothing on other datasets"
-    assert len(columns_for("mnist")) >= 10 and len(columns_for("anything")) >= 8
-    assert len({(c.header, c.on) for c in COLUMNS}) == len(COLUMNS)
+    for dataset, fewest in (("mnist", 13), ("fashion-mnist", 10), ("anything", 10)):
+        fitting = [column for column in columns_for(dataset) if cards[column.metric].fits(dataset)]
+        headers = [column.header for column in fitting]
+        assert len(fitting) >= fewest and len(set(headers)) == len(headers)
+    splits = {column.on: cards[column.metric].reference_split for column in COLUMNS if column.on != "all"}
+    assert splits == {"test": "test", "full": "train"}
 
 
 def test_training_seeds_of_one_configuration_are_one_row_with_mean_and_interval():
@@ -81,14 +81,9 @@ def test_training_seeds_of_one_configuration_are_one_row_with_mean_and_interval(
 
 
 def test_evaluation_seeds_are_averaged_inside_a_run_and_do_not_make_an_interval():
-    section = only([record(seed=0, value=v).__class__(**{**vars_of(record(value=v)), "seed": i})
-                    for i, v in enumerate((1.0, 3.0))])  # fmt: skip
+    section = only([dataclasses.replace(record(value=v), seed=i) for i, v in enumerate((1.0, 3.0))])
     cell = section.ranked[0].cells["toy_distance"]
     assert (cell.mean.mean, cell.mean.n, cell.mean.half_width) == (2.0, 1, None)
-
-
-def vars_of(r):
-    return {f.name: getattr(r, f.name) for f in dataclasses.fields(r)}
 
 
 def test_the_first_column_ranks_by_its_direction():
@@ -197,6 +192,21 @@ def test_control_rows_stand_below_without_rank_and_need_no_clean_commit():
     assert "*real images, held out*" in text and "0.10 (24 images)" in text and "*uniform noise*" in text
 
 
+def test_control_rows_of_one_dataset_under_two_names_are_no_interval():
+    section = only(
+        [record(), control("noise", value=9.0), dataclasses.replace(control("noise"), run_id="noise-x")]
+    )
+    cell = section.controls[0].cells["toy_distance"]
+    assert (cell.mean.n, cell.mean.half_width) == (1, None)
+
+
+def test_on_a_local_board_the_users_own_newer_protocol_leads():
+    mine = record("mine", protocol=OTHER, protocol_sha256=protocol_sha256(OTHER),
+                  provenance={"git": DIRTY, "finished": "2026-03-01T00:00:00Z"})  # fmt: skip
+    section = only([record("published")], local=[mine])
+    assert ranked(section) == ["mine"] and [row.label for row in section.unranked] == ["published"]
+
+
 def test_each_dataset_has_a_board_of_its_own():
     other = {**DATASET, "name": "other", "sha256": "f" * 64}
     larger = {**DATASET, "resolution": 16, "sha256": "1" * 64}
@@ -224,29 +234,25 @@ def test_a_local_run_of_a_published_name_is_a_row_of_its_own():
 
 
 def test_the_order_of_the_records_does_not_change_a_byte():
-    records = [
-        record("a", seed=0),
-        record("a", seed=1, value=2.0),
-        record("b", value=0.5),
-        control("noise", value=9.0),
-    ]
+    trained = {"git": CLEAN, "argv": ["fact-train", "--seed", "1"]}
+    records = [record("a", seed=0), record("a", seed=1, value=2.0, training=trained)]
+    records += [record("b", value=0.5), control("noise", value=9.0)]
     texts = {render_board(build_board(order)) for order in itertools.permutations(records)}
     assert len(texts) == 1
 
 
 def test_the_board_says_how_every_number_was_made():
-    protocol = {"detector": {"name": "net", "weights_sha256": "7" * 64, "resize": "clean"}, "k": 3}
+    net = {"weights_sha256": "7" * 64, "resize": "clean"}
+    protocol = {"settings": {"k": 3}, "detectors": {"net": net}, "sampling": {"latents": "N(0, 1)"}}
     section = only([record(protocol=protocol, protocol_sha256=protocol_sha256(protocol))])
     text = render_board([section])
     for part in (
         "`toy_distance` version 1",
-        "30 generated",
-        "40 real images (toy train, sha256 dddddddddddd)",
-        "detector.weights sha256: 777777777777",
-        "detector.resize: clean",
-        "k: 3",
-        "trained by `fact-train --preset toy`, seeds 0",
-        "scored by `fact-eval all runs`, commit cccccccccccc, torch 2.15.0, on cpu",
+        "30 generated and 40 real images (toy train, sha256 dddddddddddd); k: 3; detector `net`; none.",
+        "- `net`: resize: clean; weights sha256: 777777777777.",
+        "- images: latents: N(0, 1).",
+        "trained by `fact-train --preset toy` with seeds 0; scored by `fact-eval all runs`; ",
+        "commit cccccccccccc, torch 2.15.0, on cpu.",
     ):
         assert part in text, part
 
@@ -263,6 +269,20 @@ def test_the_json_board_has_the_numbers_of_the_table():
     (section,) = board_json(build_board([record(value=1.25), control("noise", value=9.0)]))
     assert section["ranked"][0]["metrics"]["toy_distance"]["mean"] == 1.25
     assert section["controls"][0]["label"] == "uniform noise"
+
+
+def test_the_terminal_shows_the_same_numbers_a_line_per_metric_and_few_models_abreast():
+    records = [record(f"model{i}", value=float(i)) for i in range(7)] + [control("noise", value=99.0)]
+    text = render_terminal(build_board(records))
+    lines = [line for line in text.splitlines() if line.startswith("distance ↓")]
+    numbers = [word for line in lines for word in line.split()[2:]]
+    assert numbers == [f"{i}.00" for i in range(7)] + ["99.00"]
+    assert len(lines) == 2 and max(map(len, text.splitlines())) < 100
+
+
+def test_the_terminal_names_what_is_not_ranked_and_why():
+    text = render_terminal(build_board([record(n_effective=20)]))
+    assert "not ranked: a: too few images: 20 of 30" in text
 
 
 def test_publishing_copies_the_latest_ok_records_once(tmp_path):

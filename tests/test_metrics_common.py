@@ -16,7 +16,6 @@ from metrics.features import get_detector, list_detectors
 from metrics.registry import (
     FeatureNeed,
     MetricValue,
-    default_metrics,
     get_metric,
     list_metrics,
     register_metric,
@@ -253,16 +252,6 @@ def test_needs_without_a_sensible_side_are_refused():
 def test_digit_metrics_are_offered_for_digits_only():
     assert "legible10k" in list_metrics("mnist") and "legible10k" not in list_metrics("cats")
     assert set(list_metrics("cats")) < set(list_metrics()) == set(list_metrics("mnist"))
-
-
-@pytest.mark.parametrize("dataset", ["mnist", "cats"])
-def test_default_metrics_exist_and_fit_their_dataset(dataset):
-    chosen = default_metrics(dataset)
-    assert len(set(chosen)) == len(chosen) > 5
-    assert set(chosen) <= set(list_metrics(dataset))
-    # Folders have no test split.
-    splits = {need.split for name in chosen for need in get_metric(name).needs}
-    assert dataset == "mnist" or "test" not in splits
 
 
 def test_every_detector_is_used_by_a_metric():

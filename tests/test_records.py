@@ -148,8 +148,8 @@ def test_the_latest_ok_record_of_a_key_counts():
 def test_every_part_of_the_key_makes_another_record():
     base = make_record()
     changes = [
-        {"run_id": "other"}, {"snapshot_sha256": "e" * 64}, {"metric": "other"}, {"metric_version": 2}, {"seed": 1},
-        {"protocol": {"k": 5}},
+        {"run_id": "other"}, {"snapshot_sha256": "e" * 64}, {"metric": "other"}, {"metric_version": 2},
+        {"seed": 1}, {"protocol": {"k": 5}},
     ]  # fmt: skip
     keys = {make_record(**change).key for change in changes}
     assert len(keys | {base.key}) == len(changes) + 1

@@ -74,6 +74,12 @@ def test_training_longer_equals_training_through(tiny_config: TrainConfig, tmp_p
     assert nimgs == sorted(set(nimgs))
 
 
+def test_zero_kimg_writes_the_untrained_network(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    untrained = load_snapshot(run(tiny_config, tmp_path, kimg=0).snapshot)
+    assert untrained.nimg == 0
+    assert float(untrained.G.synthesis.b8.conv1.bias.abs().max()) == 0
+
+
 def test_snapshot_rebuilds_its_networks(tiny_config: TrainConfig, tmp_path: Path) -> None:
     cfg = dataclasses.replace(tiny_config, cond=True, g_arch="resnet")
     snap = load_snapshot(run(cfg, tmp_path).snapshot)
