@@ -20,6 +20,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(partial)
         with open(partial, "rb") as f:
+            os.fchmod(f.fileno(), 0o666 & ~_umask())  # some writers make private files
             os.fsync(f.fileno())
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
@@ -41,6 +42,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically; NaN is refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _is_write_failure(error: RuntimeError) -> bool:

@@ -5,7 +5,7 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,15 @@ def train(cfg: TrainConfig, outdir: Path, *, preset: str, label: str) -> Result:
 
 
 def _train(
+    cfg: TrainConfig, outdir: Path, preset: str, label: str, device: torch.device, threads: int
+) -> Result:
+    """Rank 0 holds the folder and writes; the other processes of a group only train."""
+    lead = distributed.rank() == 0
+    with run_folder.locked(outdir) if lead else nullcontext():
+        return _train_locked(cfg, outdir, preset, label, device, threads)
+
+
+def _train_locked(
     cfg: TrainConfig, outdir: Path, preset: str, label: str, device: torch.device, threads: int
 ) -> Result:
     lead = distributed.rank() == 0

@@ -3,10 +3,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from fact_train.atomic import write_json
 from fact_train.config import TrainConfig, differing_fields, fields_of, flag
@@ -34,8 +38,37 @@ def default_outdir(preset: str, label: str, seed: int) -> Path:
     return Path("runs") / f"{preset}-seed{seed}{label.removeprefix(preset)}"
 
 
+@contextmanager
+def locked(outdir: Path) -> Iterator[None]:
+    """Hold a run folder for one process; UsageError where another trains in it. A killed holder frees it.
+
+    Half-written files that a killed process left are removed.
+    """
+    new = not Path(outdir).exists()
+    try:
+        Path(outdir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--outdir {outdir} cannot be made: {error.strerror}.") from error
+    lock = FileLock(Path(outdir) / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(
+            f"another process is training in {outdir}; wait for it, or choose --outdir."
+        ) from None
+    try:
+        for partial in Path(outdir).glob(".*.partial-*"):
+            partial.unlink()
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+        if new and not any(Path(outdir).iterdir()):
+            Path(outdir).rmdir()
+
+
 def prepare(outdir: Path, cfg: TrainConfig, *, preset: str, label: str, dataset: dict[str, Any]) -> str:
-    """Create the folder and its training_options.json, or check that they agree; returns the run id.
+    """Write the folder's training_options.json, or check that it agrees; returns the run id.
 
     ConfigConflict names the fields in which the folder's run differs; schedule and machine fields may differ.
     """
@@ -46,9 +79,8 @@ def prepare(outdir: Path, cfg: TrainConfig, *, preset: str, label: str, dataset:
         options["config"] = cfg.to_dict()
         write_json(path, options)
         return options["run_id"]
-    if Path(outdir).is_dir() and any(Path(outdir).iterdir()):
+    if any(not p.name.startswith(".") for p in Path(outdir).iterdir()):
         raise UsageError(f"--outdir {outdir} is not empty and holds no run; choose another folder.")
-    Path(outdir).mkdir(parents=True, exist_ok=True)
     run_id = f"{label}-seed{cfg.seed}-{cfg.sha256()[:8]}"
     write_json(
         path,

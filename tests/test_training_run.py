@@ -84,6 +84,7 @@ def test_snapshot_rebuilds_its_networks(tiny_config: TrainConfig, tmp_path: Path
     cfg = dataclasses.replace(tiny_config, cond=True, g_arch="resnet")
     snap = load_snapshot(run(cfg, tmp_path).snapshot)
     assert (snap.nimg, snap.config["g_arch"], snap.dataset["n"]) == (200, "resnet", 24)
+    assert snap.path.stat().st_mode & 0o777 == (tmp_path / "training_options.json").stat().st_mode & 0o777
     assert not snap.G.training and not any(p.requires_grad for p in snap.G.parameters())
     images = snap.G(torch.randn(2, 8), torch.eye(2), noise_mode="const")
     assert images.shape == (2, 1, 8, 8) and snap.D(images, torch.eye(2)).shape == (2, 1)
@@ -127,6 +128,21 @@ def test_folder_of_another_configuration_is_refused_with_the_fields(
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / "thesis.tex").write_text("x")
         run(tiny_config, tmp_path / "other")
+
+
+def test_two_processes_never_train_in_one_folder(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    with (
+        run_folder.locked(tmp_path / "r"),
+        pytest.raises(UsageError, match="another process is training"),
+    ):
+        run(tiny_config, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_what_a_killed_save_left_is_swept_away(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / ".training-state-000000.pt.partial-123").write_bytes(b"half")
+    run(tiny_config, tmp_path, kimg=0.04)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 def test_folder_trained_on_other_pixels_is_refused(tiny_config: TrainConfig, tmp_path: Path) -> None:
