@@ -25,46 +25,45 @@ CHUNK = 8192
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """Mean [D] and covariance [D, D] in float64 of n feature rows; the covariance divides by n - 1."""
+    """Mean [D], covariance [D, D] (over n - 1) and a factor F [D, r] of it, F F' = cov, of n feature rows."""
 
     n: int
     mean: torch.Tensor
     cov: torch.Tensor
+    factor: torch.Tensor
 
 
 def compute_statistics(features: torch.Tensor) -> FeatureStatistics:
     """Statistics of features [N, D], in float64. Raises ValueError where N < 2 or a value is not finite."""
-    _check(features)
-    mean = torch.stack([part.double().sum(dim=0) for part in features.split(CHUNK)]).sum(dim=0) / len(
-        features
-    )
-    cov = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64, device=features.device)
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"FID needs features [N, D] with N >= 2, got {list(features.shape)}")
+    if not torch.isfinite(features).all():
+        raise ValueError("features hold values that are not finite")
+    n, width = features.shape
+    mean = sum(part.double().sum(dim=0) for part in features.split(CHUNK)) / n
+    cov = torch.zeros(width, width, dtype=torch.float64, device=features.device)
     for part in features.split(CHUNK):
         centred = part.double() - mean
         cov.addmm_(centred.T, centred)
-    return FeatureStatistics(len(features), mean, cov / (len(features) - 1))
+    cov /= n - 1
+    factor = factor_covariance(cov) if n > width else (features.double() - mean).T / (n - 1) ** 0.5
+    return FeatureStatistics(n, mean, cov, factor)
+
+
+def factor_covariance(cov: torch.Tensor) -> torch.Tensor:
+    """A factor F [D, D] with F F' = cov: Cholesky's, or the symmetric root where cov is singular."""
+    factor, info = torch.linalg.cholesky_ex(cov)
+    return factor if info.item() == 0 else _symmetric_root(cov)
 
 
 def compute_fid(features_gen: torch.Tensor, features_real: torch.Tensor | FeatureStatistics) -> float:
     """Fréchet distance between Gaussians fitted to two feature sets. Lower is better; 0 for equal sets.
 
-    Both are [N, D] float tensors from one detector; covariances divide by N - 1. Statistics of the reals,
-    made once with `compute_statistics`, may stand for them. With both sets smaller than D the distance comes
-    from the samples themselves, which is exact where a root of singular covariances is not; else from the
-    covariances. Rounding may leave equal sets at about -1e-12 times the variance: values below 0 are returned
-    as 0. Raises ValueError where N < 2, the widths differ or a value is not finite.
+    Both are [N, D] float tensors from one detector; covariances divide by N - 1. Statistics of the reals, made
+    once with `compute_statistics`, may stand for them. With fewer images than features the centred images are
+    the factor, so that a singular covariance costs no accuracy.
+    Raises ValueError where N < 2, the widths differ or a value is not finite.
     """
-    width = features_gen.shape[-1]
-    if isinstance(features_real, torch.Tensor) and max(len(features_gen), len(features_real)) < width:
-        _check(features_gen)
-        _check(features_real)
-        _same_width(width, features_real.shape[-1])
-        gen, real = (f.double() - f.double().mean(dim=0) for f in (features_gen, features_real))
-        gen, real = gen / (len(gen) - 1) ** 0.5, real / (len(real) - 1) ** 0.5
-        trace = gen.square().sum() + real.square().sum()
-        root = torch.linalg.svdvals(gen @ real.T).sum()
-        shift = features_gen.double().mean(dim=0) - features_real.double().mean(dim=0)
-        return max((shift.square().sum() + trace - 2 * root).item(), 0.0)
     real = (
         features_real if isinstance(features_real, FeatureStatistics) else compute_statistics(features_real)
     )
@@ -74,16 +73,11 @@ def compute_fid(features_gen: torch.Tensor, features_real: torch.Tensor | Featur
 def compute_fid_from_statistics(gen: FeatureStatistics, real: FeatureStatistics) -> float:
     """Fréchet distance of two Gaussians, |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2). Lower is better.
 
-    With any factor S1 = F F', the last trace is the sum of the roots of the eigenvalues of F' S2 F: a
-    symmetric problem. F is the Cholesky factor, or the symmetric root where S1 is singular. Raises ValueError
-    on other widths.
+    With S1 = F F' and S2 = H H' the last trace is the sum of the singular values of F' H. Rounding may leave
+    equal Gaussians a little below 0; that is returned as 0. Raises ValueError where the widths differ.
     """
-    _same_width(len(gen.mean), len(real.mean))
-    factor, info = torch.linalg.cholesky_ex(gen.cov)
-    if info.item() != 0:
-        factor = _symmetric_root(gen.cov)
-    eigenvalues = torch.linalg.eigvalsh(factor.T @ real.cov @ factor)
-    root = eigenvalues.clamp(min=0).sqrt().sum()
+    _check_widths(gen, real)
+    root = torch.linalg.svdvals(gen.factor.T @ real.factor).sum()
     shift = (gen.mean - real.mean).square().sum()
     return max((shift + gen.cov.trace() + real.cov.trace() - 2 * root).item(), 0.0)
 
@@ -95,7 +89,7 @@ def compute_fid_influence(features_gen: torch.Tensor, real: FeatureStatistics) -
     T = R (R S R)^(-1/2) R, centred. On directions without variance the inverse root is a pseudo-inverse.
     """
     gen = compute_statistics(features_gen)
-    _same_width(len(gen.mean), len(real.mean))
+    _check_widths(gen, real)
     root = _symmetric_root(real.cov)
     values, vectors = torch.linalg.eigh(root @ gen.cov @ root)
     kept = values > values.max() * len(values) * torch.finfo(torch.float64).eps
@@ -125,16 +119,10 @@ def _symmetric_root(matrix: torch.Tensor) -> torch.Tensor:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def _check(features: torch.Tensor) -> None:
-    if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"FID needs features [N, D] with N >= 2, got {list(features.shape)}")
-    if not torch.isfinite(features).all():
-        raise ValueError("features hold values that are not finite")
-
-
-def _same_width(gen: int, real: int) -> None:
-    if gen != real:
-        raise ValueError(f"generated features are {gen} wide and real ones {real}: not from one detector")
+def _check_widths(gen: FeatureStatistics, real: FeatureStatistics) -> None:
+    if len(gen.mean) != len(real.mean):
+        widths = f"generated features are {len(gen.mean)} wide and real ones {len(real.mean)}"
+        raise ValueError(f"{widths}: not from one detector")
 
 
 def _fid(needs: tuple[FeatureNeed, ...], *, datasets: tuple[str, ...] | None = None) -> Register:
@@ -152,9 +140,8 @@ def _fid(needs: tuple[FeatureNeed, ...], *, datasets: tuple[str, ...] | None = N
 def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...]) -> MetricValue:
     features_gen, features_real = (inputs.features(need) for need in needs)
     real = compute_statistics(features_real)
-    full_rank = len(features_gen) > features_gen.shape[1]
     return MetricValue(
-        compute_fid(features_gen, real if full_rank else features_real),
+        compute_fid(features_gen, real),
         stderr=compute_fid_stderr(features_gen, real),
         n_generated=len(features_gen),
         n_real=real.n,

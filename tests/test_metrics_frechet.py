@@ -12,6 +12,7 @@ from metrics.frechet import (
     compute_fid_influence,
     compute_fid_stderr,
     compute_statistics,
+    factor_covariance,
 )
 
 
@@ -19,6 +20,10 @@ def gaussian(n, width, *, seed, scale=1.0, shift=0.0):
     rng = torch.Generator().manual_seed(seed)
     mixing = torch.randn(width, width, generator=torch.Generator().manual_seed(99)) / width**0.5
     return (torch.randn(n, width, generator=rng) @ mixing) * scale + shift
+
+
+def statistics(mean, cov):
+    return FeatureStatistics(100, mean, cov, factor_covariance(cov))
 
 
 def random_covariance(width, *, seed):
@@ -34,11 +39,9 @@ def relative(value, expected):
 def test_fid_of_gaussians_that_differ_in_mean_alone_is_the_squared_shift():
     cov = random_covariance(24, seed=0)
     mean = torch.zeros(24, dtype=torch.float64)
-    shifted = FeatureStatistics(100, mean + 0.5, cov)
+    shifted = statistics(mean + 0.5, cov)
     # Rounding of two traces near 24 that cancel: 24 * 2**-52 * a few hundred operations.
-    assert (
-        relative(compute_fid_from_statistics(FeatureStatistics(100, mean, cov), shifted), 24 * 0.25) < 1e-12
-    )
+    assert relative(compute_fid_from_statistics(statistics(mean, cov), shifted), 24 * 0.25) < 1e-12
 
 
 def test_fid_of_commuting_covariances_is_the_squared_distance_of_their_roots():
@@ -46,15 +49,15 @@ def test_fid_of_commuting_covariances_is_the_squared_distance_of_their_roots():
     basis = torch.linalg.qr(torch.randn(16, 16, generator=rng, dtype=torch.float64)).Q
     a, b = (torch.rand(16, generator=rng, dtype=torch.float64) + 0.1 for _ in range(2))
     mean = torch.zeros(16, dtype=torch.float64)
-    first, second = (FeatureStatistics(50, mean, (basis * v) @ basis.T) for v in (a, b))
+    first, second = (statistics(mean, (basis * v) @ basis.T) for v in (a, b))
     expected = (a.sqrt() - b.sqrt()).square().sum().item()
     assert relative(compute_fid_from_statistics(first, second), expected) < 1e-12
 
 
 def test_fid_of_a_scaled_sample_is_its_closed_form():
     features = gaussian(500, 20, seed=2).double()
-    statistics = compute_statistics(features)
-    expected = (statistics.mean.square().sum() + statistics.cov.trace()).item()  # S2 = 4 S1 and m2 = 2 m1
+    fitted = compute_statistics(features)
+    expected = (fitted.mean.square().sum() + fitted.cov.trace()).item()  # S2 = 4 S1 and m2 = 2 m1
     assert relative(compute_fid(features, 2 * features), expected) < 1e-11
 
 
@@ -62,8 +65,8 @@ def test_fid_of_a_scaled_sample_is_its_closed_form():
 def test_fid_equals_torch_fidelity_on_the_same_features(n_gen, n_real):
     gen = gaussian(n_gen, 64, seed=3, shift=0.3).double()
     real = gaussian(n_real, 64, seed=4, scale=1.3).double()
-    statistics = [fid_features_to_statistics(features) for features in (gen, real)]
-    peer = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    fitted = [fid_features_to_statistics(features) for features in (gen, real)]
+    peer = fid_statistics_to_metric(*fitted, verbose=False)["frechet_inception_distance"]
     # With fewer images than features the peer takes roots of eigenvalues that are rounding noise (1e-16)**0.5
     # each.
     assert relative(compute_fid(gen, real), peer) < (1e-11 if min(n_gen, n_real) > 64 else 1e-6)
@@ -79,12 +82,12 @@ def test_fid_equals_clean_fid_on_the_same_features():
     assert relative(compute_fid(gen, real), peer) < 1e-9
 
 
-def test_fid_with_fewer_images_than_features_equals_the_covariance_route():
-    gen, real = gaussian(40, 64, seed=7, shift=0.2), gaussian(50, 64, seed=8)
-    by_samples = compute_fid(gen, real)
-    by_covariances = compute_fid_from_statistics(compute_statistics(gen), compute_statistics(real))
-    # The covariance route takes roots of 24 eigenvalues that are rounding noise: up to 24 * (1e-16)**0.5.
-    assert relative(by_samples, by_covariances) < 1e-6
+def test_fid_of_singular_covariances_equals_that_of_the_images_themselves():
+    gen, real = (gaussian(300, 20, seed=seed).double() for seed in (7, 8))
+    # Twenty directions of 64, so that both covariances are singular though there are 300 images.
+    spread = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(25)).double()).Q[:20]
+    # A root of S1 S2 would add 44 roots of rounding noise, 1e-8 each; singular values of factors do not.
+    assert relative(compute_fid(gen @ spread, 1.2 * real @ spread), compute_fid(gen, 1.2 * real)) < 1e-12
 
 
 def test_fid_of_few_images_in_orthogonal_subspaces_is_exact():
