@@ -18,6 +18,7 @@ from fact_eval import provenance
 from fact_eval.cache import FeatureCache
 from fact_eval.catalog import Card
 from fact_eval.extract import Features, extract_features
+from fact_eval.memory import keep_freed_memory
 from fact_eval.plan import Job
 from fact_eval.progress import Progress
 from fact_eval.records import Record, append_records, finite
@@ -247,6 +248,7 @@ def score(
 ) -> Outcome:
     """Evaluate jobs with progress on stderr, on `threads` CPU threads (torch's own choice for None)."""
     device = choose_device(device)
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     progress = Progress()

@@ -213,7 +213,7 @@ def _order(record: Record) -> tuple:
 def _authority(record: Record, *, local: bool) -> tuple:
     """Sorts records by how far a column may be gated on them; the last one it is.
 
-    Metric version first, then whether the code is committed or the user's own, then time; else to settle ties.
+    Metric version first, then whether the code is committed or the user's own, then time; the rest for ties.
     """
     git = record.provenance.get("git") or {}
     trusted = local or (bool(git.get("commit")) and not git.get("dirty"))

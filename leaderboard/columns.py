@@ -39,7 +39,7 @@ COLUMNS = (
     Column("covered10k", "digits covered", ".1f"),
     Column("sharpness10k_test", "sharpness gap", on="test"),
     Column("sharpness10k_full", "sharpness gap", on="full"),
-    Column("ppl2k_wend_stlpips_vgg", "PPL", ".1f"),
+    Column("ppl2k_wend_stlpips_vgg", "PPL", ".2f"),
     Column("fused1k_maxabs", "fused max abs", ".1e"),
     Column("fused1k_psnr", "fused dB", ".1f"),
     Column("fused1k_lpips_stlpips_alex", "fused LPIPS", ".1e"),

@@ -59,7 +59,7 @@ def factor_covariance(cov: torch.Tensor) -> torch.Tensor:
 def compute_fid(features_gen: torch.Tensor, features_real: torch.Tensor | FeatureStatistics) -> float:
     """Fréchet distance between Gaussians fitted to two feature sets. Lower is better; 0 for equal sets.
 
-    Both are [N, D] float tensors from one detector; covariances divide by N - 1. Statistics of the reals, made
+    Both are [N, D] float tensors of one detector; covariances divide by N - 1. Statistics of the reals, made
     once with `compute_statistics`, may stand for them. With fewer images than features the centred images are
     the factor, so that a singular covariance costs no accuracy.
     Raises ValueError where N < 2, the widths differ or a value is not finite.

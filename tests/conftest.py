@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 24 labelled gray 8x8 images: bright left halves (class 0) and bright top halves (class 1)."""
+    """24 labelled gray 8x8 images: bright left halves (class 0) and bright top halves (class 1)."""
     folder = tmp_path_factory.mktemp("tiny_images")
     gen = torch.Generator().manual_seed(0)
     labels = []
