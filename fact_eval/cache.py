@@ -78,6 +78,9 @@ class FeatureCache:
             data = path.read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            self._report(f"cache {self.root} cannot be read: {error.strerror}")
+            return None
         header = _header(data)
         if header is not None:
             if int(header["n"]) < count:

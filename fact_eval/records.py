@@ -164,19 +164,24 @@ def append_records(path: Path, records: Iterable[Record], *, again: bool = False
     from filelock import FileLock
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        _repair(path)
-        held = {record.key: record for record in latest_records(read_records(path))}
-        with open(path, "ab", buffering=0) as file:
-            for record in records:
-                if not again and _adds_nothing(record, held.get(record.key)):
-                    continue
-                file.write(record.to_json().encode() + b"\n")
-                os.fsync(file.fileno())
-                written += 1
-                held[record.key] = record
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            _repair(path)
+            held = {record.key: record for record in latest_records(read_records(path))}
+            with open(path, "ab", buffering=0) as file:
+                for record in records:
+                    if not again and _adds_nothing(record, held.get(record.key)):
+                        continue
+                    file.write(record.to_json().encode() + b"\n")
+                    os.fsync(file.fileno())
+                    written += 1
+                    held[record.key] = record
+    except OSError as error:
+        raise UserError(
+            f"could not write {path}: {error.strerror}; mend that and run the same command again"
+        ) from error
     return written
 
 

@@ -51,6 +51,7 @@ def make_run(root: Path, data: Path, *, name: str = "", seed: int = 0, kimgs=(4,
     cfg = toy_config(data, seed=seed, **changes)
     dataset = open_dataset(cfg.data, split="train")
     folder = root / (name or f"toy-seed{seed}")
+    folder.mkdir(parents=True, exist_ok=True)
     run_id = run_folder.prepare(folder, cfg, preset="toy", label=name or "toy", dataset=dataset.describe())
     for kimg in kimgs:
         torch.manual_seed(100 * seed + kimg)

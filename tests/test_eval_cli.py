@@ -10,11 +10,14 @@ import sys
 import time
 
 import pytest
-from eval_toys import COUNT, TRAIN, make_data, make_pictures, make_run, register_toys
+from eval_toys import COUNT, TRAIN, make_data, make_pictures, make_record, make_run, register_toys
 
 import metrics.registry
 from fact_eval import cli
-from fact_eval.records import RESULTS, read_records
+from fact_eval.catalog import load_cards
+from fact_eval.plan import Request, plan_run
+from fact_eval.records import RESULTS, append_records, read_records
+from fact_eval.runs import read_run
 from leaderboard import columns
 
 
@@ -266,6 +269,30 @@ def test_a_run_without_snapshot_fails_and_the_others_are_scored(tmp_path, data, 
 def test_without_arguments_the_help_is_shown(call):
     code, out, _ = call()
     assert code == 0 and "leaderboard" in out and out == call("--help")[1]
+
+
+def test_finding_nothing_to_do_needs_no_torch(tmp_path, data):
+    # The planned records are made up here: scoring them for real takes minutes.
+    folder = make_run(tmp_path / "runs", data)
+    request = Request(tuple(load_cards()), defaults=columns.metrics_for)
+    (job,) = plan_run(read_run(folder), request)
+    assert len(job.missing) >= 8
+    for card, seed in job.missing:
+        identity = {"run_id": job.run_id, "snapshot_sha256": job.content_sha256, "seed": seed}
+        protocol = {"protocol": card.protocol, "protocol_sha256": card.protocol_sha256}
+        metric = {"metric": card.name, "metric_version": card.version}
+        append_records(folder / RESULTS, [make_record(**identity, **protocol, **metric)])
+    environment = {**os.environ, "FACT_CACHE": str(tmp_path / "cache")}
+
+    def python(code):
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+    assert python("from fact_eval.catalog import load_cards; load_cards()").returncode == 0
+    again = python(
+        f"import sys; from fact_eval import cli; code = cli._run(['run', {str(folder)!r}]);"
+        "print(code, 'torch' in sys.modules, file=sys.stderr)"
+    )
+    assert "nothing left to do" in again.stderr and again.stderr.splitlines()[-1] == "0 False", again.stderr
 
 
 def wait_for(path, process, seconds=60):

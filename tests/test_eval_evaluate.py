@@ -151,6 +151,15 @@ def test_a_damaged_cache_entry_is_made_again_with_the_same_numbers(tmp_path, dat
     assert values(folder) == first
 
 
+def test_a_cache_that_cannot_be_used_costs_time_and_not_the_number(tmp_path, data, toys, monkeypatch, capfd):
+    folder = make_run(tmp_path / "runs", data)
+    (tmp_path / "no folder").touch()
+    monkeypatch.setenv("FACT_CACHE", str(tmp_path / "no folder"))
+    score(tmp_path / "runs")
+    assert len(values(folder)) == 4
+    assert "are not cached" in capfd.readouterr().err
+
+
 def test_a_failing_metric_leaves_a_record_and_stops_no_other(tmp_path, data, broken_toys):
     folder = make_run(tmp_path / "runs", data)
     _, outcome = score(tmp_path / "runs")

@@ -173,6 +173,20 @@ def test_the_same_failure_is_written_once_and_another_one_again(tmp_path):
     assert append_records(path, [make_record()]) == 1
 
 
+def test_a_full_disk_is_one_line_and_the_file_stays_readable(tmp_path, monkeypatch):
+    path = tmp_path / "results.jsonl"
+    append_records(path, [make_record(metric="before")])
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match=r"could not write .*results\.jsonl: No space left on device"):
+        append_records(path, [make_record(metric="after")])
+    monkeypatch.undo()
+    assert read_records(path)[0].metric == "before"
+
+
 def test_concurrent_writers_lose_and_double_nothing(tmp_path):
     path = tmp_path / "results.jsonl"
     code = (

@@ -90,6 +90,7 @@ class EfficientNetLite0(nn.Module):
 class EfficientNetLite0Detector(Detector):
     name = "efficientnet_lite0"
     width = HEAD
+    cpu_chunk = 32
     summary = "pooled features of EfficientNet-Lite0 trained on ImageNet"
     citation = "Tan & Le 2019, arXiv:1905.11946"
     size: ClassVar[int] = 96
@@ -134,4 +135,4 @@ def _conv(
 ) -> list[nn.Module]:
     conv = SameConv2d(inputs, outputs, kernel, stride=stride, groups=groups, bias=False)
     norm = nn.BatchNorm2d(outputs, eps=BATCHNORM_EPSILON)
-    return [conv, norm, nn.ReLU6()] if activation else [conv, norm]
+    return [conv, norm, nn.ReLU6(inplace=True)] if activation else [conv, norm]
