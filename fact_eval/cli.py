@@ -252,15 +252,17 @@ def publish_(
 def train_digits_(
     out: Annotated[Path | None, typer.Option(help="folder for the weights and their card")] = None,
     seed: Annotated[int, typer.Option(help="random seed of weights, order and augmentation")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="passes over the 60,000 training digits")] = 16,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="passes over the digits; the shipped recipe's without it")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the digits detectors again, in minutes."""
-    from fact_eval.train_digits import train_digits
+    from fact_eval.train_digits import EPOCHS, train_digits
     from metrics import features
 
     folder = out or Path(features.__file__).parent / "weights"
-    card = train_digits(folder, seed=seed, epochs=epochs, report=_say)
+    card = train_digits(folder, seed=seed, epochs=epochs or EPOCHS, report=_say)
     if as_json:
         print(json.dumps(card, indent=1))
 

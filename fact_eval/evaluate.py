@@ -9,7 +9,8 @@ import math
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -88,17 +89,18 @@ class Evaluation:
 
     def run(self, jobs: Sequence[Job]) -> Outcome:
         """All missing records of the jobs, in order; returns what was written and what failed."""
-        # float32 means float32: TF32 would round what enters convolutions and products to 10 bits.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-        for job in jobs:
-            # Held-out reals are of the split that a metric does not compare with: one pass per such split.
-            passes: dict[tuple[int, str], list[Card]] = defaultdict(list)
-            for card, seed in job.missing:
-                passes[seed, held_out_split(card) if job.source == "reals" else ""].append(card)
-            for (seed, split), cards in passes.items():
-                self._score(job, seed, split, cards)
+        with full_float32():
+            for job in jobs:
+                self._run_job(job)
         return self.outcome
+
+    def _run_job(self, job: Job) -> None:
+        # Held-out reals are of the split that a metric does not compare with: one pass per such split.
+        passes: dict[tuple[int, str], list[Card]] = defaultdict(list)
+        for card, seed in job.missing:
+            passes[seed, held_out_split(card) if job.source == "reals" else ""].append(card)
+        for (seed, split), cards in passes.items():
+            self._score(job, seed, split, cards)
 
     def _score(self, job: Job, seed: int, split: str, cards: Sequence[Card]) -> None:
         """Metrics of a job for one evaluation seed: one pass over the images, then each metric."""
@@ -254,6 +256,20 @@ def score(
     progress = Progress()
     progress.note(f"scoring {len([job for job in jobs if job.missing])} sources on {device}")
     return Evaluation(device=device, batch=batch, progress=progress, again=again).run(jobs)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """float32 means float32: TF32 would round what enters a GPU's convolutions and products to 10 bits."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def choose_device(name: str) -> str:

@@ -347,6 +347,21 @@ def test_memory_of_a_pass_does_not_hold_more_than_a_batch_of_images(tmp_path, da
     assert sizes == [8, 8, 8, 6]
 
 
+def test_scoring_computes_in_full_float32_and_gives_the_setting_back(tmp_path, data, toys, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+    toy = metrics.registry.METRICS["toy_path"]
+
+    def watching(inputs):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return toy.compute(inputs)
+
+    metrics.registry.METRICS["toy_path"] = dataclasses.replace(toy, compute=watching)
+    make_run(tmp_path / "runs", data)
+    score(tmp_path / "runs")
+    assert seen == [(False, False)] and torch.backends.cudnn.allow_tf32 is True
+
+
 def test_scoring_leaves_the_global_random_state_alone(tmp_path, data, toys):
     make_run(tmp_path / "runs", data)
     torch.manual_seed(5)

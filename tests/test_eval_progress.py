@@ -1,0 +1,51 @@
+"""Progress is for people: lines where nobody watches, bars on a terminal, and always what matters."""
+
+import io
+
+from fact_eval import progress as module
+from fact_eval.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_without_a_terminal_a_stage_is_one_line_with_time_and_rate():
+    stream = io.StringIO()
+    with Progress(stream=stream).stage("images of a run", 200) as stage:
+        for done in range(0, 200, 50):
+            stage.update(done + 50)
+    (line,) = stream.getvalue().splitlines()
+    assert line.startswith("images of a run: 200 images in ") and line.endswith(" images/s")
+
+
+def test_long_work_says_how_long_is_left(monkeypatch):
+    clock = iter([0.0, 5.0, 25.0, 30.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    with Progress(stream=stream).stage("slow", 100) as stage:
+        stage.update(20)  # at 5 s: too early for a line
+        stage.update(50)  # at 25 s
+    assert stream.getvalue().splitlines()[0] == "slow: 50 of 100 images, about 25 s left"
+
+
+def test_on_a_terminal_a_bar_moves_and_notes_stay():
+    stream = Terminal()
+    progress = Progress(stream=stream)
+    with progress.stage("scoring", 4) as stage:
+        stage.update(2)
+        progress.note("fid = 1.5")
+        stage.update(8, total=8)
+    progress.note("done")
+    shown = stream.getvalue()
+    assert "scoring" in shown and "8/8" in shown and "fid = 1.5\n" in shown and shown.endswith("done\n")
+
+
+def test_a_quiet_progress_keeps_its_notes():
+    stream = io.StringIO()
+    progress = Progress(quiet=True, stream=stream)
+    with progress.stage("scoring", 4) as stage:
+        stage.update(4)
+    progress.note("fid = 1.5")
+    assert stream.getvalue() == "fid = 1.5\n"
