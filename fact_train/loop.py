@@ -61,15 +61,6 @@ def _train(
     cfg: TrainConfig, outdir: Path, preset: str, label: str, device: torch.device, threads: int
 ) -> Result:
     """Rank 0 holds the folder and writes; the other processes of a group only train."""
-    lead = distributed.rank() == 0
-    with run_folder.locked(outdir) if lead else nullcontext():
-        return _train_locked(cfg, outdir, preset, label, device, threads)
-
-
-def _train_locked(
-    cfg: TrainConfig, outdir: Path, preset: str, label: str, device: torch.device, threads: int
-) -> Result:
-    lead = distributed.rank() == 0
     dataset = open_dataset(
         cfg.data,
         split="train",
@@ -81,6 +72,13 @@ def _train_locked(
         max_images=cfg.max_images,
     )
     trainer = Trainer(cfg, dataset, device)
+    with run_folder.locked(outdir) if distributed.rank() == 0 else nullcontext():
+        return _train_locked(trainer, outdir, preset, label, threads)
+
+
+def _train_locked(trainer: Trainer, outdir: Path, preset: str, label: str, threads: int) -> Result:
+    lead = distributed.rank() == 0
+    cfg, dataset, device = trainer.cfg, trainer.dataset, trainer.device
     if lead:
         run_id = run_folder.prepare(outdir, cfg, preset=preset, label=label, dataset=dataset.describe())
     distributed.barrier()
