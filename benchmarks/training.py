@@ -5,10 +5,11 @@ regularisation is on, as in a real run: whole multiples of its intervals are tim
 this repository; their figures and how they were obtained stand in benchmarks/README.md.
 """
 
-import dataclasses
+import multiprocessing
 import platform
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -43,22 +44,24 @@ KINDS = {
 
 def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = None) -> dict[str, Any]:
     """Time every case for about `seconds`; returns the machine, the settings and {case: figures}."""
-    dev = resolve_device(device)
-    used = set_threads(threads)
-    cases = {name: measure(cfg, dev, seconds=seconds) for name, cfg in CASES.items()}
+    dev, used = resolve_device(device), set_threads(threads)
+    cases = {}
+    for name in CASES:  # a process each: peak memory is a process' own
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            cases[name] = process.submit(measure, name, device, used, seconds=seconds).result()
     return {
-        "machine": {"cpu": platform.processor() or platform.machine(), "device": str(dev), "threads": used},
+        "machine": {"cpu": platform.machine(), "device": str(dev), "threads": used},
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "cases": cases,
     }
 
 
-def measure(cfg: TrainConfig, device: torch.device, *, seconds: float) -> dict[str, Any]:
-    """Images per second over whole regulariser cycles, seconds per phase kind, and the operator shares of a
-    cycle.
-    """
-    trainer = Trainer(dataclasses.replace(cfg), open_dataset(cfg.data), device)
+def measure(case: str, device_name: str, threads: int, *, seconds: float) -> dict[str, Any]:
+    """Images per second over whole regulariser cycles, peak memory, and the operator shares of a cycle."""
+    set_threads(threads)
+    cfg, device = CASES[case], resolve_device(device_name)
+    trainer = Trainer(cfg, open_dataset(cfg.data), device)
     cycle = max([cfg.pl_interval] * (cfg.pl_weight > 0) + [cfg.r1_interval] * (cfg.r1_gamma > 0) + [1])
     for _ in range(3):
         trainer.step(regularise=True)
@@ -70,11 +73,12 @@ def measure(cfg: TrainConfig, device: torch.device, *, seconds: float) -> dict[s
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     elapsed = time.perf_counter() - start
+    peak = peak_memory_gb(device)  # before the profiler takes its own
     return {
         "img_per_sec": images / elapsed,
         "images": images,
         "seconds": elapsed,
-        "peak_memory_gb": peak_memory_gb(device),
+        "peak_memory_gb": peak,
         "shares": operator_shares(trainer, cycle),
     }
 

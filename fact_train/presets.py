@@ -46,15 +46,15 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(**_MNIST),
         summary="StyleGAN2 on MNIST, unconditional: the measured baseline",
         source="StyleGAN2-ADA's cifar configuration, narrowed; width, rates and gamma by search",
-        minutes=5,
-        memory_gb=1.2,
+        minutes=8,
+        memory_gb=0.9,
     ),
     "mnist": Preset(
         TrainConfig(**{**_MNIST, "g_lr": 0.008, "d_lr": 0.008, "kimg": 80}, cond=True),
         summary="class-conditional StyleGAN2 on MNIST",
         source="mnist-stylegan2 with labels (Miyato & Koyama 2018 projection, as StyleGAN2-ADA)",
-        minutes=5,
-        memory_gb=1.2,
+        minutes=4.5,
+        memory_gb=0.9,
     ),
 }
 
