@@ -22,7 +22,14 @@ def plan_pictures(folder: Path, reference: Reference, out: Path, request: Reques
     left, or where a metric that the user named needs more pictures than there are.
     """
     train = reference.train
-    pictures = open_dataset(folder, channels=train["channels"])
+    try:
+        pictures = open_dataset(folder, channels=train["channels"])
+    except UserError as error:
+        what, _, way_out = str(error).partition("; ")
+        if "--" not in way_out:
+            raise
+        size = f"{train['resolution']}x{train['resolution']}"  # no flag here: the pictures are scored as they are
+        raise type(error)(f"{what}; save the pictures at {size}, the reference's size") from error
     if pictures.resolution != train["resolution"]:
         raise UserError(
             f"{folder} holds {pictures.resolution}x{pictures.resolution} pictures, {train['name']} is "
