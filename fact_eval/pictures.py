@@ -28,7 +28,8 @@ def plan_pictures(folder: Path, reference: Reference, out: Path, request: Reques
         what, _, way_out = str(error).partition("; ")
         if "--" not in way_out:
             raise
-        size = f"{train['resolution']}x{train['resolution']}"  # no flag here: the pictures are scored as they are
+        # training mends this with a flag; pictures are scored as they are
+        size = f"{train['resolution']}x{train['resolution']}"
         raise type(error)(f"{what}; save the pictures at {size}, the reference's size") from error
     if pictures.resolution != train["resolution"]:
         raise UserError(
