@@ -5,7 +5,7 @@ Layers keep their weights at unit variance and scale them at run time (equalised
 2020).
 
 Feature maps travel in the channels_last memory format: on a CPU the convolutions and the depthwise filters
-then run without reordering, 1.5-3x faster than contiguous maps (benchmarks/README.md).
+then run without reordering, 1.5-3x faster than contiguous maps (one measurement, benchmarks/README.md).
 """
 
 import math
