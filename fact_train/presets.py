@@ -53,7 +53,7 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(**{**_MNIST, "g_lr": 0.008, "d_lr": 0.008, "kimg": 80}, cond=True),
         summary="class-conditional StyleGAN2 on MNIST",
         source="mnist-stylegan2 with labels (Miyato & Koyama 2018 projection, as StyleGAN2-ADA)",
-        minutes=4.5,
+        minutes=5,
         memory_gb=0.9,
     ),
 }
