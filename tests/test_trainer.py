@@ -114,9 +114,7 @@ def test_adam_is_corrected_for_lazy_regularisation(tiny_config: TrainConfig) -> 
 
 
 def test_gradient_accumulation_equals_the_whole_batch(tiny_config: TrainConfig) -> None:
-    """R1 sees the same images either way (mbstd within groups of 2, which both splits keep whole up to
-    order).
-    """
+    """R1 sees the same images either way; without minibatch groups, which a split would cut differently."""
     grads = []
     for batch_gpu in (8, 4):
         t = trainer_of(tiny_config, batch_gpu=batch_gpu, mbstd_group_size=1)
