@@ -1,114 +1,172 @@
-"""Training speed of the baseline networks and where the time goes.
+"""Training speed of the baseline networks, where the time goes, and how far the machine could go.
 
 `python -m benchmarks training` prints a table and writes benchmarks/results/training.json. Lazy
 regularisation is on, as in a real run: whole multiples of its intervals are timed. Peers are measured outside
 this repository; their figures and how they were obtained stand in benchmarks/README.md.
 """
 
+import dataclasses
 import multiprocessing
-import platform
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+import fact_train.trainer
 from fact_train.config import TrainConfig
 from fact_train.data import open_dataset
 from fact_train.loop import peak_memory_gb, resolve_device, set_threads
+from fact_train.memory import keep_freed_memory
+from fact_train.precision import PRECISIONS
 from fact_train.presets import get_preset
 from fact_train.trainer import Trainer
 
-# 64 feature maps at every resolution, 32 px, batch 32: the setting the reference was measured in.
-WIDTH_64 = TrainConfig(
-    data="mnist", map_depth=2, channel_base=2048, channel_max=64, batch=32, g_lr=0.0025, d_lr=0.0025
-)
+# StyleGAN2 at a fixed width, mapping depth 2, R1 every 16 steps and path length every 4.
+BASE = TrainConfig(data="mnist", max_images=2000, map_depth=2, g_lr=0.0025, d_lr=0.0025)
+WIDTH_64 = dataclasses.replace(BASE, channel_base=2048, channel_max=64, batch=32)
+WIDTH_512 = dataclasses.replace(BASE, channel_base=16384, channel_max=512, batch=8)
+PIXELS_128 = dataclasses.replace(BASE, resolution=128, channel_base=8192, channel_max=64, batch=8)
 
 CASES = {
     "32 px, 64 channels, batch 32": WIDTH_64,
+    "32 px, 64 channels, batch 32, bf16": dataclasses.replace(WIDTH_64, precision="bf16"),
+    "32 px, 512 channels, batch 8": WIDTH_512,
+    "32 px, 512 channels, batch 8, bf16": dataclasses.replace(WIDTH_512, precision="bf16"),
+    "128 px, 64 channels, batch 8": PIXELS_128,
+    "128 px, 64 channels, batch 8, bf16": dataclasses.replace(PIXELS_128, precision="bf16"),
     "preset mnist-stylegan2": get_preset("mnist-stylegan2").config,
     "preset mnist": get_preset("mnist").config,
 }
 
-# Operators by what they do; the rest is "other".
-KINDS = {
-    "convolution forward": ("mkldnn_convolution", "cudnn_convolution", "aten::_convolution"),
-    "convolution backward": ("convolution_backward",),
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm"),
-    "optimiser": ("_fused_adam", "Optimizer.step"),
-    "random numbers": ("aten::normal_", "aten::random_", "aten::uniform_"),
-}
-
 
 def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = None) -> dict[str, Any]:
-    """Time every case for about `seconds`; returns the machine, the settings and {case: figures}."""
+    """Time every case for about `seconds`; returns the settings, the peak and {case: figures}."""
     dev, used = resolve_device(device), set_threads(threads)
     cases = {}
     for name in CASES:  # a process each: peak memory is a process' own
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             cases[name] = process.submit(measure, name, device, used, seconds=seconds).result()
-    return {
-        "machine": {"cpu": platform.machine(), "device": str(dev), "threads": used},
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "cases": cases,
-    }
+    peaks = {name: peak_gflops(dtype, dev) for name, dtype in PRECISIONS.items()}
+    return {"device": str(dev), "threads": used, "peak_gflops": peaks, "cases": cases}
 
 
 def measure(case: str, device_name: str, threads: int, *, seconds: float) -> dict[str, Any]:
-    """Images per second over whole regulariser cycles, peak memory, and the operator shares of a cycle."""
+    """Images per second over whole regulariser cycles, peak memory, GFLOP/s and the shares of a step."""
     set_threads(threads)
+    keep_freed_memory()
     cfg, device = CASES[case], resolve_device(device_name)
-    trainer = Trainer(cfg, open_dataset(cfg.data), device)
+    dataset = open_dataset(cfg.data, resolution=cfg.resolution, max_images=cfg.max_images)
+    trainer = Trainer(cfg, dataset, device, threads=threads)
     cycle = max([cfg.pl_interval] * (cfg.pl_weight > 0) + [cfg.r1_interval] * (cfg.r1_gamma > 0) + [1])
-    for _ in range(3):
+    for _ in range(2):
         trainer.step(regularise=True)
-    images, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    rates: list[float] = []
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds or len(rates) < 2:
+        before = time.perf_counter()
         for _ in range(cycle):
             trainer.step()
-            images += cfg.batch
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-    elapsed = time.perf_counter() - start
-    peak = peak_memory_gb(device)  # before the profiler takes its own
+        rates.append(cycle * cfg.batch / (time.perf_counter() - before))
+    peak = peak_memory_gb(device)  # before anything else is counted
     return {
-        "img_per_sec": images / elapsed,
-        "images": images,
-        "seconds": elapsed,
+        "img_per_sec": sorted(rates)[len(rates) // 2],
+        "lowest": min(rates),
+        "highest": max(rates),
+        "cycles": len(rates),
         "peak_memory_gb": peak,
-        "shares": operator_shares(trainer, cycle),
+        "gflop_per_image": flops(trainer, cycle) / (cycle * cfg.batch) / 1e9,
+        "precision": cfg.precision,
+        "shares": shares(trainer, cycle),
     }
 
 
-def operator_shares(trainer: Trainer, steps: int) -> dict[str, float]:
-    """Share of operator self time by kind, over `steps` training steps."""
-    on_gpu = trainer.device.type == "cuda"
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
-    with profile(activities=activities) as recorded:
+def flops(trainer: Trainer, steps: int) -> int:
+    """Floating-point operations of convolutions and products in `steps` steps (2 per multiply-add)."""
+    trainer.crew = fact_train.trainer.Crew(1, threads=1)  # the counter sees its own thread only
+    with FlopCounterMode(display=False) as counter:
         for _ in range(steps):
             trainer.step()
-    totals: dict[str, float] = defaultdict(float)
-    for event in recorded.key_averages():
-        own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        kind = next((k for k, names in KINDS.items() if any(n in event.key for n in names)), None)
-        if kind is None:
-            kind = "elementwise and reductions" if event.key.startswith("aten::") else "other"
-        totals[kind] += own
-    whole = sum(totals.values())
-    return {kind: value / whole for kind, value in sorted(totals.items(), key=lambda kv: -kv[1])}
+    return counter.get_total_flops()
+
+
+def shares(trainer: Trainer, steps: int) -> dict[str, float]:
+    """Share of the wall time of `steps` steps, one micro-batch at a time.
+
+    `forward` includes the inner gradients of the regularisers; `other` is what no timer covers.
+    """
+    spent: dict[str, float] = defaultdict(float)
+
+    def timed(name, function):
+        def call(*args, **kwargs):
+            before = time.perf_counter()
+            result = function(*args, **kwargs)
+            if trainer.device.type == "cuda":
+                torch.cuda.synchronize(trainer.device)
+            spent[name] += time.perf_counter() - before
+            return result
+
+        return call
+
+    trainer.crew = fact_train.trainer.Crew(1, threads=torch.get_num_threads())
+    original = fact_train.trainer.gradients
+    fact_train.trainer.gradients = timed("backward", original)
+    for name in ("_generator_main", "_path_length", "_discriminator_main", "_r1"):
+        setattr(trainer, name, timed("forward", getattr(trainer, name)))
+    trainer._real_batch = timed("data", trainer._real_batch)
+    trainer._average = timed("optimiser and averages", trainer._average)
+    for optimiser in (trainer.G_opt, trainer.D_opt):
+        optimiser.step = timed("optimiser and averages", optimiser.step)
+    start = time.perf_counter()
+    for _ in range(steps):
+        trainer.step()
+    whole = time.perf_counter() - start
+    fact_train.trainer.gradients = original
+    spent["other"] = whole - sum(spent.values())
+    return {name: value / whole for name, value in sorted(spent.items(), key=lambda item: -item[1])}
+
+
+def peak_gflops(dtype: torch.dtype, device: torch.device) -> float:
+    """GFLOP/s of the best of a 2,048 x 2,048 matrix product and a 3x3 convolution of 256 channels."""
+    a = torch.randn(2048, 2048, device=device).to(dtype)
+    x = torch.randn(8, 256, 32, 32, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+    w = torch.randn(256, 256, 3, 3, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+    product = _best_seconds(lambda: a @ a, device)
+    convolution = _best_seconds(lambda: F.conv2d(x, w, padding=1), device)
+    return max(2 * 2048**3 / product, 2 * 8 * 32 * 32 * 256 * 256 * 9 / convolution) / 1e9
+
+
+def _best_seconds(function, device: torch.device, *, repeats: int = 8) -> float:
+    best = float("inf")
+    with torch.no_grad():
+        for _ in range(repeats):
+            before = time.perf_counter()
+            function()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            best = min(best, time.perf_counter() - before)
+    return best
 
 
 def table(result: dict[str, Any]) -> str:
     """The figures as a Markdown table."""
-    lines = ["| case | img/s | peak memory | convolutions | elementwise |", "|---|---|---|---|---|"]
+    lines = [
+        "| case | img/s, median (lowest - highest) | peak memory | GFLOP/s (share of the machine's best) | "
+        "forward | backward | optimiser | data |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name, case in result["cases"].items():
-        shares = case["shares"]
-        conv = sum(v for k, v in shares.items() if k.startswith("convolution"))
+        share = defaultdict(float, case["shares"])
+        speed = case["img_per_sec"] * case["gflop_per_image"]
+        best = result["peak_gflops"][case["precision"]]
         lines.append(
-            f"| {name} | {case['img_per_sec']:.0f} | {case['peak_memory_gb']:.2f} GiB | {conv:.0%} | "
-            f"{shares.get('elementwise and reductions', 0):.0%} |"
+            f"| {name} | {case['img_per_sec']:.3g} ({case['lowest']:.3g} - {case['highest']:.3g}) | "
+            f"{case['peak_memory_gb']:.2f} GiB | {speed:.0f} ({speed / best:.0%}) | {share['forward']:.0%} | "
+            f"{share['backward']:.0%} | {share['optimiser and averages']:.0%} | {share['data']:.1%} |"
         )
     return "\n".join(lines)

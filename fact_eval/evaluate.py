@@ -19,12 +19,12 @@ from fact_eval import provenance
 from fact_eval.cache import FeatureCache
 from fact_eval.catalog import Card
 from fact_eval.extract import Features, extract_features
-from fact_eval.memory import keep_freed_memory
 from fact_eval.plan import Job
 from fact_eval.progress import Progress
 from fact_eval.records import Record, append_records, finite
 from fact_eval.references import NoSplit, References
 from fact_eval.sources import GeneratorSource, NoiseSource, PicturesSource, Source
+from fact_train.memory import keep_freed_memory
 from fact_train.snapshot import load_snapshot
 from metrics.errors import UsageError, UserError
 from metrics.registry import FeatureNeed, MetricValue, get_metric

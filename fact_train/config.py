@@ -78,7 +78,12 @@ class TrainConfig:
     # Optimisation
     batch: int = _field(32, "images per step, over all processes", panel="Optimisation")
     batch_gpu: int | None = _field(
-        None, "images per process at once; fewer than its share accumulates gradients", panel="Optimisation"
+        None,
+        "images of a micro-batch: fewer than a process' share accumulates gradients, side by side on a CPU",
+        panel="Optimisation",
+    )
+    precision: Literal["fp32", "tf32", "bf16"] = _field(
+        "fp32", "of feature maps in training; weights, styles and images stay fp32", panel="Optimisation"
     )
     g_lr: float = _field(0.002, "generator learning rate", panel="Optimisation")
     d_lr: float = _field(0.002, "discriminator learning rate", panel="Optimisation")

@@ -14,6 +14,7 @@ import torch
 from fact_train import checkpoint, distributed, grids, run_folder, snapshot
 from fact_train.config import TrainConfig
 from fact_train.data import open_dataset
+from fact_train.memory import keep_freed_memory
 from fact_train.probe import Probe, probe
 from fact_train.progress import Progress, tick_line
 from fact_train.stats import StatsWriter
@@ -48,6 +49,7 @@ def train(cfg: TrainConfig, outdir: Path, *, preset: str, label: str) -> Result:
 
     UserError for whatever the user can mend.
     """
+    keep_freed_memory()
     device = resolve_device(cfg.device)
     threads = set_threads(cfg.threads)
     distributed.init(device)
@@ -71,7 +73,7 @@ def _train(
         alpha=cfg.alpha,
         max_images=cfg.max_images,
     )
-    trainer = Trainer(cfg, dataset, device)
+    trainer = Trainer(cfg, dataset, device, threads=threads)
     with run_folder.locked(outdir) if distributed.rank() == 0 else nullcontext():
         return _train_locked(trainer, outdir, preset, label, threads)
 
@@ -101,7 +103,8 @@ def _train_locked(trainer: Trainer, outdir: Path, preset: str, label: str, threa
         grids.save_png(outdir / "reals.png", grids.real_grid(dataset, seed=cfg.seed))
         grids.save_png(outdir / "fakes_init.png", grid.draw(trainer.G_ema))
     found: Probe = probe(trainer)
-    progress.say(f"device {device}, {threads} CPU threads, {distributed.world_size()} process(es)")
+    workers = trainer.crew.describe() if device.type == "cpu" else f"{threads} CPU threads"
+    progress.say(f"device {device}, {distributed.world_size()} process(es), {workers}")
     progress.say(found.describe(images_left=target - trainer.nimg))
     if resumed is not None:
         progress.say(f"resuming at {trainer.nimg / 1000:g} kimg from {resumed.name}")

@@ -45,14 +45,23 @@ def path_length_penalty(lengths: Tensor, average: Tensor, *, decay: float) -> tu
 
 
 def style_mixing(
-    mapping: nn.Module, ws: Tensor, c: Tensor | None, *, prob: float, generator: torch.Generator
+    mapping: nn.Module,
+    ws: Tensor,
+    c: Tensor | None,
+    *,
+    prob: float,
+    generator: torch.Generator,
+    host_generator: torch.Generator,
 ) -> Tensor:
-    """With probability `prob`, layers from a random cut on take a second latent's w (one cut per batch)."""
+    """With probability `prob`, layers from a random cut on take a second latent's w (one cut per batch).
+
+    `generator` draws the latents on its device; `host_generator`, of the CPU, whether and where to cut.
+    """
     num_ws = ws.shape[1]
     if prob <= 0 or num_ws < 2:
         return ws
-    draw = torch.rand([], generator=generator, device=generator.device).item()
-    cut = int(torch.randint(1, num_ws, [], generator=generator, device=generator.device))
+    draw = torch.rand([], generator=host_generator).item()
+    cut = int(torch.randint(1, num_ws, [], generator=host_generator))
     z = torch.randn(ws.shape[0], mapping.z_dim, generator=generator, device=generator.device)
     if draw >= prob:
         return ws

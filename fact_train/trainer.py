@@ -17,9 +17,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fact_train import distributed, losses
 from fact_train.config import TrainConfig
+from fact_train.crew import Crew
 from fact_train.data import Dataset, batch_indices
 from fact_train.networks.discriminator import Discriminator
 from fact_train.networks.generator import Generator
+from fact_train.networks.mapping import W_AVG_DECAY
+from fact_train.precision import set_precision
 from fact_train.seeds import generator_for
 from fact_train.stats import Stats
 from metrics.errors import UsageError
@@ -89,10 +92,37 @@ def share_of_batch(cfg: TrainConfig, *, rank: int, world_size: int) -> Share:
     return Share(start=rank * mine, size=size, rounds=mine // size)
 
 
-class Trainer:
-    """Holds everything that training changes; `step()` advances it, `state_dict()` is all of it."""
+class Work:
+    """One micro-batch of one phase: what it may draw, and what it leaves for the trainer to take in.
 
-    def __init__(self, cfg: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+    Micro-batches of a phase run side by side, so they change nothing: reports and averages are kept here and
+    taken in afterwards, in order.
+    """
+
+    def __init__(self, part: slice, gen: torch.Generator, host_gen: torch.Generator) -> None:
+        self.part = part
+        self.gen = gen  # on the device
+        self.host_gen = host_gen  # for what the host must know: reading it from a GPU would wait for it
+        self.reports: list[tuple[str, Tensor]] = []
+        self.w_means: list[Tensor] = []
+        self.pl_mean: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        return self.part.stop - self.part.start
+
+    def report(self, name: str, values: Tensor) -> None:
+        self.reports.append((name, values.detach()))
+
+
+class Trainer:
+    """Holds everything that training changes; `step()` advances it, `state_dict()` is all of it.
+
+    On a CPU, `threads` micro-batches are computed at a time, on one thread each (or on an equal share of the
+    threads where there are fewer micro-batches than threads).
+    """
+
+    def __init__(self, cfg: TrainConfig, dataset: Dataset, device: torch.device, *, threads: int = 1) -> None:
         self.cfg, self.dataset, self.device = cfg, dataset, device
         self.share = share_of_batch(cfg, rank=distributed.rank(), world_size=distributed.world_size())
         if cfg.cond and not dataset.num_classes:
@@ -107,6 +137,9 @@ class Trainer:
         self.pl_mean = torch.zeros([], device=device)
         self.stats = Stats()
         self.steps = 0
+        self.dtype = set_precision(cfg.precision, device)
+        side_by_side = min(threads, self.share.rounds) if device.type == "cpu" else 1
+        self.crew = Crew(side_by_side, threads=threads)
 
     @property
     def nimg(self) -> int:
@@ -122,83 +155,111 @@ class Trainer:
         self._phase("G", self.G, self.G_opt, self._generator_main)
         if reg_g:
             self._phase("PL", self.G, self.G_opt, self._path_length)
-        self._phase("D", self.D, self.D_opt, lambda s, g: self._discriminator_main(s, g, real, real_c))
+        self._phase("D", self.D, self.D_opt, lambda work: self._discriminator_main(work, real, real_c))
         if reg_d:
-            self._phase("R1", self.D, self.D_opt, lambda s, g: self._r1(s, real, real_c))
+            self._phase("R1", self.D, self.D_opt, lambda work: self._r1(work, real, real_c))
         self._average()
         self.steps += 1
 
     # Phases: each returns the loss of one micro-batch, a mean over its samples.
 
-    def _generator_main(self, part: slice, gen: torch.Generator) -> Tensor:
-        ws, c = self._sample_ws(part, gen)
-        scores = self.D(self.G.synthesis(ws, generator=gen), c)
+    def _generator_main(self, work: Work) -> Tensor:
+        ws, c = self._sample_ws(work, work.size)
+        scores = self.D(self._generate(ws, work), c, dtype=self.dtype)
         loss = losses.generator_loss(scores)
-        self._report("Loss/G", loss)
-        self._report("Scores/generated", scores)
+        work.report("Loss/G", loss)
+        work.report("Scores/generated", scores)
         return loss.mean()
 
-    def _path_length(self, part: slice, gen: torch.Generator) -> Tensor:
+    def _path_length(self, work: Work) -> Tensor:
         cfg = self.cfg
-        count = max((part.stop - part.start) // cfg.pl_batch_shrink, 1)
-        ws, _ = self._sample_ws(slice(part.start, part.start + count), gen)
-        lengths = losses.path_lengths(self.G.synthesis(ws, generator=gen), ws, generator=gen)
-        penalty, mean = losses.path_length_penalty(lengths, self.pl_mean, decay=cfg.pl_decay)
-        self.pl_mean = distributed.average_(mean)
-        self._report("Loss/path_length_penalty", penalty)
-        self._report("Path_length", lengths)
+        ws, _ = self._sample_ws(work, max(work.size // cfg.pl_batch_shrink, 1))
+        lengths = losses.path_lengths(self._generate(ws, work), ws, generator=work.gen)
+        penalty, work.pl_mean = losses.path_length_penalty(lengths, self.pl_mean, decay=cfg.pl_decay)
+        work.report("Loss/path_length_penalty", penalty)
+        work.report("Path_length", lengths)
         return penalty.mean() * (cfg.pl_weight * cfg.pl_interval)
 
-    def _discriminator_main(
-        self, part: slice, gen: torch.Generator, real: Tensor, real_c: Tensor | None
-    ) -> Tensor:
+    def _discriminator_main(self, work: Work, real: Tensor, real_c: Tensor | None) -> Tensor:
         with torch.no_grad():
-            ws, c = self._sample_ws(part, gen)
-            generated = self.G.synthesis(ws, generator=gen)
-        mine = slice(part.start - self.share.start, part.stop - self.share.start)
-        scores_generated = self.D(generated, c)
-        scores_real = self.D(real[mine], None if real_c is None else real_c[mine])
+            ws, c = self._sample_ws(work, work.size)
+            generated = self._generate(ws, work)
+        real, real_c = self._mine(work, real), self._mine(work, real_c)
+        images = torch.cat([generated, real])  # one pass over both: half as many operations to start
+        c = None if c is None else torch.cat([c, real_c])
+        scores_generated, scores_real = self.D(images, c, parts=2, dtype=self.dtype).chunk(2)
         loss = losses.discriminator_loss(scores_real, scores_generated)
-        self._report("Loss/D", loss)
-        self._report("Scores/real", scores_real)
-        self._report("Signs/real", scores_real.sign())
+        work.report("Loss/D", loss)
+        work.report("Scores/real", scores_real)
+        work.report("Signs/real", scores_real.sign())
         return loss.mean()
 
-    def _r1(self, part: slice, real: Tensor, real_c: Tensor | None) -> Tensor:
-        mine = slice(part.start - self.share.start, part.stop - self.share.start)
-        x = real[mine].detach().requires_grad_(True)
-        penalty = losses.r1_penalty(self.D(x, None if real_c is None else real_c[mine]), x)
-        self._report("Loss/r1_penalty", penalty)
+    def _r1(self, work: Work, real: Tensor, real_c: Tensor | None) -> Tensor:
+        x = self._mine(work, real).detach().requires_grad_(True)
+        penalty = losses.r1_penalty(self.D(x, self._mine(work, real_c), dtype=self.dtype), x)
+        work.report("Loss/r1_penalty", penalty)
         return penalty.mean() * (self.cfg.r1_gamma / 2 * self.cfg.r1_interval)
 
     def _phase(
-        self,
-        name: str,
-        net: nn.Module,
-        opt: torch.optim.Optimizer,
-        loss_of: Callable[[slice, torch.Generator], Tensor],
+        self, name: str, net: nn.Module, opt: torch.optim.Optimizer, loss_of: Callable[[Work], Tensor]
     ) -> None:
-        """Accumulate the loss over micro-batches, average over processes, take one optimiser step."""
+        """Sum the gradients of all micro-batches, average over processes, take one optimiser step."""
         self.G.requires_grad_(net is self.G)
         self.D.requires_grad_(net is self.D)
-        opt.zero_grad(set_to_none=True)
-        for part in self.share.slices():
-            gen = generator_for(self.device, "phase", self.cfg.seed, self.steps, name, part.start)
-            (loss_of(part, gen) / self.share.rounds).backward()
-        distributed.average_gradients(net.parameters())
+        params = list(net.parameters())
+
+        works = [self._work(name, part) for part in self.share.slices()]
+        first, *others = self.crew.map(lambda work: gradients(loss_of(work) / len(works), params), works)
+        for p, g in zip(params, first, strict=True):
+            p.grad = g
+        for more in others:
+            torch._foreach_add_(
+                [p.grad for p in params if p.grad is not None], [g for g in more if g is not None]
+            )
+        for work in works:
+            self._take_in(work)
+        if works[0].pl_mean is not None:
+            self.pl_mean = distributed.average_(torch.stack([work.pl_mean for work in works]).mean())
+        distributed.average_gradients(params)
         opt.step()
+
+    def _work(self, phase: str, part: slice) -> Work:
+        stream = ("phase", self.cfg.seed, self.steps, phase, part.start)
+        gen = generator_for(self.device, *stream)
+        return Work(part, gen, gen if self.device.type == "cpu" else generator_for("cpu", *stream))
+
+    def _take_in(self, work: Work) -> None:
+        for name, values in work.reports:
+            self.stats.report(name, values, step=self.steps)
+        for mean in work.w_means:
+            self.G.mapping.w_avg.lerp_(mean, W_AVG_DECAY)
 
     # Samples
 
-    def _sample_ws(self, part: slice, gen: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        n = part.stop - part.start
-        z = torch.randn(n, self.cfg.z_dim, generator=gen, device=self.device)
+    def _sample_ws(self, work: Work, n: int) -> tuple[Tensor, Tensor | None]:
+        """ws [n, num_ws, w_dim] of fresh latents and the labels they were drawn with."""
+        z = torch.randn(n, self.cfg.z_dim, generator=work.gen, device=self.device)
         c = None
         if self.cfg.cond:
-            index = torch.randint(len(self.dataset), [n], generator=gen, device=self.device)
-            c = self._one_hot(index.cpu())
-        ws = self.G.mapping(z, c, update_w_avg=True)
-        return losses.style_mixing(self.G.mapping, ws, c, prob=self.cfg.style_mixing_prob, generator=gen), c
+            c = self._one_hot(torch.randint(len(self.dataset), [n], generator=work.host_gen))
+        ws = self.G.mapping(z, c)
+        work.w_means.append(ws[:, 0].detach().mean(dim=0))
+        mixed = losses.style_mixing(
+            self.G.mapping,
+            ws,
+            c,
+            prob=self.cfg.style_mixing_prob,
+            generator=work.gen,
+            host_generator=work.host_gen,
+        )
+        return mixed, c
+
+    def _generate(self, ws: Tensor, work: Work) -> Tensor:
+        return self.G.synthesis(ws, generator=work.gen, dtype=self.dtype)
+
+    def _mine(self, work: Work, batch: Tensor | None) -> Tensor | None:
+        """The micro-batch's rows of this process' batch."""
+        return None if batch is None else batch[work.part.start - self.share.start :][: work.size]
 
     def _real_batch(self, step: int) -> tuple[Tensor, Tensor | None]:
         """This process' real images of a step, float32 in [-1, 1], and their labels."""
@@ -207,27 +268,28 @@ class Trainer:
         index = batch_indices(
             size=len(self.dataset), seed=cfg.seed, position=step * cfg.batch + share.start, count=count
         )
-        x = self.dataset.images(index).to(self.device, non_blocking=True).float() / 127.5 - 1
+        x = self._to_device(self.dataset.images(index)).float() / 127.5 - 1
         if cfg.mirror:
             gen = generator_for("cpu", "mirror", cfg.seed, step, share.start)
             flip = torch.rand(count, generator=gen) < 0.5
-            x = torch.where(flip.to(self.device)[:, None, None, None], x.flip(3), x)
+            x = torch.where(self._to_device(flip)[:, None, None, None], x.flip(3), x)
         return x, self._one_hot(index) if cfg.cond else None
 
     def _one_hot(self, index: Tensor) -> Tensor:
         labels = self.dataset.labels(index)
         if labels.dtype == torch.int64:
             labels = nn.functional.one_hot(labels, self.dataset.num_classes).float()
-        return labels.to(self.device)
+        return self._to_device(labels)
+
+    def _to_device(self, x: Tensor) -> Tensor:
+        """Without waiting for a GPU: only pinned memory is copied while the host goes on."""
+        return x if self.device.type == "cpu" else x.pin_memory().to(self.device, non_blocking=True)
 
     # Averages and state
 
     @torch.no_grad()
     def _average(self) -> None:
-        """G_ema follows G with half-life ema_kimg, ramped up.
-
-        Buffers are copied (w_avg follows every process).
-        """
+        """G_ema follows G with half-life ema_kimg, ramped up; w_avg, of every process, is copied."""
         cfg = self.cfg
         half_life = cfg.ema_kimg * 1000
         if cfg.ema_rampup is not None:
@@ -236,16 +298,12 @@ class Trainer:
         update = get_ema_multi_avg_fn(decay)
         update(list(self.G_ema.parameters()), list(self.G.parameters()), None)
         distributed.average_(self.G.mapping.w_avg)
-        for ours, theirs in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
-            ours.copy_(theirs)
+        self.G_ema.mapping.w_avg.copy_(self.G.mapping.w_avg)  # the other buffers, noise maps, never change
 
     def weights_finite(self) -> bool:
         """Whether every weight of G and D is finite; a checkpoint is only worth saving if so."""
         totals = [p.detach().sum() for net in (self.G, self.D) for p in net.parameters()]
         return bool(torch.stack(totals).isfinite().all())
-
-    def _report(self, name: str, values: Tensor) -> None:
-        self.stats.report(name, values, step=self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, averages, counters and unfinished statistics; tensors are not copied."""
@@ -269,6 +327,18 @@ class Trainer:
         self.pl_mean = state["pl_mean"].to(self.device)
         self.steps = state["steps"]
         self.stats.load_state_dict(state["stats"], device=self.device)
+
+
+def gradients(loss: Tensor, params: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
+    """d loss / d params, None for those it does not depend on; nothing is added to `.grad`.
+
+    In the memory layout of the parameters: the fused Adam of a CPU reads both in storage order, unchecked.
+    """
+    found = torch.autograd.grad(loss, params, allow_unused=True)
+    return tuple(
+        g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+        for p, g in zip(params, found, strict=True)
+    )
 
 
 def _adam(net: nn.Module, lr: float, cfg: TrainConfig, *, interval: int | None) -> torch.optim.Adam:

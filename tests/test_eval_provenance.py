@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fact_eval.memory import keep_freed_memory
 from fact_eval.provenance import collect, git_state, portable_argv
+from fact_train.memory import keep_freed_memory
 
 
 @pytest.fixture

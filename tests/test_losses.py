@@ -64,7 +64,7 @@ def test_style_mixing_replaces_a_tail_of_layers_at_its_rate() -> None:
     gen = torch.Generator().manual_seed(0)
     mixed, cuts = 0, set()
     for _ in range(2000):
-        out = losses.style_mixing(CountingMapping(), ws, None, prob=0.3, generator=gen)
+        out = losses.style_mixing(CountingMapping(), ws, None, prob=0.3, generator=gen, host_generator=gen)
         replaced = (out < 0).all(dim=2).all(dim=0)
         assert torch.equal(replaced, replaced.sort().values)  # a tail
         assert not replaced[0]  # the first layer always stays
@@ -72,4 +72,4 @@ def test_style_mixing_replaces_a_tail_of_layers_at_its_rate() -> None:
         cuts.add(int(replaced.sum()))
     assert abs(mixed / 2000 - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 2000)  # four standard errors
     assert cuts == set(range(0, 10))
-    assert losses.style_mixing(CountingMapping(), ws, None, prob=0.0, generator=gen) is ws
+    assert losses.style_mixing(CountingMapping(), ws, None, prob=0.0, generator=gen, host_generator=gen) is ws

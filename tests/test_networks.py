@@ -221,3 +221,28 @@ def test_every_injection_has_the_one_interface() -> None:
         layer = injection(4, 6, 3, w_dim=5, up=2, demodulate=True)
         y = layer(torch.randn(2, 4, 8, 8), torch.randn(2, 5), bias=torch.zeros(6), fused=False)
         assert y.shape == (2, 6, 16, 16), name
+
+
+def test_two_batches_in_one_pass_are_judged_as_if_each_had_come_alone() -> None:
+    D = Discriminator(c_dim=3, img_resolution=16, img_channels=1, channel_base=128, channel_max=8)
+    images = wave(8, 1, 16, 16, step=0.7, shift=0.1)
+    c = torch.eye(3)[torch.arange(8) % 3]
+    alone = torch.cat([D(images[:4], c[:4]), D(images[4:], c[4:])])
+    together = D(images, c, parts=2)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)  # float32 rounding
+    assert not torch.allclose(D(images, c), alone, rtol=1e-2)  # groups across both batches are another thing
+
+
+def test_bf16_feature_maps_give_float32_images_and_scores_close_to_float32() -> None:
+    """bfloat16 keeps 8 bits: 2^-8 a layer; some per cent of the output's size over a dozen layers."""
+    G = Generator(c_dim=0, **SMALL).eval()
+    D = Discriminator(c_dim=0, img_resolution=16, img_channels=3, channel_base=128, channel_max=8)
+    z = wave(4, 8, step=1.1, shift=0.3)
+    ws = G.mapping(z)
+    full = G.synthesis(ws, noise_mode="const")
+    half = G.synthesis(ws, noise_mode="const", dtype=torch.bfloat16)
+    assert half.dtype == torch.float32 and not torch.equal(half, full)
+    assert float((half - full).square().mean().sqrt()) < 0.03 * float(full.std())
+    scores = D(full), D(full, dtype=torch.bfloat16)
+    assert scores[1].dtype == torch.float32 and not torch.equal(*scores)
+    torch.testing.assert_close(scores[1], scores[0], rtol=0.05, atol=0.05)

@@ -7,7 +7,7 @@ import torch
 
 from fact_train.networks import ops
 
-FIR = ops.resample_filter().double()
+FIR = ops._depthwise(1, 1.0, torch.float64, torch.device("cpu"))[0, 0]
 
 
 def zero_insert(x: torch.Tensor) -> torch.Tensor:
@@ -30,26 +30,26 @@ def test_filter_is_normalised_and_separable() -> None:
 def test_upsampling_equals_zero_insertion_and_convolution() -> None:
     x = torch.randn(1, 1, 5, 6, dtype=torch.float64)
     expected = full_convolution(zero_insert(x)[0, 0].numpy(), FIR.numpy() * 4)[1 : 1 + 10, 1 : 1 + 12]
-    np.testing.assert_allclose(ops.upsample2d(x, FIR)[0, 0].numpy(), expected, atol=1e-14)
+    np.testing.assert_allclose(ops.upsample2d(x)[0, 0].numpy(), expected, atol=1e-14)
 
 
 def test_downsampling_equals_convolution_and_decimation() -> None:
     x = torch.randn(1, 1, 8, 6, dtype=torch.float64)
     expected = full_convolution(x[0, 0].numpy(), FIR.numpy())[2 : 2 + 8 : 2, 2 : 2 + 6 : 2]
-    np.testing.assert_allclose(ops.downsample2d(x, FIR)[0, 0].numpy(), expected, atol=1e-14)
+    np.testing.assert_allclose(ops.downsample2d(x)[0, 0].numpy(), expected, atol=1e-14)
 
 
 @pytest.mark.parametrize("resample", [ops.upsample2d, ops.downsample2d])
 def test_resampling_keeps_a_constant_away_from_the_border(resample) -> None:
     x = torch.ones(1, 2, 16, 16, dtype=torch.float64)
-    inner = resample(x, FIR)[:, :, 2:-2, 2:-2]
+    inner = resample(x)[:, :, 2:-2, 2:-2]
     torch.testing.assert_close(inner, torch.ones_like(inner), rtol=0, atol=1e-14)
 
 
 def test_convolution_up_equals_insertion_convolution_filter() -> None:
     x, w = torch.randn(1, 1, 4, 4, dtype=torch.float64), torch.randn(1, 1, 3, 3, dtype=torch.float64)
     y = full_convolution(full_convolution(zero_insert(x)[0, 0].numpy(), w[0, 0].numpy()), FIR.numpy() * 4)
-    got = ops.conv2d_resample(x, w, FIR, up=2)[0, 0].numpy()
+    got = ops.conv2d_resample(x, w, up=2)[0, 0].numpy()
     np.testing.assert_allclose(got, y[2 : 2 + 8, 2 : 2 + 8], atol=1e-13)
 
 
@@ -57,7 +57,7 @@ def test_convolution_down_equals_filter_correlation_decimation() -> None:
     x, w = torch.randn(1, 1, 8, 8, dtype=torch.float64), torch.randn(1, 1, 3, 3, dtype=torch.float64)
     blurred = full_convolution(x[0, 0].numpy(), FIR.numpy())
     y = full_convolution(blurred, w[0, 0].flip(0, 1).numpy())
-    got = ops.conv2d_resample(x, w, FIR, down=2)[0, 0].numpy()
+    got = ops.conv2d_resample(x, w, down=2)[0, 0].numpy()
     np.testing.assert_allclose(got, y[3 : 3 + 8 : 2, 3 : 3 + 8 : 2], atol=1e-13)
 
 
@@ -67,11 +67,31 @@ def test_grouped_convolution_equals_one_per_sample(up: int, down: int, k: int) -
     x = torch.randn(3, 4, 8, 8, dtype=torch.float64)
     w = torch.randn(3, 5, 4, k, k, dtype=torch.float64)
     bias = torch.randn(5, dtype=torch.float64)
-    one = [ops.conv2d_resample(x[n : n + 1], w[n], FIR, bias=bias, up=up, down=down) for n in range(3)]
+    one = [ops.conv2d_resample(x[n : n + 1], w[n], bias=bias, up=up, down=down) for n in range(3)]
     y = ops.conv2d_resample(
-        x.reshape(1, 12, 8, 8), w.reshape(15, 4, k, k), FIR, bias=bias.repeat(3), up=up, down=down, groups=3
+        x.reshape(1, 12, 8, 8), w.reshape(15, 4, k, k), bias=bias.repeat(3), up=up, down=down, groups=3
     )
     torch.testing.assert_close(y.reshape(3, 5, *y.shape[2:]), torch.cat(one), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("use", list(ops.ADJOINT))
+def test_every_use_of_the_filter_has_its_adjoint_as_derivative(use: str) -> None:
+    """<F x, y> = <x, F' y>, and the derivative of the derivative is the first one again."""
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    y = ops._Filter.apply(x, use, 1.7)
+    g = torch.randn_like(y, requires_grad=True)
+    (grad,) = torch.autograd.grad(y, x, g, create_graph=True)
+    torch.testing.assert_close((y * g).sum(), (x * grad).sum(), rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda t: ops._Filter.apply(t, use, 1.7), [x])
+    assert torch.autograd.gradgradcheck(lambda t: ops._Filter.apply(t, use, 1.7), [x])
+
+
+@pytest.mark.parametrize("use", list(ops.ADJOINT))
+def test_the_filter_keeps_bfloat16(use: str) -> None:
+    x = torch.randn(2, 3, 6, 6)
+    y = ops._Filter.apply(x.bfloat16(), use, 1.0)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), ops._Filter.apply(x, use, 1.0), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("in_channels", [1, 2])

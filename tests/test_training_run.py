@@ -179,10 +179,10 @@ def test_non_finite_loss_names_step_term_and_last_good_checkpoint(
 ) -> None:
     original = Trainer._discriminator_main
 
-    def poisoned(self, *args):
-        loss = original(self, *args)
+    def poisoned(self, work, *args):
+        loss = original(self, work, *args)
         if self.steps == 7:
-            self._report("Loss/D", loss * float("nan"))
+            work.report("Loss/D", loss * float("nan"))
         return loss
 
     monkeypatch.setattr(Trainer, "_discriminator_main", poisoned)

@@ -13,29 +13,31 @@ from torch import Tensor, nn
 
 from fact_train.networks.generator import channels_at
 from fact_train.networks.mapping import Mapping
-from fact_train.networks.ops import Conv2d, FullyConnected, downsample2d, resample_filter
+from fact_train.networks.ops import Conv2d, FullyConnected, downsample2d
 
 D_ARCHITECTURES = ("resnet", "skip", "orig")
 
 
-def minibatch_std(x: Tensor, *, group_size: int, num_channels: int = 1) -> Tensor:
+def minibatch_std(x: Tensor, *, group_size: int, num_channels: int = 1, parts: int = 1) -> Tensor:
     """Append `num_channels` maps: the standard deviation over groups of samples, averaged over features and
     pixels.
 
     x is [N, C, H, W]; the group holds samples n, n + N/g, n + 2N/g ... with g = min(group_size, N), which
-    must divide N.
+    must divide N. Where x holds `parts` batches one after the other, each has groups of its own.
     """
     n, c, h, w = x.shape
+    n //= parts
     g = min(group_size, n)
     if n % g:
         raise ValueError(
             f"a batch of {n} cannot be split into minibatch-std groups of {g}; "
             "choose mbstd_group_size to divide it"
         )
-    y = x.reshape(g, n // g, num_channels, c // num_channels, h, w)
-    y = (y.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=[2, 3, 4])
-    y = y.reshape(1, n // g, num_channels, 1, 1).expand(g, -1, -1, h, w).reshape(n, num_channels, h, w)
-    return torch.cat([x, y], dim=1)
+    y = x.reshape(parts, g, n // g, num_channels, c // num_channels, h, w)
+    y = y - y.mean(dim=1, keepdim=True)
+    y = (y.square().mean(dim=1) + 1e-8).sqrt().mean(dim=[3, 4, 5])
+    y = y.reshape(parts, 1, n // g, num_channels, 1, 1).expand(-1, g, -1, -1, h, w)
+    return torch.cat([x, y.reshape(parts * n, num_channels, h, w)], dim=1)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -61,16 +63,17 @@ class DiscriminatorBlock(nn.Module):
         self.conv1 = Conv2d(channels, out_channels, 3, down=2, **act)
         if architecture == "resnet":
             self.skip = Conv2d(channels, out_channels, 1, bias=False, down=2)
-        self.register_buffer("resample_filter", resample_filter(), persistent=False)
 
-    def forward(self, x: Tensor | None, img: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor | None, img: Tensor | None, *, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor | None]:
         if self.reads_image:
-            y = self.fromrgb(img).contiguous(memory_format=torch.channels_last)
+            y = self.fromrgb(img.to(dtype))
             x = y if x is None else x + y
-            img = downsample2d(img, self.resample_filter) if self.architecture == "skip" else None
+            img = downsample2d(img) if self.architecture == "skip" else None
         if self.architecture == "resnet":
             y = self.skip(x, gain=math.sqrt(0.5))
-            x = y + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
+            x = y.add_(self.conv1(self.conv0(x), gain=math.sqrt(0.5)))  # in place: y is fresh
         else:
             x = self.conv1(self.conv0(x))
         return x, img
@@ -101,12 +104,14 @@ class DiscriminatorEpilogue(nn.Module):
         self.fc = FullyConnected(in_channels * 16, in_channels, activation="lrelu")
         self.out = FullyConnected(in_channels, out_features)
 
-    def forward(self, x: Tensor, img: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, img: Tensor | None, *, parts: int) -> Tensor:
         x = x.float()
         if self.architecture == "skip":
             x = x + self.fromrgb(img.float())
         if self.mbstd_num_channels:
-            x = minibatch_std(x, group_size=self.mbstd_group_size, num_channels=self.mbstd_num_channels)
+            x = minibatch_std(
+                x, group_size=self.mbstd_group_size, num_channels=self.mbstd_num_channels, parts=parts
+            )
         return self.out(self.fc(self.conv(x).flatten(1)))
 
 
@@ -156,11 +161,22 @@ class Discriminator(nn.Module):
         )
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        img: Tensor,
+        c: Tensor | None = None,
+        *,
+        parts: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """`parts` > 1: the images are so many batches in a row, judged as if each had come alone.
+
+        `dtype` is that of the feature maps down to 4x4, where float32 takes over.
+        """
         x = None
         for res in self.resolutions:
-            x, img = getattr(self, f"b{res}")(x, img)
-        x = self.b4(x, img)
+            x, img = getattr(self, f"b{res}")(x, img, dtype=dtype)
+        x = self.b4(x, img, parts=parts)
         if self.c_dim:
             x = (x * self.mapping(None, c)).sum(dim=1, keepdim=True) * (1.0 / math.sqrt(self.cmap_dim))
         return x

@@ -17,7 +17,6 @@ from fact_train.networks.ops import (
     Conv2d,
     activate,
     activation_gain,
-    resample_filter,
     upsample2d,
 )
 
@@ -61,7 +60,7 @@ class SynthesisLayer(nn.Module):
         total = gain * activation_gain("lrelu")
         x = self.inject(x, w, bias=self.bias * total, fused=fused, gain=total)
         if noise is not None:
-            x = x + (noise * (self.noise_strength * total)).to(x.dtype)
+            x = x.add_((noise * (self.noise_strength * total)).to(x.dtype))  # in place: a fresh tensor
         return activate(
             x, activation="lrelu", clamp=None if self.conv_clamp is None else self.conv_clamp * gain
         )
@@ -123,7 +122,6 @@ class SynthesisBlock(nn.Module):
             )
         if architecture == "resnet" and not self.is_first:
             self.skip = Conv2d(in_channels, out_channels, 1, bias=False, up=2)
-        self.register_buffer("resample_filter", resample_filter(), persistent=False)
 
     def forward(
         self,
@@ -131,10 +129,13 @@ class SynthesisBlock(nn.Module):
         img: Tensor | None,
         ws: Sequence[Tensor],
         noise: Sequence[Tensor | None],
+        *,
         fused: bool,
+        dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:
         if self.is_first:
-            x = self.const.expand(ws[0].shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            x = self.const.to(dtype).expand(ws[0].shape[0], -1, -1, -1)
+            x = x.contiguous(memory_format=torch.channels_last)
             x = self.conv1(x, ws[0], noise[0], fused=fused)
         elif self.architecture == "resnet":
             y = self.skip(x, gain=math.sqrt(0.5))
@@ -144,7 +145,7 @@ class SynthesisBlock(nn.Module):
             x = self.conv0(x, ws[0], noise[0], fused=fused)
             x = self.conv1(x, ws[1], noise[1], fused=fused)
         if img is not None:
-            img = upsample2d(img, self.resample_filter)
+            img = upsample2d(img)
         if self.num_torgb:
             y = self.torgb(x, ws[self.num_conv], fused=fused).float()
             img = y if img is None else img + y
@@ -222,10 +223,12 @@ class Synthesis(nn.Module):
         noise_inputs: Sequence[Tensor] | None = None,
         generator: torch.Generator | None = None,
         fused_modconv: bool | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """`noise_mode` random | const | off (None: as trained); `noise_inputs` overrides it with given maps.
 
         `fused_modconv` None follows the setting of the network; True and False force one evaluation order.
+        `dtype` is that of the feature maps; styles and the images they add up to are float32 in any case.
         """
         ws = ws.float()
         fused = fused_modconv
@@ -238,7 +241,7 @@ class Synthesis(nn.Module):
             block = getattr(self, f"b{res}")
             block_ws = ws[:, first_w : first_w + block.num_conv + block.num_torgb].unbind(dim=1)
             block_noise = noise[first_noise : first_noise + block.num_conv]
-            x, img = block(x, img, block_ws, block_noise, fused)
+            x, img = block(x, img, block_ws, block_noise, fused=fused, dtype=dtype)
             first_w += block.num_conv
             first_noise += block.num_conv
         return img

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fact_train.networks.ops import FullyConnected, normalize_2nd_moment
 
-W_AVG_DECAY = 0.005  # per call in training: w_avg keeps 0.995 of itself
+W_AVG_DECAY = 0.005  # per batch of latents in training: w_avg keeps 0.995 of itself
 
 
 class Mapping(nn.Module):
@@ -38,8 +38,6 @@ class Mapping(nn.Module):
         z: Tensor | None,
         c: Tensor | None = None,
         truncation_psi: float = 1.0,
-        *,
-        update_w_avg: bool = False,
     ) -> Tensor:
         """Normalise z and the label embedding, run the layers, then pull w towards w_avg by 1 -
         truncation_psi.
@@ -54,9 +52,6 @@ class Mapping(nn.Module):
             w = getattr(self, f"fc{i}")(w)
         if self.num_ws is None:
             return w
-        if update_w_avg:
-            with torch.no_grad():
-                self.w_avg.lerp_(w.detach().mean(dim=0), W_AVG_DECAY)
         if truncation_psi != 1:
             w = self.w_avg.lerp(w, truncation_psi)
         return w.unsqueeze(1).expand(-1, self.num_ws, -1)

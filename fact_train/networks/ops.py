@@ -5,9 +5,11 @@ Layers keep their weights at unit variance and scale them at run time (equalised
 2020).
 
 Feature maps travel in the channels_last memory format: on a CPU the convolutions and the depthwise filters
-then run without reordering, 1.5-3x faster than contiguous maps (one measurement, benchmarks/README.md).
+then run without reordering. They may be float32 or bfloat16; weights are float32 and rounded where they are
+used. What is measured here stands in benchmarks/README.md.
 """
 
+import functools
 import math
 
 import torch
@@ -16,32 +18,62 @@ from torch import Tensor, nn
 
 LRELU_SLOPE = 0.2
 SQRT2 = math.sqrt(2.0)
+FEW_CHANNELS = 4  # up to here a 1x1 convolution is a matrix product: images, alpha included
+
+# Every use of the filter, and the use that is its adjoint: the filter is symmetric.
+ADJOINT = {"up": "down", "down": "up", "widen": "narrow", "narrow": "widen"}
 
 
-def resample_filter() -> Tensor:
-    """The [1, 3, 3, 1] filter as a [4, 4] outer product that sums to 1."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8.0
-    return torch.outer(taps, taps)
+@functools.cache
+def _depthwise(channels: int, gain: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[1, 3, 3, 1] x [1, 3, 3, 1] with sum `gain`, one copy for every channel: [C, 1, 4, 4]."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=dtype, device=device) / 8.0
+    return (torch.outer(taps, taps) * gain).expand(channels, 1, 4, 4)
 
 
-def _depthwise(fir: Tensor, x: Tensor, *, gain: float = 1.0) -> Tensor:
-    return (fir.to(x.dtype) * gain).expand(x.shape[1], 1, 4, 4)
+class _Filter(torch.autograd.Function):
+    """The [1, 3, 3, 1] filter on [N, C, H, W]: up (2H), down (H/2), widen (H+1) or narrow (H-1).
+
+    Its derivative is the adjoint use of the same filter, so every order of derivatives costs one filter, and
+    none is ever taken for the filter itself (autograd would, one channel after another).
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, use: str, gain: float) -> Tensor:
+        ctx.use, ctx.gain = use, gain
+        c = x.shape[1]
+        if use == "up":
+            # bfloat16 on a CPU has no fast kernel for this one (90x slower than float32).
+            dtype = torch.float32 if x.dtype == torch.bfloat16 and x.device.type == "cpu" else x.dtype
+            kernel = _depthwise(c, gain, dtype, x.device)
+            return F.conv_transpose2d(x.to(dtype), kernel, stride=2, padding=1, groups=c).to(x.dtype)
+        kernel = _depthwise(c, gain, x.dtype, x.device)
+        stride, padding = {"down": (2, 1), "widen": (1, 2), "narrow": (1, 1)}[use]
+        return F.conv2d(x, kernel, stride=stride, padding=padding, groups=c)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return _Filter.apply(grad, ADJOINT[ctx.use], ctx.gain), None, None
 
 
-def upsample2d(x: Tensor, fir: Tensor, *, bias: Tensor | None = None) -> Tensor:
+def upsample2d(x: Tensor) -> Tensor:
     """Double H and W of [N, C, H, W] by zero insertion and the filter, keeping the mean level."""
-    return F.conv_transpose2d(x, _depthwise(fir, x, gain=4.0), bias, stride=2, padding=1, groups=x.shape[1])
+    return _Filter.apply(x, "up", 4.0)
 
 
-def downsample2d(x: Tensor, fir: Tensor) -> Tensor:
-    """Halve H and W of [N, C, H, W] after the filter."""
-    return F.conv2d(x, _depthwise(fir, x), stride=2, padding=1, groups=x.shape[1])
+def downsample2d(x: Tensor) -> Tensor:
+    """Halve H and W (even) of [N, C, H, W] after the filter."""
+    return _Filter.apply(x, "down", 1.0)
+
+
+def pointwise(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """1x1 convolution of [N, I, H, W] with w [O, I], as one matrix product over all pixels."""
+    return F.linear(x.permute(0, 2, 3, 1), w, bias).permute(0, 3, 1, 2)
 
 
 def conv2d_resample(
     x: Tensor,
     w: Tensor,
-    fir: Tensor,
     *,
     bias: Tensor | None = None,
     up: int = 1,
@@ -55,23 +87,20 @@ def conv2d_resample(
     weights.
     """
     k = w.shape[-1]
-    if up == 2 and k == 1:
-        return upsample2d(F.conv2d(x, w, groups=groups), fir, bias=bias)
     if up == 2:
-        i = w.shape[1]
-        wt = w.reshape(groups, -1, i, k, k).transpose(1, 2).reshape(groups * i, -1, k, k)
-        y = F.conv_transpose2d(x, wt, stride=2, groups=groups)
-        return F.conv2d(y, _depthwise(fir, y, gain=4.0), bias, padding=1, groups=y.shape[1])
-    if down == 2 and k == 1:
-        return F.conv2d(downsample2d(x, fir), w, bias, groups=groups)
-    if down == 2:
-        blurred = F.conv2d(x, _depthwise(fir, x), padding=2, groups=x.shape[1])
-        return F.conv2d(blurred, w, bias, stride=2, groups=groups)
-    if (
-        k == 1 and w.shape[1] == groups == 1
-    ):  # one input channel: an outer product, 5x quicker than a convolution
-        y = (x * w[:, :, 0]).contiguous(memory_format=torch.channels_last)
+        if k == 1:
+            y = upsample2d(F.conv2d(x, w, groups=groups))
+        else:
+            i = w.shape[1]
+            wt = w.reshape(groups, -1, i, k, k).transpose(1, 2).reshape(groups * i, -1, k, k)
+            y = _Filter.apply(F.conv_transpose2d(x, wt, stride=2, groups=groups), "narrow", 4.0)
         return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+    if down == 2 and k == 1:
+        return F.conv2d(downsample2d(x), w, bias, groups=groups)
+    if down == 2:
+        return F.conv2d(_Filter.apply(x, "widen", 1.0), w, bias, stride=2, groups=groups)
+    if k == 1 and groups == 1 and w.shape[1] <= FEW_CHANNELS:
+        return pointwise(x, w[:, :, 0, 0], bias)
     return F.conv2d(x, w, bias, padding=k // 2, groups=groups)
 
 
@@ -97,7 +126,7 @@ def normalize_2nd_moment(x: Tensor, *, eps: float = 1e-8) -> Tensor:
 
 
 class FullyConnected(nn.Module):
-    """Equalised linear layer [N, in] -> [N, out].
+    """Equalised linear layer [N, in] -> [N, out], float32.
 
     `lr_mult` scales its learning rate by scaling weights and bias.
     """
@@ -112,11 +141,13 @@ class FullyConnected(nn.Module):
         self.weight_gain = lr_mult / math.sqrt(in_features)
         self.bias_gain = lr_mult
 
-    def forward(self, x: Tensor) -> Tensor:
-        gain = activation_gain(self.activation)
-        w = self.weight.to(x.dtype) * (self.weight_gain * gain)
-        b = self.bias.to(x.dtype) * (self.bias_gain * gain)
-        return activate(torch.addmm(b, x, w.t()), activation=self.activation)
+    def forward(self, x: Tensor, *, gain: float = 1.0) -> Tensor:
+        """`gain` multiplies the output at no cost."""
+        gain = gain * activation_gain(self.activation)
+        y = torch.addmm(
+            self.bias, x, self.weight.t(), beta=self.bias_gain * gain, alpha=self.weight_gain * gain
+        )
+        return activate(y, activation=self.activation)
 
 
 class Conv2d(nn.Module):
@@ -139,12 +170,11 @@ class Conv2d(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1.0 / math.sqrt(in_channels * kernel_size**2)
-        self.register_buffer("resample_filter", resample_filter(), persistent=False)
 
     def forward(self, x: Tensor, *, gain: float = 1.0) -> Tensor:
         gain = gain * activation_gain(self.activation)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain / activation_gain(self.activation)
-        w = self.weight.to(x.dtype) * (self.weight_gain * gain)
-        b = None if self.bias is None else self.bias.to(x.dtype) * gain
-        x = conv2d_resample(x, w, self.resample_filter, bias=b, up=self.up, down=self.down)
+        w = (self.weight * (self.weight_gain * gain)).to(x.dtype)
+        b = None if self.bias is None else (self.bias * gain).to(x.dtype)
+        x = conv2d_resample(x, w, bias=b, up=self.up, down=self.down)
         return activate(x, activation=self.activation, clamp=clamp)
