@@ -2,32 +2,10 @@
 
 import argparse
 import importlib
-import json
-import platform
-import time
-from pathlib import Path
 
-import torch
+from benchmarks.machine import write_result
 
 BENCHMARKS = ("training",)
-RESULTS = Path(__file__).parent / "results"
-
-
-def machine() -> dict[str, object]:
-    """Processor, core count and versions: what a figure depends on beside the code."""
-    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": len(names) or None,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def main() -> None:
@@ -44,9 +22,7 @@ def main() -> None:
         module = importlib.import_module(f"benchmarks.{name}")
         result = module.run(seconds=args.seconds, device=args.device, threads=args.threads)
         print(module.table(result))
-        result = {"machine": machine(), "date": time.strftime("%Y-%m-%d", time.gmtime()), **result}
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+        write_result(name, result)
 
 
 if __name__ == "__main__":

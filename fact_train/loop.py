@@ -80,6 +80,7 @@ def _train(
 
 def _train_locked(trainer: Trainer, outdir: Path, preset: str, label: str, threads: int) -> Result:
     lead = distributed.rank() == 0
+    progress = Progress(outdir, enabled=lead)
     cfg, dataset, device = trainer.cfg, trainer.dataset, trainer.device
     if lead:
         run_id = run_folder.prepare(outdir, cfg, preset=preset, label=label, dataset=dataset.describe())
@@ -87,7 +88,6 @@ def _train_locked(trainer: Trainer, outdir: Path, preset: str, label: str, threa
     if not lead:
         run_id = run_folder.read_options(outdir)["run_id"]
 
-    progress = Progress(outdir, enabled=lead)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         resumed = checkpoint.load_latest(outdir, trainer)
@@ -164,6 +164,7 @@ def _loop(
         timing = {
             "Timing/sec_per_kimg": seconds / (images / 1000),
             "Timing/img_per_sec": images / seconds,
+            "Timing/total_sec": now - progress.started,
             "Resources/peak_mem_gb": peak_memory_gb(trainer.device),
         }
         progress.tick(tick_line(tick, trainer.nimg, stats, timing))

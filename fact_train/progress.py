@@ -1,6 +1,7 @@
 """What a person sees: a live line on a terminal, one fixed-column line per tick in log.txt and on stderr."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ class Progress:
 
     def __init__(self, outdir: Path, *, enabled: bool) -> None:
         self.enabled = enabled
+        self.started = time.perf_counter()
         self.log = Path(outdir) / "log.txt"
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._bar: Bar | None = None

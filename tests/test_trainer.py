@@ -171,7 +171,7 @@ def test_w_avg_tracks_the_mean_of_w(tiny_config: TrainConfig) -> None:
 
 
 def test_a_phase_is_backward_and_the_optimiser_of_torch(tiny_config: TrainConfig) -> None:
-    """Also where autograd hands a gradient over transposed, which fused Adam on a CPU would take as it lies."""
+    """Also where autograd hands a gradient over transposed: fused Adam would take it as it lies."""
     ours, plain = trainer_of(tiny_config), trainer_of(tiny_config)
     ours._phase("G", ours.G, ours.G_opt, ours._generator_main)
     plain.D.requires_grad_(False)

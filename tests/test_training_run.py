@@ -54,6 +54,7 @@ def test_a_run_leaves_the_documented_folder(tiny_config: TrainConfig, tmp_path: 
     lines = [json.loads(x) for x in (tmp_path / "r" / "stats.jsonl").read_text().splitlines()]
     assert [x["nimg"] for x in lines] == [40, 80, 120, 160, 200]
     assert {"Loss/G", "Loss/D", "Loss/r1_penalty", "Timing/sec_per_kimg"} <= set(lines[0])
+    assert 0 < lines[0]["Timing/total_sec"] < lines[-1]["Timing/total_sec"]
     options = run_folder.read_options(tmp_path / "r")
     assert options["config"]["kimg"] == 0.2 and options["dataset"]["n"] == 24 and options["seed"] == 0
 
