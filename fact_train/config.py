@@ -76,6 +76,11 @@ class TrainConfig:
     style_mixing_prob: float = _field(0.9, "probability of mixing two latents", panel="Losses")
 
     # Optimisation
+    updates: Literal["alternating", "simultaneous"] = _field(
+        "alternating",
+        "D trains against the G just updated, or both from one state, side by side on a CPU",
+        panel="Optimisation",
+    )
     batch: int = _field(32, "images per step, over all processes", panel="Optimisation")
     batch_gpu: int | None = _field(
         None,

@@ -2,7 +2,8 @@
 state.
 
 The order is StyleGAN2-ADA's: generator, path length (every pl_interval steps), discriminator, R1 (every
-r1_interval steps), each with its own gradient step; a lazy regulariser is multiplied by its interval, and
+r1_interval steps), each with its own gradient step (simultaneous updates: generator and discriminator from
+one state, then the regularisers); a lazy regulariser is multiplied by its interval, and
 Adam's rate and betas are corrected by c = R / (R + 1) (Karras et al. 2020, appendix B).
 """
 
@@ -115,6 +116,16 @@ class Work:
         self.reports.append((name, values.detach()))
 
 
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One loss of a step, as a function of a micro-batch, and who learns from it."""
+
+    name: str
+    net: nn.Module
+    optimiser: torch.optim.Optimizer
+    loss_of: Callable[[Work], Tensor]
+
+
 class Trainer:
     """Holds everything that training changes; `step()` advances it, `state_dict()` is all of it.
 
@@ -138,7 +149,8 @@ class Trainer:
         self.stats = Stats()
         self.steps = 0
         self.dtype = set_precision(cfg.precision, device)
-        side_by_side = min(threads, self.share.rounds) if device.type == "cpu" else 1
+        jobs = self.share.rounds * (2 if cfg.updates == "simultaneous" else 1)
+        side_by_side = min(threads, jobs) if device.type == "cpu" else 1
         self.crew = Crew(side_by_side, threads=threads)
 
     @property
@@ -152,12 +164,17 @@ class Trainer:
         reg_g = cfg.pl_weight > 0 and (t % cfg.pl_interval == 0 if regularise is None else regularise)
         reg_d = cfg.r1_gamma > 0 and (t % cfg.r1_interval == 0 if regularise is None else regularise)
         real, real_c = self._real_batch(t)
-        self._phase("G", self.G, self.G_opt, self._generator_main)
-        if reg_g:
-            self._phase("PL", self.G, self.G_opt, self._path_length)
-        self._phase("D", self.D, self.D_opt, lambda work: self._discriminator_main(work, real, real_c))
-        if reg_d:
-            self._phase("R1", self.D, self.D_opt, lambda work: self._r1(work, real, real_c))
+        g_main = Phase("G", self.G, self.G_opt, self._generator_main)
+        d_main = Phase("D", self.D, self.D_opt, lambda work: self._discriminator_main(work, real, real_c))
+        path_length = [Phase("PL", self.G, self.G_opt, self._path_length)] * reg_g
+        r1 = [Phase("R1", self.D, self.D_opt, lambda work: self._r1(work, real, real_c))] * reg_d
+        if cfg.updates == "simultaneous":
+            self._take(g_main, d_main)
+            for phase in (*path_length, *r1):
+                self._take(phase)
+        else:
+            for phase in (g_main, *path_length, d_main, *r1):
+                self._take(phase)
         self._average()
         self.steps += 1
 
@@ -200,39 +217,40 @@ class Trainer:
         work.report("Loss/r1_penalty", penalty)
         return penalty.mean() * (self.cfg.r1_gamma / 2 * self.cfg.r1_interval)
 
-    def _phase(
-        self, name: str, net: nn.Module, opt: torch.optim.Optimizer, loss_of: Callable[[Work], Tensor]
-    ) -> None:
-        """Sum the gradients of all micro-batches, average over processes, take one optimiser step."""
-        self.G.requires_grad_(net is self.G)
-        self.D.requires_grad_(net is self.D)
-        params = list(net.parameters())
+    def _take(self, *phases: Phase) -> None:
+        """Gradients of these phases, all at the present weights, then one optimiser step of each.
 
-        works = [self._work(name, part) for part in self.share.slices()]
-        first, *others = self.crew.map(lambda work: gradients(loss_of(work) / len(works), params), works)
-        for p, g in zip(params, first, strict=True):
-            p.grad = g
-        for more in others:
-            torch._foreach_add_(
-                [p.grad for p in params if p.grad is not None], [g for g in more if g is not None]
-            )
-        for work in works:
-            self._take_in(work)
-        if works[0].pl_mean is not None:
-            self.pl_mean = distributed.average_(torch.stack([work.pl_mean for work in works]).mean())
-        distributed.average_gradients(params)
-        opt.step()
+        The gradients of a phase are summed over micro-batches and averaged over processes.
+        """
+        for net in (self.G, self.D):
+            net.requires_grad_(any(phase.net is net for phase in phases))
+        params = {phase.name: list(phase.net.parameters()) for phase in phases}
+        rounds = self.share.rounds
+        jobs = [(phase, self._work(phase.name, part)) for phase in phases for part in self.share.slices()]
+        found = self.crew.map(
+            lambda job: gradients(job[0].loss_of(job[1]) / rounds, params[job[0].name]), jobs
+        )
+        for i, phase in enumerate(phases):
+            mine = slice(i * rounds, (i + 1) * rounds)
+            self._take_in([work for _, work in jobs[mine]])
+            _set_gradients(params[phase.name], found[mine])
+            distributed.average_gradients(params[phase.name])
+            phase.optimiser.step()
 
     def _work(self, phase: str, part: slice) -> Work:
         stream = ("phase", self.cfg.seed, self.steps, phase, part.start)
         gen = generator_for(self.device, *stream)
         return Work(part, gen, gen if self.device.type == "cpu" else generator_for("cpu", *stream))
 
-    def _take_in(self, work: Work) -> None:
-        for name, values in work.reports:
-            self.stats.report(name, values, step=self.steps)
-        for mean in work.w_means:
-            self.G.mapping.w_avg.lerp_(mean, W_AVG_DECAY)
+    def _take_in(self, works: list[Work]) -> None:
+        """What the micro-batches of a phase leave, in their order."""
+        for work in works:
+            for name, values in work.reports:
+                self.stats.report(name, values, step=self.steps)
+            for mean in work.w_means:
+                self.G.mapping.w_avg.lerp_(mean, W_AVG_DECAY)
+        if works[0].pl_mean is not None:
+            self.pl_mean = distributed.average_(torch.stack([work.pl_mean for work in works]).mean())
 
     # Samples
 
@@ -339,6 +357,16 @@ def gradients(loss: Tensor, params: list[nn.Parameter]) -> tuple[Tensor | None, 
         g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
         for p, g in zip(params, found, strict=True)
     )
+
+
+def _set_gradients(params: list[nn.Parameter], found: list[tuple[Tensor | None, ...]]) -> None:
+    """The sum of several gradients, in their order, as `.grad`."""
+    first, *others = found
+    for p, g in zip(params, first, strict=True):
+        p.grad = g
+    for more in others:
+        ours = [p.grad for p in params if p.grad is not None]
+        torch._foreach_add_(ours, [g for g in more if g is not None])
 
 
 def _adam(net: nn.Module, lr: float, cfg: TrainConfig, *, interval: int | None) -> torch.optim.Adam:

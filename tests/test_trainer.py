@@ -11,7 +11,7 @@ from fact_train.config import TrainConfig
 from fact_train.crew import Crew
 from fact_train.data import open_dataset
 from fact_train.probe import probe
-from fact_train.trainer import Trainer, share_of_batch
+from fact_train.trainer import Phase, Trainer, share_of_batch
 from metrics.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -121,12 +121,13 @@ def test_gradient_accumulation_equals_the_whole_batch(tiny_config: TrainConfig) 
         t = trainer_of(tiny_config, batch_gpu=batch_gpu, mbstd_group_size=1)
         assert t.share.rounds == 8 // batch_gpu
         real, _ = t._real_batch(0)
-        t._phase(
+        r1 = Phase(
             "R1",
             t.D,
             torch.optim.SGD(t.D.parameters(), lr=0.0),
             lambda work, t=t, r=real: t._r1(work, r, None),
         )
+        t._take(r1)
         grads.append({k: p.grad for k, p in t.D.named_parameters() if p.grad is not None})
     for name in grads[0]:  # float32 sums of 8 terms in another order
         torch.testing.assert_close(grads[0][name], grads[1][name], rtol=1e-4, atol=1e-4)
@@ -173,7 +174,7 @@ def test_w_avg_tracks_the_mean_of_w(tiny_config: TrainConfig) -> None:
 def test_a_phase_is_backward_and_the_optimiser_of_torch(tiny_config: TrainConfig) -> None:
     """Also where autograd hands a gradient over transposed: fused Adam would take it as it lies."""
     ours, plain = trainer_of(tiny_config), trainer_of(tiny_config)
-    ours._phase("G", ours.G, ours.G_opt, ours._generator_main)
+    ours._take(Phase("G", ours.G, ours.G_opt, ours._generator_main))
     plain.D.requires_grad_(False)
     group = plain.G_opt.param_groups[0]
     opt = torch.optim.Adam(plain.G.parameters(), group["lr"], group["betas"], group["eps"], foreach=False)
@@ -195,6 +196,24 @@ def test_results_do_not_depend_on_how_many_micro_batches_run_side_by_side(tiny_c
         alone.step()
         crew.step()
     assert_same_state(alone.state_dict(), crew.state_dict())
+
+
+def test_simultaneous_updates_start_from_one_state(tiny_config: TrainConfig) -> None:
+    """G moves as it does alone; D moves as it would have against the G of before."""
+    quiet = dict(pl_weight=0.0, r1_gamma=0.0)
+    both = trainer_of(tiny_config, updates="simultaneous", **quiet)
+    in_turn, alone = trainer_of(tiny_config, **quiet), trainer_of(tiny_config, **quiet)
+    both.step()
+    in_turn.step()
+    real, _ = alone._real_batch(0)
+    alone._take(Phase("D", alone.D, alone.D_opt, lambda work: alone._discriminator_main(work, real, None)))
+    assert torch.equal(weights(both.G), weights(in_turn.G))
+    assert torch.equal(weights(both.D), weights(alone.D))
+    assert not torch.equal(weights(both.D), weights(in_turn.D))
+    side_by_side = Trainer(both.cfg, both.dataset, CPU, threads=2)
+    side_by_side.step()
+    assert side_by_side.crew.workers == 2
+    assert_same_state(side_by_side.state_dict(), both.state_dict())
 
 
 def test_an_error_in_a_micro_batch_reaches_the_caller(tiny_config, monkeypatch) -> None:
@@ -228,7 +247,7 @@ def test_bf16_gradients_point_where_float32_ones_do(tiny_config: TrainConfig) ->
             "R1": (t.D, t.D_opt, lambda work, t=t, r=real: t._r1(work, r, None)),
         }
         for name, phase in phases.items():
-            t._phase(name, *phase)
+            t._take(Phase(name, *phase))
             found = [p.grad.flatten() for p in phase[0].parameters() if p.grad is not None]
             grads[precision, name] = torch.cat(found)
     for name in ("G", "PL", "D", "R1"):
@@ -264,6 +283,7 @@ AXES = {
     "style_mixing_prob": 0.0,
     "batch": 4,
     "batch_gpu": 4,
+    "updates": "simultaneous",
     "precision": "bf16",
     "g_lr": 0.02,
     "d_lr": 0.02,
@@ -310,7 +330,7 @@ def test_fused_modconv_changes_nothing_but_rounding(tiny_config: TrainConfig) ->
         t.G_opt = torch.optim.SGD(t.G.parameters(), lr=0.0)
         found = []
         for name, phase in (("G", t._generator_main), ("PL", t._path_length)):
-            t._phase(name, t.G, t.G_opt, phase)
+            t._take(Phase(name, t.G, t.G_opt, phase))
             found += [p.grad for p in t.G.parameters() if p.grad is not None]
         grads.append(found)
     assert len(grads[0]) == len(grads[1]) > 20
