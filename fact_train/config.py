@@ -68,6 +68,10 @@ class TrainConfig:
 
     # Losses
     r1_gamma: float = _field(10.0, "R1 penalty weight; 0 is off", panel="Losses")
+    r1_gamma_final: float | None = _field(
+        None, "R1 weight that r1_gamma moves to, geometrically; None keeps r1_gamma", panel="Losses"
+    )
+    r1_decay_kimg: float = _field(50.0, "kimg in which it gets there", panel="Losses")
     r1_interval: int = _field(16, "apply R1 every this many steps, times this", panel="Losses")
     pl_weight: float = _field(2.0, "path-length penalty weight; 0 is off", panel="Losses")
     pl_interval: int = _field(4, "apply path length every this many steps, times this", panel="Losses")
@@ -128,7 +132,7 @@ class TrainConfig:
         positive = (
             "z_dim w_dim mbstd_group_size channel_base channel_max d_channel_mult r1_interval pl_interval "
             "pl_batch_shrink batch g_lr d_lr kimg_per_tick snapshot_ticks image_ticks map_depth "
-            "mapping_lr_mult"
+            "mapping_lr_mult r1_decay_kimg"
         ).split()
         for name in positive:
             if getattr(self, name) <= 0:
@@ -139,9 +143,11 @@ class TrainConfig:
         for name in ("style_mixing_prob", "pl_decay", "beta1", "beta2"):
             if not 0 <= getattr(self, name) <= 1:
                 raise _refuse(name, getattr(self, name), "it must lie in [0, 1]")
-        for name in ("batch_gpu", "threads", "max_images", "conv_clamp"):
+        for name in ("batch_gpu", "threads", "max_images", "conv_clamp", "r1_gamma_final"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise _refuse(name, getattr(self, name), "it must be positive, or left out")
+        if self.r1_gamma_final is not None and self.r1_gamma == 0:
+            raise _refuse("r1_gamma_final", self.r1_gamma_final, "R1 is off, as --r1-gamma is 0")
         group = min(self.mbstd_group_size, self.batch)
         if self.batch % group:
             raise _refuse("mbstd_group_size", self.mbstd_group_size, f"it must divide --batch {self.batch}")

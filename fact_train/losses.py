@@ -27,6 +27,17 @@ def r1_penalty(scores_real: Tensor, images_real: Tensor) -> Tensor:
     return grads.square().sum(dim=[1, 2, 3])
 
 
+def r1_weight(gamma: float, *, final: float | None, decay_kimg: float, nimg: int) -> float:
+    """gamma at `nimg` images: on a geometric path from `gamma` to `final` at `decay_kimg`, then constant.
+
+    A strong penalty keeps an untrained pair together, a weak one lets D see detail later on. Huang et al.
+    2025, arXiv:2501.05441, decay theirs by a cosine. `final` None keeps gamma.
+    """
+    if final is None:
+        return gamma
+    return gamma * (final / gamma) ** min(nimg / (decay_kimg * 1000), 1.0)
+
+
 def path_lengths(images: Tensor, ws: Tensor, *, generator: torch.Generator | None) -> Tensor:
     """Length of the image's change along a random direction y, per unit of w: [N].
 

@@ -43,7 +43,12 @@ _MNIST = dict(
 
 PRESETS: dict[str, Preset] = {
     "mnist-stylegan2": Preset(
-        TrainConfig(**_MNIST),
+        TrainConfig(
+            **{**_MNIST, "g_lr": 0.006, "d_lr": 0.006, "kimg": 90, "snapshot_ticks": 5},
+            updates="simultaneous",
+            r1_gamma_final=0.5,
+            r1_decay_kimg=50,
+        ),
         summary="StyleGAN2 on MNIST, unconditional: the measured baseline",
         source="StyleGAN2-ADA's cifar configuration, narrowed; width, rates and gamma by search",
         minutes=8,

@@ -215,7 +215,11 @@ class Trainer:
         x = self._mine(work, real).detach().requires_grad_(True)
         penalty = losses.r1_penalty(self.D(x, self._mine(work, real_c), dtype=self.dtype), x)
         work.report("Loss/r1_penalty", penalty)
-        return penalty.mean() * (self.cfg.r1_gamma / 2 * self.cfg.r1_interval)
+        cfg = self.cfg
+        gamma = losses.r1_weight(
+            cfg.r1_gamma, final=cfg.r1_gamma_final, decay_kimg=cfg.r1_decay_kimg, nimg=self.nimg
+        )
+        return penalty.mean() * (gamma / 2 * cfg.r1_interval)
 
     def _take(self, *phases: Phase) -> None:
         """Gradients of these phases, all at the present weights, then one optimiser step of each.

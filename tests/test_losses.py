@@ -73,3 +73,11 @@ def test_style_mixing_replaces_a_tail_of_layers_at_its_rate() -> None:
     assert abs(mixed / 2000 - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 2000)  # four standard errors
     assert cuts == set(range(0, 10))
     assert losses.style_mixing(CountingMapping(), ws, None, prob=0.0, generator=gen, host_generator=gen) is ws
+
+
+def test_r1_weight_moves_geometrically_and_then_stays() -> None:
+    at = [
+        losses.r1_weight(8.0, final=0.5, decay_kimg=40, nimg=n) for n in (0, 10_000, 20_000, 40_000, 90_000)
+    ]
+    assert at == pytest.approx([8.0, 4.0, 2.0, 0.5, 0.5])
+    assert losses.r1_weight(8.0, final=None, decay_kimg=40, nimg=30_000) == 8.0
