@@ -5,7 +5,7 @@ import importlib
 
 from benchmarks.machine import write_result
 
-BENCHMARKS = ("training",)
+BENCHMARKS = ("training", "frechet", "fid_error", "kid", "neighbours")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from fact_eval.pair_commands import fused, reconstruct
 from metrics.errors import UsageError, UserError
 
 app = typer.Typer(
@@ -20,6 +21,8 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="List or clear the cached features.")
 app.add_typer(cache_app, name="cache")
+app.command()(fused)
+app.command()(reconstruct)
 
 Runs = Annotated[list[Path], typer.Argument(help="run folders, or folders that hold runs at any depth")]
 Metrics = Annotated[

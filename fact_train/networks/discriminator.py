@@ -167,12 +167,13 @@ class Discriminator(nn.Module):
         c: Tensor | None = None,
         *,
         parts: int = 1,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """`parts` > 1: the images are so many batches in a row, judged as if each had come alone.
 
-        `dtype` is that of the feature maps down to 4x4, where float32 takes over.
+        `dtype` is that of the feature maps (None: of the weights) down to 4x4, where float32 takes over.
         """
+        dtype = dtype or self.b4.out.weight.dtype
         x = None
         for res in self.resolutions:
             x, img = getattr(self, f"b{res}")(x, img, dtype=dtype)

@@ -223,18 +223,19 @@ class Synthesis(nn.Module):
         noise_inputs: Sequence[Tensor] | None = None,
         generator: torch.Generator | None = None,
         fused_modconv: bool | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """`noise_mode` random | const | off (None: as trained); `noise_inputs` overrides it with given maps.
 
         `fused_modconv` None follows the setting of the network; True and False force one evaluation order.
-        `dtype` is that of the feature maps; styles and the images they add up to are float32 in any case.
+        `dtype` is that of the feature maps (None: of the weights); styles and images are float32 in any case.
         """
         ws = ws.float()
         fused = fused_modconv
         if fused is None:
             fused = use_fused(self.fused_modconv, training=self.training)
         noise = self._noise(ws, noise_mode or self.noise, noise_inputs, generator)
+        dtype = dtype or self.b4.const.dtype
         x = img = None
         first_w = first_noise = 0
         for res in self.resolutions:
