@@ -1,178 +1,163 @@
-"""FID: Fréchet distance between Gaussians fitted to the features of generated and of real images.
+"""Fréchet distance between Gaussians fitted to the features of generated and of real images.
 
 Heusel et al. 2017, arXiv:1706.08500, eq. 6; equals torch-fidelity and clean-fid on the same features. Those
-take the square root of a product of covariances, which is slow and can turn complex; here the trace of that
-root is a sum of singular values in float64 and cannot fail. Standard error: first-order (delta method)
-influence of every image.
+take the square root of a nonsymmetric product of covariances, which is slow and can turn complex. Here the
+trace of that root is a sum of roots of eigenvalues of a symmetric product, or of singular values where that
+would lose digits, in float64: it cannot fail. sFID (Nash et al. 2021, arXiv:2103.03841) is the same distance
+on spatial features. Registered protocols: fid.py; standard errors: fid_error.py.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
-from metrics.registry import (
-    DIGIT_DATASETS,
-    FeatureNeed,
-    MetricInputs,
-    MetricValue,
-    Register,
-    against_reals,
-    register_metric,
-)
-
-CHUNK = 8192
+ROWS = 2048
+COLUMNS = 512
+# Rounding allowed to cost the eigenvalue route this much of the distance, by an estimate that is itself
+# pessimistic about a hundredfold; past it the singular values are taken.
+PRECISION = 1e-7
+EPSILON = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """Mean [D], covariance [D, D] (over n - 1) and a factor F [D, r] of it, F F' = cov, of n feature rows."""
+    """Mean [D] and covariance [D, D], over n - correction, of n feature rows, float64.
+
+    `rows` [n, D] is kept where n <= D and the covariance therefore singular: rows' rows = cov.
+    """
 
     n: int
     mean: torch.Tensor
     cov: torch.Tensor
-    factor: torch.Tensor
+    rows: torch.Tensor | None = None
+    correction: int = 1
+
+    @cached_property
+    def factor(self) -> torch.Tensor:
+        """F with F F' = cov: the rows [D, n], Cholesky's [D, D], or the symmetric root of a singular cov."""
+        if self.rows is not None:
+            return self.rows.T
+        factor, info = torch.linalg.cholesky_ex(self.cov)
+        if info.item() == 0:
+            return factor
+        values, vectors = torch.linalg.eigh(self.cov)
+        return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def compute_statistics(features: torch.Tensor) -> FeatureStatistics:
-    """Statistics of features [N, D], in float64. Raises ValueError where N < 2 or a value is not finite."""
+def compute_statistics(features: torch.Tensor, *, correction: int = 1) -> FeatureStatistics:
+    """Statistics of features [N, D] in float64; memory beyond the features is O(D^2).
+
+    The covariance divides by N - correction: 1 as in numpy.cov and most peers, 0 as in NVIDIA's protocol.
+    Raises ValueError where N < 2 or a value is not finite.
+    """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"FID needs features [N, D] with N >= 2, got {list(features.shape)}")
     if not torch.isfinite(features).all():
         raise ValueError("features hold values that are not finite")
     n, width = features.shape
-    mean = sum(part.double().sum(dim=0) for part in features.split(CHUNK)) / n
+    mean = sum(part.double().sum(dim=0) for part in features.split(ROWS)) / n
     cov = torch.zeros(width, width, dtype=torch.float64, device=features.device)
-    for part in features.split(CHUNK):
+    for part in features.split(ROWS):
         centred = part.double() - mean
-        cov.addmm_(centred.T, centred)
-    cov /= n - 1
-    factor = factor_covariance(cov) if n > width else (features.double() - mean).T / (n - 1) ** 0.5
-    return FeatureStatistics(n, mean, cov, factor)
+        for start in range(0, width, COLUMNS):  # only blocks on and under the diagonal: the rest mirrors them
+            block = centred[:, start : start + COLUMNS]
+            cov[start:, start : start + COLUMNS].addmm_(centred[:, start:].T, block)
+    cov = (cov.tril() + cov.tril(-1).T) / (n - correction)
+    rows = (features.double() - mean) / (n - correction) ** 0.5 if n <= width else None
+    return FeatureStatistics(n, mean, cov, rows, correction)
 
 
-def factor_covariance(cov: torch.Tensor) -> torch.Tensor:
-    """A factor F [D, D] with F F' = cov: Cholesky's, or the symmetric root where cov is singular."""
-    factor, info = torch.linalg.cholesky_ex(cov)
-    return factor if info.item() == 0 else _symmetric_root(cov)
-
-
-def compute_fid(features_gen: torch.Tensor, features_real: torch.Tensor | FeatureStatistics) -> float:
+def compute_fid(
+    features_gen: torch.Tensor, features_real: torch.Tensor | FeatureStatistics, *, correction: int = 1
+) -> float:
     """Fréchet distance between Gaussians fitted to two feature sets. Lower is better; 0 for equal sets.
 
-    Both are [N, D] float tensors of one detector; covariances divide by N - 1. Statistics of the reals, made
-    once with `compute_statistics`, may stand for them. With fewer images than features the centred images are
-    the factor, so that a singular covariance costs no accuracy.
-    Raises ValueError where N < 2, the widths differ or a value is not finite.
+    Both are [N, D] float tensors of one detector; covariances divide by N - correction. Statistics of the
+    reals, made once with `compute_statistics`, may stand for them.
+    Raises ValueError where N < 2, the widths or corrections differ, or a value is not finite.
     """
-    real = (
-        features_real if isinstance(features_real, FeatureStatistics) else compute_statistics(features_real)
-    )
-    return compute_fid_from_statistics(compute_statistics(features_gen), real)
+    real = as_statistics(features_real, correction=correction)
+    return compute_fid_from_statistics(compute_statistics(features_gen, correction=correction), real)
 
 
-def compute_fid_from_statistics(gen: FeatureStatistics, real: FeatureStatistics) -> float:
+def compute_fid_from_statistics(
+    gen: FeatureStatistics, real: FeatureStatistics, *, clamp: bool = True
+) -> float:
     """Fréchet distance of two Gaussians, |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2). Lower is better.
 
-    With S1 = F F' and S2 = H H' the last trace is the sum of the singular values of F' H. Rounding may leave
-    equal Gaussians a little below 0; that is returned as 0. Raises ValueError where the widths differ.
+    Rounding may leave equal Gaussians a little below 0; that is returned as 0 unless `clamp` is off.
+    Raises ValueError where the widths or corrections differ.
     """
-    _check_widths(gen, real)
-    root = torch.linalg.svdvals(gen.factor.T @ real.factor).sum()
-    shift = (gen.mean - real.mean).square().sum()
-    return max((shift + gen.cov.trace() + real.cov.trace() - 2 * root).item(), 0.0)
+    check_comparable(gen, real)
+    apart = ((gen.mean - real.mean).square().sum() + gen.cov.trace() + real.cov.trace()).item()
+    columns = varying_features(gen, real)
+    gen, real = select_features(gen, columns), select_features(real, columns)
+    distance = _distance_by_eigenvalues(gen, real, apart)
+    if distance is None:
+        root = torch.linalg.svdvals(gen.factor.T @ real.factor).sum().item()
+        distance = apart - 2 * root
+    return max(distance, 0.0) if clamp else distance
 
 
-def compute_fid_influence(features_gen: torch.Tensor, real: FeatureStatistics) -> torch.Tensor:
-    """How much each generated image moves the FID against fixed reals, float64 [N]: positive raises it.
+def flatten_spatial(features: torch.Tensor, *, channels: int = 7) -> torch.Tensor:
+    """Spatial features [N, C, H, W] as the [N, channels H W] that sFID compares: the first channels only.
 
-    The first-order influence 2 (m - m_r)'(x - m) + (x - m)'(I - T)(x - m), with R = S_r^(1/2) and
-    T = R (R S R)^(-1/2) R, centred. On directions without variance the inverse root is a pseudo-inverse.
+    7 channels of Inception's 17 x 17 mixed_6 (2,023 values) in Nash et al. 2021 and guided-diffusion.
+    Raises ValueError where there are fewer channels.
     """
-    gen = compute_statistics(features_gen)
-    _check_widths(gen, real)
-    root = _symmetric_root(real.cov)
-    values, vectors = torch.linalg.eigh(root @ gen.cov @ root)
-    kept = values > values.max() * len(values) * torch.finfo(torch.float64).eps
-    inverse_root = (vectors[:, kept] / values[kept].sqrt()) @ vectors[:, kept].T
-    transport = root @ inverse_root @ root
-    slope = torch.eye(len(transport), dtype=torch.float64, device=transport.device) - transport
-    parts = []
-    for part in features_gen.split(CHUNK):
-        centred = part.double() - gen.mean
-        parts.append(2 * centred @ (gen.mean - real.mean) + ((centred @ slope) * centred).sum(dim=1))
-    influence = torch.cat(parts)
-    return influence - influence.mean()
+    if features.ndim != 4 or features.shape[1] < channels:
+        raise ValueError(f"sFID needs features [N, C, H, W] with C >= {channels}, got {list(features.shape)}")
+    return features[:, :channels].flatten(1)
 
 
-def compute_fid_stderr(features_gen: torch.Tensor, real: FeatureStatistics) -> float | None:
-    """Standard error of the FID over draws of the generated images, the reals held fixed; None where N <= D.
+def varying_features(gen: FeatureStatistics, real: FeatureStatistics) -> torch.Tensor:
+    """Which features both sets vary, bool [D]: dead ReLUs and the like add nothing to (S1 S2)^(1/2).
 
-    The delta method: sd(influence) / sqrt(N). Covers sampling noise, not the bias of a small N.
+    All of them where there is none, so that nothing is ever empty.
     """
-    if len(features_gen) <= features_gen.shape[1]:
-        return None
-    return compute_fid_influence(features_gen, real).std().item() / len(features_gen) ** 0.5
+    varies = (gen.cov.diagonal() > 0) & (real.cov.diagonal() > 0)
+    return varies if varies.any() else ~varies
 
 
-def _symmetric_root(matrix: torch.Tensor) -> torch.Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+def select_features(statistics: FeatureStatistics, columns: torch.Tensor) -> FeatureStatistics:
+    """The statistics of some features alone; columns are bool [D]."""
+    if columns.all():
+        return statistics
+    mean, cov = statistics.mean[columns], statistics.cov[columns][:, columns]
+    rows = None
+    if statistics.rows is not None and statistics.n <= len(mean):
+        rows = statistics.rows[:, columns]
+    return FeatureStatistics(statistics.n, mean, cov, rows, statistics.correction)
 
 
-def _check_widths(gen: FeatureStatistics, real: FeatureStatistics) -> None:
+def as_statistics(features: torch.Tensor | FeatureStatistics, *, correction: int = 1) -> FeatureStatistics:
+    """Statistics as they are, or those of features [N, D]."""
+    if isinstance(features, FeatureStatistics):
+        return features
+    return compute_statistics(features, correction=correction)
+
+
+def check_comparable(gen: FeatureStatistics, real: FeatureStatistics) -> None:
+    """Raise ValueError where two statistics are of different detectors or divide differently."""
     if len(gen.mean) != len(real.mean):
         widths = f"generated features are {len(gen.mean)} wide and real ones {len(real.mean)}"
         raise ValueError(f"{widths}: not from one detector")
+    if gen.correction != real.correction:
+        raise ValueError(
+            f"covariances divide by N - {gen.correction} and by N - {real.correction}: not one protocol"
+        )
 
 
-def _fid(needs: tuple[FeatureNeed, ...], *, datasets: tuple[str, ...] | None = None) -> Register:
-    return register_metric(
-        family="fid",
-        higher_is_better=False,
-        citation="Heusel et al. 2017, arXiv:1706.08500",
-        reference="torch-fidelity 0.4.0 and clean-fid 0.1.35 on the same features",
-        needs=needs,
-        settings={"covariance": "N - 1", "dtype": "float64"},
-        datasets=datasets,
-    )
+def _distance_by_eigenvalues(gen: FeatureStatistics, real: FeatureStatistics, apart: float) -> float | None:
+    """Half the work of singular values: S1 = F F', roots of eigenvalues of F' S2 F. None where inexact.
 
-
-def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...]) -> MetricValue:
-    features_gen, features_real = (inputs.features(need) for need in needs)
-    real = compute_statistics(features_real)
-    return MetricValue(
-        compute_fid(features_gen, real),
-        stderr=compute_fid_stderr(features_gen, real),
-        n_generated=len(features_gen),
-        n_real=real.n,
-    )
-
-
-FULL_DIGITS = against_reals("digits", split="train")
-FULL_EFFICIENTNET = against_reals("efficientnet_lite0", split="train")
-TEST_EFFICIENTNET = against_reals("efficientnet_lite0", split="test")
-FULL_ALEX = against_reals("stlpips_alex", split="train")
-
-
-@_fid(FULL_DIGITS, datasets=DIGIT_DATASETS)
-def fid10k_full_digits(inputs: MetricInputs) -> MetricValue:
-    """Fréchet distance to all training images, on features of the digit classifier."""
-    return _value(inputs, FULL_DIGITS)
-
-
-@_fid(FULL_EFFICIENTNET)
-def fid10k_full_efficientnet_lite0(inputs: MetricInputs) -> MetricValue:
-    """Fréchet distance to all training images, on EfficientNet-Lite0 features."""
-    return _value(inputs, FULL_EFFICIENTNET)
-
-
-@_fid(TEST_EFFICIENTNET)
-def fid10k_test_efficientnet_lite0(inputs: MetricInputs) -> MetricValue:
-    """Fréchet distance to the held-out test images, on EfficientNet-Lite0 features."""
-    return _value(inputs, TEST_EFFICIENTNET)
-
-
-@_fid(FULL_ALEX)
-def fid10k_full_stlpips_alex(inputs: MetricInputs) -> MetricValue:
-    """Fréchet distance to all training images, on shift-tolerant AlexNet features."""
-    return _value(inputs, FULL_ALEX)
+    An eigenvalue is known to about epsilon times the largest, so that the root of one that is near 0 is not.
+    """
+    if gen.rows is not None or real.rows is not None:
+        return None
+    values = torch.linalg.eigvalsh(gen.factor.T @ real.cov @ gen.factor).clamp(min=0)
+    noise = EPSILON * values[-1]
+    distance = apart - 2 * values.sqrt().sum().item()
+    inexact = 2 * (noise / (values.sqrt() + noise.sqrt()).clamp(min=1e-300)).sum().item()
+    return distance if inexact <= PRECISION * distance else None

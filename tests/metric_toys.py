@@ -71,3 +71,13 @@ class MeanSquares(Detector):
 
     def distance(self, a, b):
         return (a - b).square().flatten(1).mean(dim=1)
+
+
+def cloud(n, width, *, seed, shift=0.0, scale=1.0):
+    """Normal features [n, width]."""
+    return torch.randn(n, width, generator=torch.Generator().manual_seed(seed)) * scale + shift
+
+
+def squared_distances(a, b):
+    """All squared distances [N, M] in float64, by definition."""
+    return torch.stack([(row.double() - b.double()).square().sum(dim=1) for row in a])

@@ -1,19 +1,22 @@
-"""FID against closed forms, torch-fidelity and clean-fid, in singular cases, and its standard error."""
+"""FID against closed forms, torch-fidelity and clean-fid, and where those break: singular, few, alike."""
 
+import numpy as np
 import pytest
 import torch
 from cleanfid.fid import frechet_distance
+from metric_toys import ToyInputs
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
+from metrics import frechet
+from metrics.fid_error import compute_fid_stderr
 from metrics.frechet import (
     FeatureStatistics,
     compute_fid,
     compute_fid_from_statistics,
-    compute_fid_influence,
-    compute_fid_stderr,
     compute_statistics,
-    factor_covariance,
+    flatten_spatial,
 )
+from metrics.registry import get_metric
 
 
 def gaussian(n, width, *, seed, scale=1.0, shift=0.0):
@@ -23,13 +26,27 @@ def gaussian(n, width, *, seed, scale=1.0, shift=0.0):
 
 
 def statistics(mean, cov):
-    return FeatureStatistics(100, mean, cov, factor_covariance(cov))
+    return FeatureStatistics(100, mean, cov)
 
 
 def random_covariance(width, *, seed):
     rng = torch.Generator().manual_seed(seed)
     factor = torch.randn(width, 2 * width, generator=rng, dtype=torch.float64)
     return factor @ factor.T / (2 * width)
+
+
+def exact_fid(gen, real):
+    """By QR of the centred images and numpy's singular values: no covariance is ever formed."""
+    sets = [rows.double().numpy() for rows in (gen, real)]
+    factors = [np.linalg.qr(x - x.mean(axis=0), mode="r") / (len(x) - 1) ** 0.5 for x in sets]
+    root = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
+    shift = ((sets[0].mean(axis=0) - sets[1].mean(axis=0)) ** 2).sum()
+    return shift + sum((factor**2).sum() for factor in factors) - 2 * root
+
+
+def peer_fid(gen, real):
+    fitted = [fid_features_to_statistics(features) for features in (gen, real)]
+    return fid_statistics_to_metric(*fitted, verbose=False)["frechet_inception_distance"]
 
 
 def relative(value, expected):
@@ -65,11 +82,12 @@ def test_fid_of_a_scaled_sample_is_its_closed_form():
 def test_fid_equals_torch_fidelity_on_the_same_features(n_gen, n_real):
     gen = gaussian(n_gen, 64, seed=3, shift=0.3).double()
     real = gaussian(n_real, 64, seed=4, scale=1.3).double()
-    fitted = [fid_features_to_statistics(features) for features in (gen, real)]
-    peer = fid_statistics_to_metric(*fitted, verbose=False)["frechet_inception_distance"]
     # With fewer images than features the peer takes roots of eigenvalues that are rounding noise (1e-16)**0.5
     # each.
-    assert relative(compute_fid(gen, real), peer) < (1e-11 if min(n_gen, n_real) > 64 else 1e-6)
+    assert relative(compute_fid(gen, real), peer_fid(gen, real)) < (
+        1e-11 if min(n_gen, n_real) > 64 else 1e-6
+    )
+    assert relative(compute_fid(gen, real), exact_fid(gen, real)) < 1e-11
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -151,36 +169,133 @@ def test_fid_refuses_features_of_two_detectors():
         compute_fid(torch.rand(9, 4), torch.rand(9, 5))
 
 
-def test_stderr_of_fid_matches_repeated_draws():
-    width, n, draws = 16, 2000, 300
-    real = compute_statistics(gaussian(20_000, width, seed=15))
-    samples = [gaussian(n, width, seed=100 + i, scale=1.1, shift=0.1) for i in range(draws)]
-    spread = torch.tensor([compute_fid(sample, real) for sample in samples]).std().item()
-    stderr = compute_fid_stderr(samples[0], real)
-    # The sd of 300 draws is itself known to 1/sqrt(600) = 4 %; four of those, and second-order terms at n =
-    # 2000.
-    assert stderr == pytest.approx(spread, rel=0.2)
+def test_ill_conditioned_covariances_are_left_to_singular_values():
+    scales = torch.logspace(0, -7, 40).double()
+    gen, real = (gaussian(300, 40, seed=seed).double() * scales for seed in (31, 32))
+    a, b = compute_statistics(gen), compute_statistics(real)
+    apart = ((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace()).item()
+    # Roots of eigenvalues near 1e-28 of the largest, which is known to 1e-16 of it.
+    assert frechet._distance_by_eigenvalues(a, b, apart) is None
+    assert relative(compute_fid(gen, real), exact_fid(gen, real)) < 1e-10
 
 
-def test_influence_predicts_the_fid_without_an_image():
-    features, real = gaussian(400, 8, seed=16, shift=0.2), compute_statistics(gaussian(4000, 8, seed=17))
-    influence = compute_fid_influence(features, real)
-    worst = influence.argmax().item()
-    without = torch.cat([features[:worst], features[worst + 1 :]])
-    change = compute_fid(features, real) - compute_fid(without, real)
-    # First order in 1/N: the next term is of relative size |x - m|^2 / N, about 50 / 400 for the worst image.
-    assert change == pytest.approx(influence[worst].item() / 399, rel=0.25)
-    assert abs(influence.mean().item()) < 1e-12
+def test_both_routes_agree_on_well_conditioned_covariances(monkeypatch):
+    gen, real = gaussian(400, 40, seed=33).double(), gaussian(400, 40, seed=34, scale=1.1).double()
+    fast = compute_fid(gen, real)
+    monkeypatch.setattr(frechet, "_distance_by_eigenvalues", lambda *args: None)
+    assert relative(compute_fid(gen, real), fast) < 1e-10
+    assert compute_fid(gen, real) != fast  # they do differ in rounding: two routes were taken
 
 
-def test_stderr_is_absent_where_the_covariance_is_singular_by_count():
-    real = compute_statistics(gaussian(100, 16, seed=18))
-    assert compute_fid_stderr(gaussian(16, 16, seed=19), real) is None
-    assert compute_fid_stderr(gaussian(17, 16, seed=19), real) > 0
+def test_nvidias_protocol_divides_by_n():
+    gen, real = gaussian(60, 8, seed=35, shift=0.2).double(), gaussian(90, 8, seed=36).double()
+    cov = compute_statistics(gen, correction=0).cov.numpy()
+    np.testing.assert_allclose(cov, np.cov(gen.numpy(), rowvar=False, ddof=0), rtol=1e-12)
+    fitted = [fid_features_to_statistics(features) for features in (gen, real)]
+    for statistics, features in zip(fitted, (gen, real), strict=True):
+        statistics["sigma"] = np.cov(features.numpy(), rowvar=False, ddof=0)
+    peer = fid_statistics_to_metric(*fitted, verbose=False)["frechet_inception_distance"]
+    assert relative(compute_fid(gen, real, correction=0), peer) < 1e-11
+    assert relative(compute_fid(gen, real), peer) > 1e-4
 
 
-def test_stderr_ignores_features_that_are_constant_everywhere():
-    gen, real = gaussian(300, 8, seed=20, shift=0.3), gaussian(300, 8, seed=21)
-    padded = [torch.cat([f, torch.full((300, 3), 2.0)], dim=1) for f in (gen, real)]
-    expected = compute_fid_stderr(gen, compute_statistics(real))
-    assert compute_fid_stderr(padded[0], compute_statistics(padded[1])) == pytest.approx(expected, rel=1e-6)
+def test_statistics_of_two_protocols_are_not_mixed():
+    features = gaussian(60, 8, seed=37)
+    with pytest.raises(ValueError, match="N - 1 and by N - 0"):
+        compute_fid(features, compute_statistics(features, correction=0))
+
+
+def test_fid_grows_with_the_square_of_a_common_scale():
+    gen, real = gaussian(100, 12, seed=38, shift=0.3).double(), gaussian(100, 12, seed=39).double()
+    assert compute_fid(3 * gen, 3 * real) == pytest.approx(9 * compute_fid(gen, real), rel=1e-11)
+
+
+@pytest.mark.parametrize("n", [40, 9])
+def test_statistics_do_not_depend_on_how_they_are_cut_into_blocks(monkeypatch, n):
+    features = gaussian(n, 10, seed=40).double()
+    whole = compute_statistics(features)
+    monkeypatch.setattr(frechet, "ROWS", 7)
+    monkeypatch.setattr(frechet, "COLUMNS", 3)
+    cut = compute_statistics(features)
+    torch.testing.assert_close(cut.cov, whole.cov, rtol=1e-13, atol=1e-15)
+    torch.testing.assert_close(whole.cov, features.T.cov(), rtol=1e-12, atol=1e-15)
+    assert (cut.rows is None) == (n > 10)
+
+
+def test_features_that_one_set_never_varies_cost_no_digits():
+    gen, real = gaussian(200, 12, seed=41).double(), gaussian(200, 12, seed=42, scale=1.2).double()
+    gen[:, 3] = real[:, 3] = 0  # dead in both
+    gen[:, 5] = 0  # dead in one
+    assert relative(compute_fid(gen, real), exact_fid(gen, real)) < 1e-12
+
+
+def test_sfid_takes_the_first_channels_of_spatial_features():
+    features = torch.rand(6, 9, 2, 3)
+    flat = flatten_spatial(features)
+    assert flat.shape == (6, 42)
+    assert torch.equal(flat[2].reshape(7, 2, 3), features[2, :7])
+    with pytest.raises(ValueError, match="C >= 7"):
+        flatten_spatial(features[:, :6])
+
+
+# What breaks in peers on this stack; the first half of each test shows that it does.
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_few_images_have_no_imaginary_component():
+    mixing = torch.randn(108, 108, generator=torch.Generator().manual_seed(0)) / torch.arange(1, 109)
+    gen, real = (255 * gaussian(96, 108, seed=s).double() @ mixing.double().T for s in (43, 44))
+    (a, b), expected = (
+        (fid_features_to_statistics(features) for features in (gen, real)),
+        exact_fid(gen, real),
+    )
+    with pytest.raises(ValueError, match="Imaginary component"):
+        frechet_distance(a["mu"], a["sigma"], b["mu"], b["sigma"])
+    assert relative(peer_fid(gen, real), expected) > 1e-8  # roots of rounding noise
+    assert relative(compute_fid(gen, real), expected) < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_equal_sets_are_not_negative_and_the_raw_value_is_kept():
+    features = gaussian(96, 108, seed=45).double()
+    fitted = fid_features_to_statistics(features)
+    assert frechet_distance(*[fitted["mu"], fitted["sigma"]] * 2) < 0
+    assert peer_fid(features, features) < 0
+    own = compute_statistics(features)
+    raw = compute_fid_from_statistics(own, own, clamp=False)
+    # Rounding of traces near 108 that cancel; the peers' is 1e-8.
+    assert abs(raw) < 1e-12
+    assert compute_fid(features, features) == max(raw, 0.0)
+
+
+def test_the_clamp_hides_rounding_alone():
+    cov = random_covariance(24, seed=46)
+    zero = torch.zeros(24, dtype=torch.float64)
+    values = [
+        compute_fid_from_statistics(statistics(zero, c * cov), statistics(zero, c * cov), clamp=False)
+        for c in torch.linspace(1, 2, 40)
+    ]
+    assert min(values) < 0 and max(map(abs, values)) < 1e-12
+
+
+@pytest.mark.parametrize("count", [2, 3, 17])
+def test_a_handful_of_images_has_the_exact_value(count):
+    gen, real = gaussian(count, 30, seed=47, shift=0.4).double(), gaussian(count, 30, seed=48).double()
+    assert relative(compute_fid(gen, real), exact_fid(gen, real)) < 1e-12
+
+
+def test_protocols_keep_the_raw_value_and_say_what_the_reals_are():
+    real, test = gaussian(300, 64, seed=49), gaussian(400, 64, seed=50, shift=0.1)
+    full, held_out = get_metric("fid10k_full_digits"), get_metric("fid10k_test_efficientnet_lite0")
+    assert (full.settings["reals"], held_out.settings["reals"]) == ("population", "sample")
+    inputs = ToyInputs(lambda need: test if need.side == "generated" else real)
+    value = full.compute(inputs)
+    assert value.value == value.extras["raw"] == compute_fid(test, real)
+    assert not value.extras["singular_by_count"]
+    assert value.stderr == compute_fid_stderr(test, compute_statistics(real))
+    # The reals add an error of their own.
+    assert (
+        held_out.compute(inputs).stderr == compute_fid_stderr(test, real, reference="sample") > value.stderr
+    )
+    equal = full.compute(ToyInputs(lambda need: real[:40]))
+    assert equal.value == max(equal.extras["raw"], 0.0) and equal.extras["singular_by_count"]

@@ -1,31 +1,26 @@
-"""Precision and recall against torch-fidelity, against brute force in float64, and where rounding decides."""
+"""Precision and recall against torch-fidelity, against brute force in float64, and where ties decide."""
 
 import pytest
 import torch
+from metric_toys import ToyInputs, cloud, squared_distances
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
-from metrics import precision_recall
-from metrics.precision_recall import compute_precision, compute_radii, compute_recall, find_covered
+from metrics import neighbours, overlap
+from metrics.overlap import IMPROVED, PRDC, measure_overlap
+from metrics.precision_recall import compute_precision, compute_recall
+from metrics.registry import get_metric
 
 
-def squared_distances(a, b):
-    return (a.double()[:, None] - b.double()[None]).square().sum(dim=2)
-
-
-def brute_force_precision(gen, real, *, k=3):
+def brute_force_precision(gen, real, *, k=3, closed=True):
     radii = squared_distances(real, real).fill_diagonal_(torch.inf).kthvalue(k, dim=1).values
-    return (squared_distances(gen, real) <= radii).any(dim=1).double().mean().item()
-
-
-def cloud(n, width, *, seed, shift=0.0, scale=1.0):
-    return torch.randn(n, width, generator=torch.Generator().manual_seed(seed)) * scale + shift
+    distances = squared_distances(gen, real)
+    inside = distances <= radii if closed else distances < radii
+    return inside.any(dim=1).double().mean().item()
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks that do not divide the sets, so that every seam between blocks is crossed."""
-    monkeypatch.setattr(precision_recall, "ROWS", 37)
-    monkeypatch.setattr(precision_recall, "COLUMNS", 53)
+    monkeypatch.setattr(neighbours, "BLOCK", 37)
 
 
 @pytest.mark.parametrize("width", [2, 32, 512])
@@ -36,11 +31,12 @@ def test_counts_equal_torch_fidelity_on_the_same_features(width, small_blocks):
     assert round(compute_recall(gen, real) * 500) == round(recall * 500)
 
 
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_values_equal_brute_force_in_float64(k, small_blocks):
+@pytest.mark.parametrize(("k", "closed"), [(1, True), (3, True), (5, False)])
+def test_values_equal_brute_force_in_float64(k, closed, small_blocks):
     gen, real = cloud(200, 16, seed=2, scale=0.9), cloud(250, 16, seed=3)
-    assert compute_precision(gen, real, k=k) == brute_force_precision(gen, real, k=k)
-    assert compute_recall(gen, real, k=k) == brute_force_precision(real, gen, k=k)
+    chosen = {"k": k, "closed": closed}
+    assert compute_precision(gen, real, **chosen) == brute_force_precision(gen, real, **chosen)
+    assert compute_recall(gen, real, **chosen) == brute_force_precision(real, gen, **chosen)
 
 
 def test_precision_and_recall_are_not_swapped():
@@ -51,15 +47,15 @@ def test_precision_and_recall_are_not_swapped():
     assert compute_recall(gen, real) < 0.5
 
 
-def test_ties_on_a_lattice_count_as_inside(small_blocks):
+def test_ties_on_a_lattice_count_where_the_convention_says_so(small_blocks):
     # On integers every distance is exact and many equal a radius: `<` and `<=` differ here.
     rng = torch.Generator().manual_seed(7)
     gen = torch.randint(0, 6, (150, 3), generator=rng).float() * 3
     real = torch.randint(0, 6, (120, 3), generator=rng).float() * 3
-    radii = squared_distances(real, real).fill_diagonal_(torch.inf).kthvalue(3, dim=1).values
-    strict = (squared_distances(gen, real) < radii).any(dim=1).double().mean().item()
-    assert compute_precision(gen, real) == brute_force_precision(gen, real)
-    assert compute_precision(gen, real) > strict
+    open_, closed = (compute_precision(gen, real, closed=closed) for closed in (False, True))
+    assert open_ == brute_force_precision(gen, real, closed=False)
+    assert closed == brute_force_precision(gen, real)
+    assert open_ < closed
 
 
 def test_rounding_of_float32_products_decides_nothing(small_blocks):
@@ -72,17 +68,12 @@ def test_rounding_of_float32_products_decides_nothing(small_blocks):
     assert compute_recall(gen, real) == brute_force_precision(real, gen)
 
 
-def test_a_query_at_exactly_the_radius_is_inside_and_one_ulp_farther_is_not():
+def test_an_image_at_exactly_the_radius_is_inside_and_one_ulp_farther_is_not():
     real = torch.tensor([[0.0], [1.0], [2.0], [3.0], [500.0], [501.0], [502.0], [503.0]])
     farther = torch.nextafter(torch.tensor(6.0), torch.tensor(7.0))
-    covered = find_covered(torch.tensor([[6.0], [farther]]), real, compute_radii(real))
-    assert covered.tolist() == [True, False]
-
-
-def test_radii_count_duplicates_as_neighbours():
-    assert compute_radii(torch.zeros(10, 4)).tolist() == [0.0] * 10
-    real = torch.tensor([[0.0]] * 3 + [[5.0]])
-    assert compute_radii(real).tolist() == [25.0, 25.0, 25.0, 25.0]
+    assert compute_precision(torch.tensor([[6.0]]), real) == 1.0
+    assert compute_precision(torch.tensor([[farther]]), real) == 0.0
+    assert compute_precision(torch.tensor([[6.0]]), real, closed=False) == 0.0
 
 
 def test_a_collapsed_generator_has_recall_zero_and_keeps_its_precision():
@@ -90,6 +81,7 @@ def test_a_collapsed_generator_has_recall_zero_and_keeps_its_precision():
     collapsed = real[:1].expand(100, -1)
     assert compute_precision(collapsed, real) == 1.0
     assert compute_recall(collapsed, real) == pytest.approx(1 / 300)
+    assert compute_recall(collapsed, real, closed=False) == 0.0
 
 
 def test_k_or_fewer_images_are_refused():
@@ -105,23 +97,47 @@ def test_other_widths_and_non_finite_values_are_refused():
         compute_precision(torch.full((10, 4), torch.inf), torch.rand(10, 4))
 
 
-def test_no_matrix_of_all_pairs_is_held():
-    # All 3,000 x 3,000 pairs in float32 are 36 MB; the largest block is 1,024 x 3,000.
-    peak = _peak_bytes(lambda: compute_precision(cloud(3000, 4, seed=11), cloud(3000, 4, seed=12)))
-    assert 0 < peak < 3000 * 3000 * 4 / 2
+def test_the_standard_error_is_the_spread_over_repeated_draws():
+    real, rng = cloud(300, 4, seed=11), torch.Generator().manual_seed(12)
+    found = [
+        measure_overlap(torch.randn(200, 4, generator=rng) + 0.5, real, conventions=[IMPROVED])[0]
+        for _ in range(200)
+    ]
+    spread = torch.tensor([one.precision for one in found]).std().item()
+    stated = torch.tensor([one.precision_stderr for one in found]).mean().item()
+    # The spread of 200 draws is itself known to 1 / sqrt(400) = 5 %; four times that.
+    assert stated == pytest.approx(spread, rel=0.2)
 
 
-def _peak_bytes(call):
-    largest = 0
+def test_none_or_all_inside_is_not_certain():
+    real = cloud(100, 4, seed=13)
+    for gen, precision in ((real[:50], 1.0), (real[:50] + 1e3, 0.0)):
+        (found,) = measure_overlap(gen, real, conventions=[IMPROVED])
+        assert found.precision == precision
+        assert 0 < found.precision_stderr < 1 / 50
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            if isinstance(result, torch.Tensor):
-                largest = max(largest, result.numel() * result.element_size())
-            return result
 
-    with Watch():
-        call()
-    return largest
+def test_metrics_on_the_same_features_measure_distances_once(monkeypatch):
+    measured = []
+    measure = overlap.measure_overlap
+    monkeypatch.setattr(
+        overlap, "measure_overlap", lambda *args, **options: measured.append(1) or measure(*args, **options)
+    )
+    gen, real = cloud(60, 8, seed=14), cloud(60, 8, seed=15)
+    inputs = ToyInputs(lambda need: gen if need.side == "generated" else real)
+    for name in ("precision10k3", "recall10k3", "density10k5", "coverage10k5"):
+        get_metric(f"{name}_test_stlpips_alex").compute(inputs)
+    assert len(measured) == 1
+    get_metric("precision10k3_full_stlpips_alex").compute(inputs)  # other features
+    get_metric("precision10k3_test_stlpips_alex").compute(ToyInputs(inputs.make))  # other images
+    assert len(measured) == 3
+
+
+def test_both_conventions_of_one_pass_are_those_of_passes_of_their_own():
+    gen, real = cloud(150, 8, seed=16, scale=0.8), cloud(170, 8, seed=17)
+    for balls, found in zip(
+        (IMPROVED, PRDC), measure_overlap(gen, real, conventions=(IMPROVED, PRDC)), strict=True
+    ):
+        chosen = {"k": balls.k, "closed": balls.closed}
+        assert found.precision == compute_precision(gen, real, **chosen)
+        assert found.recall == compute_recall(gen, real, **chosen)

@@ -1,0 +1,173 @@
+"""KID: squared maximum mean discrepancy between features of generated and of real images.
+
+Binkowski et al. 2018, arXiv:1801.01401. The full-sample unbiased estimate with its analytic standard error,
+and beside it torch-fidelity's mean over random subsets, from the same pass over the kernel matrices. The
+spread over subsets that peers print as "+-" is no standard error: subsets share images, and each is smaller.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from metrics.fid import reference_kind
+from metrics.kernel import Kernel, Mmd, compute_mmd, compute_mmd_stderr, sum_kernel
+from metrics.registry import (
+    DIGIT_DATASETS,
+    FeatureNeed,
+    MetricInputs,
+    MetricValue,
+    Register,
+    against_reals,
+    register_metric,
+)
+
+SUBSETS = 100
+SUBSET_SIZE = 1000
+SEED = 2020
+DEGREE, COEF = 3, 1.0
+SIGMA = 10.0
+
+
+@dataclass(frozen=True)
+class Kid(Mmd):
+    """Unbiased MMD^2 of all images, its standard error, and the estimates of random subsets, float64 [S]."""
+
+    subsets: torch.Tensor
+
+    @property
+    def subset_mean(self) -> float:
+        """What peers report as KID."""
+        return self.subsets.mean().item()
+
+    @property
+    def subset_std(self) -> float:
+        """Population standard deviation over subsets: how unequal they are, not the error of anything."""
+        return self.subsets.std(correction=0).item()
+
+
+def compute_kid(
+    features_gen: torch.Tensor,
+    features_real: torch.Tensor,
+    *,
+    kernel: Literal["polynomial", "rbf"] = "polynomial",
+    subsets: int = SUBSETS,
+    subset_size: int = SUBSET_SIZE,
+    seed: int = SEED,
+    reference: Literal["population", "sample"] = "sample",
+) -> Kid:
+    """KID of features [N, D] and [M, D] of one detector. Lower is better; a little below 0 for equal ones.
+
+    The polynomial kernel is (x.y / D + 1)^3, the RBF kernel exp(-|x - y|^2 / (2 * 10^2)). Subsets and their
+    order are torch-fidelity's for the same seed; 0 of them is off. `reference` says whether the reals are
+    held fixed or add to the error. Precision is that of the features: float64 where both are, else float32.
+    Raises ValueError where a set is smaller than a subset or than 4, the widths differ or a value is not
+    finite.
+    """
+    x, y = check_sets(features_gen, features_real)
+    members = [None, None]
+    if subsets:
+        members = _draw_subsets(x, y, subsets=subsets, size=subset_size, seed=seed)
+    function = polynomial_kernel(x.shape[1]) if kernel == "polynomial" else rbf_kernel()
+    xx = sum_kernel(function, x, members_x=members[0])
+    yy = sum_kernel(function, y, members_x=members[1])
+    xy = sum_kernel(function, x, y, members_x=members[0], members_y=members[1])
+    own = (xx.within + yy.within) / (subset_size * (subset_size - 1))
+    return Kid(
+        compute_mmd(xx, yy, xy),
+        compute_mmd_stderr(xx, yy, xy, reference=reference),
+        own - 2 * xy.within / subset_size**2,
+    )
+
+
+def polynomial_kernel(width: int) -> Kernel:
+    """(x.y / width + 1)^3."""
+    return lambda x, y: torch.addmm(x.new_full((1, 1), COEF), x, y.T, alpha=1 / width).pow_(DEGREE)
+
+
+def rbf_kernel(sigma: float = SIGMA) -> Kernel:
+    """exp(-|x - y|^2 / (2 sigma^2)) - 1: without the 1 that cancels, and that near rows would round to."""
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        norms = x.square().sum(dim=1, keepdim=True) + y.square().sum(dim=1)
+        return torch.addmm(norms, x, y.T, alpha=-2).mul_(-1 / (2 * sigma**2)).expm1_()
+
+    return kernel
+
+
+def check_sets(*sets: torch.Tensor) -> list[torch.Tensor]:
+    """The sets in one precision: float64 where all are, else float32. Raises ValueError as `compute_kid`."""
+    widths = [list(features.shape) for features in sets]
+    if any(features.ndim != 2 for features in sets) or len({features.shape[1] for features in sets}) > 1:
+        raise ValueError(f"features are not two sets [N, D] of one detector: {widths}")
+    if min(len(features) for features in sets) < 4:
+        raise ValueError(f"a kernel distance and its error need 4 images on each side, got {widths}")
+    if not all(torch.isfinite(features).all() for features in sets):
+        raise ValueError("features hold values that are not finite")
+    double = all(features.dtype == torch.float64 for features in sets)
+    return [features.double() if double else features.float() for features in sets]
+
+
+def _draw_subsets(
+    x: torch.Tensor, y: torch.Tensor, *, subsets: int, size: int, seed: int
+) -> list[torch.Tensor]:
+    """Which rows are in which subset, 0 or 1, [S, N] and [S, M]; drawn in turn, as torch-fidelity does."""
+    if min(len(x), len(y)) < size:
+        raise ValueError(
+            f"subsets of {size} images cannot be drawn from {len(x)} generated and {len(y)} real ones; "
+            "give a smaller subset_size, or subsets=0 for the estimate of all images alone"
+        )
+    rng = np.random.RandomState(seed)
+    members = [torch.zeros(subsets, len(features), dtype=x.dtype) for features in (x, y)]
+    for subset in range(subsets):
+        for side in members:
+            side[subset, torch.from_numpy(rng.choice(side.shape[1], size, replace=False))] = 1
+    return [side.to(x.device) for side in members]
+
+
+def _kid(needs: tuple[FeatureNeed, ...], *, datasets: tuple[str, ...] | None = None) -> Register:
+    return register_metric(
+        family="kid",
+        higher_is_better=False,
+        citation="Binkowski et al. 2018, arXiv:1801.01401",
+        reference="torch-fidelity 0.4.0 on the same features, whose subsets average to this value",
+        needs=needs,
+        settings={
+            "kernel": "(x.y / D + 1)^3",
+            "estimate": "unbiased, all images, no subsets",
+            "dtype": "float32 products, float64 sums",
+            "stderr": "U-statistic, to second order",
+            "reals": reference_kind(needs[1]),
+        },
+        datasets=datasets,
+    )
+
+
+def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...]) -> MetricValue:
+    gen, real = (inputs.features(need).to(inputs.device) for need in needs)
+    kid = compute_kid(gen, real, subsets=0, reference=reference_kind(needs[1]))
+    return MetricValue(kid.value, stderr=kid.stderr, n_generated=len(gen), n_real=len(real))
+
+
+FULL_DIGITS = against_reals("digits", split="train")
+FULL_EFFICIENTNET = against_reals("efficientnet_lite0", split="train")
+TEST_EFFICIENTNET = against_reals("efficientnet_lite0", split="test")
+
+
+@_kid(FULL_DIGITS, datasets=DIGIT_DATASETS)
+def kid10k_full_digits(inputs: MetricInputs) -> MetricValue:
+    """Kernel distance to all training images, on features of the digit classifier."""
+    return _value(inputs, FULL_DIGITS)
+
+
+@_kid(FULL_EFFICIENTNET)
+def kid10k_full_efficientnet_lite0(inputs: MetricInputs) -> MetricValue:
+    """Kernel distance to all training images, on EfficientNet-Lite0 features."""
+    return _value(inputs, FULL_EFFICIENTNET)
+
+
+@_kid(TEST_EFFICIENTNET)
+def kid10k_test_efficientnet_lite0(inputs: MetricInputs) -> MetricValue:
+    """Kernel distance to the held-out test images, on EfficientNet-Lite0 features."""
+    return _value(inputs, TEST_EFFICIENTNET)

@@ -1,0 +1,182 @@
+"""The influence of an image on FID against deleting it, and standard errors against repeated draws."""
+
+import pytest
+import torch
+
+from metrics.fid_error import (
+    compute_fid_difference,
+    compute_fid_influence,
+    compute_fid_stderr,
+    jackknife_variance,
+)
+from metrics.frechet import FeatureStatistics, compute_fid, compute_fid_from_statistics, compute_statistics
+
+WIDTH = 64
+SCALES = torch.arange(1, WIDTH + 1).double() ** -0.5
+POPULATION = FeatureStatistics(10**9, torch.zeros(WIDTH).double(), torch.diag(SCALES**2))
+DRAWS, ESTIMATES = 200, 50
+# The sd of 200 draws is known to 1 / sqrt(2 * 199) = 5 %, the mean of 50 errors that vary by 30 % to 4 %;
+# four times both. Without the quadratic part the error of alike sets would be 40 % too large, without the
+# reals' part 29 % too small.
+TOLERANCE = 0.25
+
+
+def noise(n, rng):
+    return torch.randn(n, WIDTH, generator=rng, dtype=torch.float64)
+
+
+def alike(n, rng):
+    return noise(n, rng) * SCALES
+
+
+def apart(n, rng, z=None):
+    """Other variances, turned so that the covariances do not commute, and another mean."""
+    z = noise(n, rng) if z is None else z
+    rows = z * SCALES * (1 + 0.3 * torch.sin(torch.arange(WIDTH)))
+    axis = torch.ones(WIDTH).double() / WIDTH**0.5
+    return rows - torch.outer(rows @ axis, axis) + 0.3 * SCALES
+
+
+def errors_over_draws(draw):
+    """Mean standard error and true standard deviation of `draw(rng) -> (value, function giving stderr)`."""
+    rng = torch.Generator().manual_seed(5)
+    results = [draw(rng) for _ in range(DRAWS)]
+    spread = torch.tensor([value for value, _ in results]).std().item()
+    return torch.tensor([stderr() for _, stderr in results[:ESTIMATES]]).mean().item(), spread
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "width"), [(50, 300, 8), (40, 8, 20), (12, 20, 30), (40, 20, 30), (9, 9, 8), (3, 40, 8)]
+)
+@pytest.mark.parametrize("correction", [1, 0])
+def test_influence_is_the_fid_less_the_fid_without_the_image(n, m, width, correction):
+    rng = torch.Generator().manual_seed(n)
+    gen = torch.randn(n, width, generator=rng, dtype=torch.float64) + 0.3
+    real = compute_statistics(
+        torch.randn(m, width, generator=rng, dtype=torch.float64), correction=correction
+    )
+
+    def fid(rows):
+        return compute_fid_from_statistics(compute_statistics(rows, correction=correction), real, clamp=False)
+
+    expected = torch.tensor(
+        [fid(gen) - fid(torch.cat([gen[:i], gen[i + 1 :]])) for i in range(n)], dtype=torch.float64
+    )
+    influence = compute_fid_influence(gen, real)
+    # The integral's step and ends; where N <= D an image alone in its direction has leverage 1 - rounding.
+    bound = 1e-9 if n - 1 > width else 1e-6
+    assert (influence - expected).abs().max() < bound * expected.abs().max()
+
+
+def test_influence_of_dead_features_is_none():
+    rng = torch.Generator().manual_seed(0)
+    gen, real = alike(90, rng), alike(200, rng)
+    padded = [torch.cat([f, torch.full((len(f), 3), 2.0)], dim=1) for f in (gen, real)]
+    influence = compute_fid_influence(padded[0], compute_statistics(padded[1]))
+    expected = compute_fid_influence(gen, compute_statistics(real))
+    assert (influence - expected).abs().max() < 1e-9 * expected.abs().max()
+
+
+def test_an_outlier_among_the_generated_images_hurts_most():
+    rng = torch.Generator().manual_seed(1)
+    gen = alike(400, rng)
+    gen[123] *= 6
+    influence = compute_fid_influence(gen, POPULATION)
+    assert influence.argmax() == 123
+    assert influence[123] > 5 * influence.sort().values[-2]
+
+
+def test_jackknife_of_a_mean_is_its_textbook_variance():
+    values = torch.rand(30, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    influence = values.mean() - (values.sum() - values) / 29  # the mean less the mean without each
+    assert jackknife_variance(influence) == pytest.approx(values.var().item() / 30, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [20, 100, 400])  # fewer than features, a few times as many, many
+@pytest.mark.parametrize("draw", [alike, apart])
+def test_stderr_matches_repeated_draws_against_a_population(n, draw):
+    def once(rng):
+        gen = draw(n, rng)
+        return compute_fid(gen, POPULATION), lambda: compute_fid_stderr(gen, POPULATION)
+
+    stderr, spread = errors_over_draws(once)
+    assert stderr == pytest.approx(spread, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 40), (100, 300), (300, 100)])
+@pytest.mark.parametrize("draw", [alike, apart])
+def test_stderr_matches_repeated_draws_where_the_reals_are_a_sample(n, m, draw):
+    def once(rng):
+        gen, real = draw(n, rng), alike(m, rng)
+        return compute_fid(gen, real), lambda: compute_fid_stderr(gen, real, reference="sample")
+
+    stderr, spread = errors_over_draws(once)
+    assert stderr == pytest.approx(spread, rel=TOLERANCE)
+
+
+def test_stderr_of_paired_sets_is_no_less_than_repeated_draws_say():
+    def once(rng):
+        gen = alike(200, rng)
+        real = gen + 0.3 * alike(200, rng)
+        return compute_fid(gen, real), lambda: compute_fid_stderr(gen, real, reference="paired")
+
+    stderr, spread = errors_over_draws(once)
+    # Twenty groups know it to 16 %, and the quadratic part may be counted twice: at most sqrt(2).
+    assert 0.8 * spread < stderr < 1.2 * 2**0.5 * spread
+    gen = alike(200, torch.Generator().manual_seed(3))
+    assert compute_fid_stderr(gen, gen * 1.01, reference="sample") > 10 * compute_fid_stderr(
+        gen, gen * 1.01, reference="paired"
+    )
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("reference", ["population", "sample"])
+def test_difference_of_two_runs_has_the_error_of_repeated_draws(paired, reference):
+    def once(rng):
+        z = noise(150, rng)
+        a, b = apart(150, rng, z), 1.05 * apart(150, rng, z if paired else None)
+        real = POPULATION if reference == "population" else alike(300, rng)
+        result = compute_fid_difference(a, b, real, paired=paired, reference=reference)
+        return result.value, lambda: result.stderr
+
+    stderr, spread = errors_over_draws(once)
+    assert stderr == pytest.approx(spread, rel=TOLERANCE)
+
+
+def test_shared_latents_make_a_difference_sharper():
+    rng = torch.Generator().manual_seed(4)
+    z = noise(150, rng)
+    a, b = apart(150, rng, z), 1.05 * apart(150, rng, z)
+    paired, unpaired = (compute_fid_difference(a, b, POPULATION, paired=paired) for paired in (True, False))
+    assert paired.value == unpaired.value == compute_fid(b, POPULATION) - compute_fid(a, POPULATION)
+    assert unpaired.stderr > 5 * paired.stderr
+
+
+def test_few_images_have_no_error_and_two_no_influence():
+    rng = torch.Generator().manual_seed(6)
+    gen, real = alike(9, rng), alike(50, rng)
+    assert compute_fid_stderr(gen, POPULATION) is None
+    assert compute_fid_stderr(real, gen, reference="sample") is None
+    assert compute_fid_difference(gen, gen, POPULATION, paired=True).stderr is None
+    assert compute_fid_stderr(alike(10, rng), POPULATION) > 0
+    with pytest.raises(ValueError, match="N >= 3, got 2"):
+        compute_fid_influence(gen[:2], POPULATION)
+
+
+def test_statistics_cannot_stand_for_a_sample_and_pairs_are_of_one_length():
+    rng = torch.Generator().manual_seed(7)
+    gen = alike(20, rng)
+    with pytest.raises(ValueError, match="their statistics have no error"):
+        compute_fid_stderr(gen, POPULATION, reference="sample")
+    with pytest.raises(ValueError, match="their statistics have no error"):
+        compute_fid_difference(gen, gen, POPULATION, paired=True, reference="sample")
+    with pytest.raises(ValueError, match="got 20 and 19"):
+        compute_fid_difference(gen, gen[1:], POPULATION, paired=True)
+    with pytest.raises(ValueError, match="got 20 and 19"):
+        compute_fid_stderr(gen, gen[1:], reference="paired")
+
+
+def test_constant_sets_have_a_finite_influence():
+    real = compute_statistics(alike(50, torch.Generator().manual_seed(8)))
+    influence = compute_fid_influence(torch.full((12, WIDTH), 0.5), real)
+    assert torch.equal(influence, torch.zeros(12).double())
