@@ -25,6 +25,7 @@ PAIRS = 1000
 BATCH = 50
 DETECTOR = "stlpips_alex"
 PSNR_CEILING = 200.0
+ONE_PATH = "one for both"
 NOT_SEEN = "not seen"
 
 
@@ -32,19 +33,22 @@ class ConvolutionRecorder(TorchDispatchMode):
     """Counts, while active, the convolutions over a batch by whose weights they use.
 
     `per_sample`: one group, and so one set of weights, for every sample: what `fused` means. `shared`: one
-    set of weights for the batch. Filters that keep channels apart are neither. `dtypes`: of what is counted.
-    A batch of one tells nothing apart, so nothing is counted there.
+    set of weights for the batch. Filters that keep channels apart are neither. `products`: batched matrix
+    products, the way a 1x1 kernel to a few channels takes in either order. `dtypes`: of what is counted. A
+    batch of one tells nothing apart, so nothing is counted there.
     """
 
     def __init__(self, batch: int) -> None:
         super().__init__()
-        self.batch, self.per_sample, self.shared = batch, 0, 0
+        self.batch, self.per_sample, self.shared, self.products = batch, 0, 0, 0
         self.dtypes: set[torch.dtype] = set()
 
     @property
     def path(self) -> str:
-        """`fused`, `unfused` or `not seen`: which path ran while this was active."""
-        return "fused" if self.per_sample else "unfused" if self.shared else NOT_SEEN
+        """`fused`, `unfused`, `one for both` or `not seen`: which path ran while this was active."""
+        if self.per_sample or self.shared:
+            return "fused" if self.per_sample else "unfused"
+        return ONE_PATH if self.products else NOT_SEEN
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         names = [argument.name for argument in func._schema.arguments]
@@ -52,6 +56,9 @@ class ConvolutionRecorder(TorchDispatchMode):
             place = names.index("groups")
             groups = args[place] if place < len(args) else (kwargs or {}).get("groups", 1)
             self._count(args[0], args[1], groups)
+        elif func is torch.ops.aten.baddbmm.default and len(args[1]) == self.batch:
+            self.products += 1
+            self.dtypes.add(args[1].dtype)
         return func(*args, **(kwargs or {}))
 
     def _count(self, x: torch.Tensor, weight: torch.Tensor, groups: int) -> None:

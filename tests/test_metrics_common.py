@@ -152,7 +152,7 @@ def test_the_declared_direction_is_that_of_a_worse_generator(metric, toy_detecto
         path_length, "measure_path", lambda *args, samples: MEASURE_PATH(*args, samples=min(samples, 200))
     )
     # Not so bad that uint8 clips both paths alike.
-    worse = [ToyGenerator(steepness=x, defect=x / 10) for x in (0.0, 0.05, 0.3)]
+    worse = [ToyGenerator(steepness=x, defect=x / 1000) for x in (0.0, 0.05, 0.3)]
     values = [metric.compute(ToyInputs(generator=generator)).value for generator in worse]
     best = GENERATOR[metric.family]["higher" if metric.higher_is_better else "lower"]
     assert values[0] == pytest.approx(best, abs=1e-8)
