@@ -1,15 +1,15 @@
 """Standard error of FID, and how much each image moves it, from one eigendecomposition.
 
 The influence of an image is exact, not first order: the FID without it follows from a rank-one change of the
-covariance, for all images at once (Efron & Stein 1981, the jackknife, without its N repetitions). The
-jackknife counts the quadratic part of FID twice, which is most of its error where
-generated and real images are nearly alike; that part has a closed form for normal features and is taken off.
-Checked against repeated draws by `python -m benchmarks.fid_error`; no peer reports an error at all.
+covariance, for all images at once (the jackknife, Efron & Stein 1981, without its N repetitions). The
+jackknife counts the quadratic part of FID twice, which is most of its error where generated and real images
+are nearly alike; that part has a closed form for normal features and is taken off once. Checked against
+repeated draws by `python -m benchmarks fid_error`; no peer reports an error at all.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -35,6 +35,7 @@ STEP, END = 0.4, 26.0
 TINY = 1e-120
 
 Reference = Literal["population", "sample", "paired"]
+REFERENCES = get_args(Reference)
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def compute_fid_stderr(
     ("paired", [N, D]). Covers sampling noise, not the bias of a small N.
     Raises ValueError where the widths, or the lengths of pairs, differ, or a sample comes as statistics.
     """
+    _check_reference(reference, REFERENCES)
     drawn = [features_gen] if reference == "population" else [features_gen, _rows(features_real)]
     if min(len(features) for features in drawn) < MINIMUM:
         return None
@@ -93,10 +95,11 @@ def compute_fid_difference(
     """FID of B less FID of A and its standard error; paired: row i of both comes from the same latent.
 
     What images of a pair have in common cancels, and so does most of the error of a reference sample. The
-    quadratic part is counted once where A and B are independent and the reals are fixed; elsewhere it stays
-    counted twice, so that the error is at most a factor sqrt(2) too large.
+    quadratic part of either is counted once where A and B are independent; what the pairs or a sample of
+    reals add to it stays counted twice, so that the error is at most a factor sqrt(2) too large.
     Raises ValueError where paired sets differ in length, and as `compute_fid_stderr`.
     """
+    _check_reference(reference, REFERENCES[:2])
     drawn = [features_gen_a, features_gen_b] + ([_rows(features_real)] if reference == "sample" else [])
     if paired:
         _check_pairs(features_gen_a, features_gen_b)
@@ -195,6 +198,11 @@ def _corrected(variance: float, twice: float) -> float:
     That half is at most half of the variance: an estimate that says more is cut there.
     """
     return math.sqrt(max(variance - twice / 2, variance / 2))
+
+
+def _check_reference(reference: str, known: tuple[str, ...]) -> None:
+    if reference not in known:
+        raise ValueError(f"reference is {reference!r}, not one of {', '.join(known)}")
 
 
 def _rows(features: torch.Tensor | FeatureStatistics) -> torch.Tensor:

@@ -69,7 +69,9 @@ def compute_kid(
     members = [None, None]
     if subsets:
         members = _draw_subsets(x, y, subsets=subsets, size=subset_size, seed=seed)
-    function = polynomial_kernel(x.shape[1]) if kernel == "polynomial" else rbf_kernel()
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel is {kernel!r}, not one of {', '.join(KERNELS)}")
+    function = KERNELS[kernel](x.shape[1])
     xx = sum_kernel(function, x, members_x=members[0])
     yy = sum_kernel(function, y, members_x=members[1])
     xy = sum_kernel(function, x, y, members_x=members[0], members_y=members[1])
@@ -86,14 +88,17 @@ def polynomial_kernel(width: int) -> Kernel:
     return lambda x, y: torch.addmm(x.new_full((1, 1), COEF), x, y.T, alpha=1 / width).pow_(DEGREE)
 
 
-def rbf_kernel(sigma: float = SIGMA) -> Kernel:
-    """exp(-|x - y|^2 / (2 sigma^2)) - 1: without the 1 that cancels, and that near rows would round to."""
+def rbf_kernel(width: int) -> Kernel:
+    """exp(-|x - y|^2 / (2 * 10^2)) - 1 at any width: the 1 cancels, and near rows would round to it."""
 
     def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         norms = x.square().sum(dim=1, keepdim=True) + y.square().sum(dim=1)
-        return torch.addmm(norms, x, y.T, alpha=-2).mul_(-1 / (2 * sigma**2)).expm1_()
+        return torch.addmm(norms, x, y.T, alpha=-2).mul_(-1 / (2 * SIGMA**2)).expm1_()
 
     return kernel
+
+
+KERNELS = {"polynomial": polynomial_kernel, "rbf": rbf_kernel}
 
 
 def check_sets(*sets: torch.Tensor) -> list[torch.Tensor]:

@@ -174,6 +174,10 @@ def test_statistics_cannot_stand_for_a_sample_and_pairs_are_of_one_length():
         compute_fid_difference(gen, gen[1:], POPULATION, paired=True)
     with pytest.raises(ValueError, match="got 20 and 19"):
         compute_fid_stderr(gen, gen[1:], reference="paired")
+    with pytest.raises(ValueError, match="'samples', not one of population, sample, paired"):
+        compute_fid_stderr(gen, gen, reference="samples")
+    with pytest.raises(ValueError, match="'paired', not one of population, sample$"):
+        compute_fid_difference(gen, gen, gen, paired=True, reference="paired")
 
 
 def test_constant_sets_have_a_finite_influence():

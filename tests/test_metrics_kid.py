@@ -132,6 +132,11 @@ def test_too_few_images_for_a_subset_are_refused_with_the_way_out():
     assert np.isfinite(compute_kid(x[:40], x[40:80], subsets=0).value)
 
 
+def test_an_unknown_kernel_is_refused():
+    with pytest.raises(ValueError, match="'poly', not one of polynomial, rbf"):
+        compute_kid(features(9, 19), features(9, 20), kernel="poly", subsets=0)
+
+
 @pytest.mark.parametrize(
     ("x", "y", "words"),
     [
