@@ -2,8 +2,8 @@
 
 `python -m benchmarks.learning RUN ...` reads run folders whose snapshots were scored with
 `fact-eval all RUN --snapshot all --metrics legible10k,covered10k,fid10k_full_digits`, prints a table and
-writes benchmarks/results/learning.json and learning.png. Seconds count from the start of the run, data
-loading, probe, pictures and checkpoints included; the start of Python is not in them.
+writes benchmarks/results/learning.json and learning.png. Seconds are those of training steps: a run that was
+interrupted counts as one; starting, pictures and checkpoints are not in them.
 """
 
 import argparse
@@ -27,8 +27,12 @@ def collect(run: Path) -> list[dict[str, float]]:
         for record in latest_records(read_records(path)):
             if record.source == "run" and record.metric in METRICS and record.value is not None:
                 values[record.kimg][record.metric] = record.value
-    lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
-    seconds = {line["nimg"] // 1000: line["Timing/total_sec"] for line in lines}
+    seconds, total, done = {}, 0.0, 0
+    for line in (run / "stats.jsonl").read_text().splitlines():
+        tick = json.loads(line)
+        total += tick["Timing/sec_per_kimg"] * (tick["nimg"] - done) / 1000
+        done = tick["nimg"]
+        seconds[done // 1000] = total
     rows = [
         {"kimg": kimg, "seconds": seconds[int(kimg)], **found}
         for kimg, found in sorted(values.items())
