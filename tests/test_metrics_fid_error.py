@@ -176,7 +176,7 @@ def test_statistics_cannot_stand_for_a_sample_and_pairs_are_of_one_length():
         compute_fid_stderr(gen, gen[1:], reference="paired")
     with pytest.raises(ValueError, match="'samples', not one of population, sample, paired"):
         compute_fid_stderr(gen, gen, reference="samples")
-    with pytest.raises(ValueError, match="'paired', not one of population, sample$"):
+    with pytest.raises(ValueError, match=r"'paired', not one of population, sample$"):
         compute_fid_difference(gen, gen, gen, paired=True, reference="paired")
 
 
