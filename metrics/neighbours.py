@@ -63,7 +63,8 @@ def find_neighbours(
         raise ValueError(f"{most} nearest neighbours need {more} images, got {len(centres)}")
     search = _Search(Pairs(queries, centres), own=own, ranks=ranks, kept=min(most + SPARE, available))
     with full_float32(queries.device):
-        for rows in search.propose().split(BLOCK):
+        open_rows = search.propose()
+        for rows in open_rows.split(BLOCK) if len(open_rows) else ():  # nothing splits into one empty part
             for row in search.refine(rows).tolist():
                 search.exhaust(row)
     return search.distances * search.pairs.unit**2, search.indices

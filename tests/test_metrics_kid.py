@@ -70,13 +70,13 @@ def test_stderr_matches_repeated_draws(name, n, m, scale):
 
 @pytest.mark.parametrize("scale", [1.0, 1.15])
 def test_stderr_against_a_population_is_over_generated_draws_alone(scale):
-    population = features(3000, 0)
+    population = features(800, 0)
     rng = torch.Generator().manual_seed(1)
     draws = []
     for i in range(200):
         drawn = features(80, 10 + i, scale=scale)
         if scale == 1:  # of the population itself
-            drawn = population[torch.randint(3000, (80,), generator=rng)]
+            drawn = population[torch.randint(800, (80,), generator=rng)]
         draws.append(compute_kid(drawn, population, kernel="rbf", subsets=0, reference="population"))
     spread = torch.tensor([draw.value for draw in draws]).std().item()
     assert torch.tensor([d.stderr for d in draws]).mean().item() == pytest.approx(spread, rel=0.25)

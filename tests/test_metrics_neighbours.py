@@ -151,6 +151,12 @@ def test_float64_products_settle_what_float32_leaves_open(monkeypatch, small_blo
     assert sum(refined) == len(features)
 
 
+def test_nothing_is_measured_twice_where_float32_decides(monkeypatch):
+    monkeypatch.delattr(neighbours._Search, "refine")
+    features = cloud(150, 16, seed=21)
+    assert torch.equal(find_radii(features, ks=(3, 5)), brute_radii(features, ks=(3, 5)))
+
+
 def test_many_open_pairs_of_a_block_are_bounded_in_float64_first(monkeypatch):
     monkeypatch.setattr(neighbours, "MAX_OPEN", 100)
     settled = []
