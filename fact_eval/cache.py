@@ -6,7 +6,6 @@ entry serves every shorter request. Never pickle.
 """
 
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from pathlib import Path
 
 from fact_eval.records import canonical_json
 from fact_train.atomic import write_atomically
+from metrics.folders import cache_folder
 
-ENVIRONMENT = "FACT_CACHE"
-DEFAULT = "~/.cache/fact-stylegan"
 FORMAT = 1
 
 
@@ -45,11 +43,6 @@ class Entry:
             "MB": round(self.size / 1e6, 2),
             "entry": self.path.stem[:12],
         }
-
-
-def cache_folder() -> Path:
-    """$FACT_CACHE, or ~/.cache/fact-stylegan."""
-    return Path(os.environ.get(ENVIRONMENT) or DEFAULT).expanduser()
 
 
 def code_sha256(*paths: Path) -> str:

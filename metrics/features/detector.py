@@ -23,8 +23,9 @@ class Detector(ABC):
     """uint8 images [N, C, H, W], C of 1 or 3, to float32 features [N, width].
 
     A subclass states `name`, `width`, `version` (raised whenever a feature may change), `summary`, `citation`
-    and `settings` (everything else that changes a feature) and implements `embed`. Networks are built at
-    first use. On a CPU images pass in parts of `cpu_chunk`, small enough for activations to stay in cache.
+    and `settings` (everything else that changes a feature) and implements `embed`. `weights` names the files
+    of metrics/weight_store.py that it reads, none for what needs no download. Networks are built at first
+    use. On a CPU images pass in parts of `cpu_chunk`, small enough for activations to stay in cache.
     """
 
     name: ClassVar[str]
@@ -32,6 +33,7 @@ class Detector(ABC):
     version: ClassVar[int] = 1
     summary: ClassVar[str]
     citation: ClassVar[str]
+    weights: ClassVar[tuple[str, ...]] = ()
     cpu_chunk: ClassVar[int] = 64
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
