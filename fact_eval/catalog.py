@@ -75,6 +75,7 @@ class DetectorCard:
     summary: str
     citation: str
     fingerprint: dict
+    weights: tuple[str, ...]  # names of the weight files it reads, of metrics/weight_store.py
 
 
 def load_cards(names: Sequence[str] | None = None) -> list[Card]:
@@ -139,7 +140,7 @@ def _registered() -> tuple[list[Card], list[DetectorCard]]:
     from metrics.registry import get_metric, list_metrics
 
     detectors = [get_detector(name) for name in list_detectors()]
-    cards = [DetectorCard(d.name, d.summary, d.citation, d.describe()) for d in detectors]
+    cards = [DetectorCard(d.name, d.summary, d.citation, d.describe(), d.weights) for d in detectors]
     return [card_of(get_metric(name)) for name in list_metrics()], cards
 
 

@@ -15,6 +15,7 @@ from fact_eval.catalog_commands import list_, train_digits_
 from fact_eval.options import say
 from fact_eval.pair_commands import fused, reconstruct
 from fact_eval.score_commands import all_, images, ref, run
+from fact_eval.weights_commands import weights_app
 from metrics.errors import UserError
 
 COMMANDS = {
@@ -41,6 +42,7 @@ app = typer.Typer(
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(cache_app, name="cache")
+app.add_typer(weights_app, name="weights")
 
 
 class Stopped(BaseException):

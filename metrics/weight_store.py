@@ -205,7 +205,7 @@ def read_manifest(folder: Path) -> dict[str, dict]:
         if content["schema"] != SCHEMA or not isinstance(content["files"], dict):
             raise ValueError(f"not of schema {SCHEMA}")
         return content["files"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise UserError(
