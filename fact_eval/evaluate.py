@@ -269,16 +269,24 @@ def score(
         torch.set_num_threads(threads)
     processes = Processes.join()
     progress = Progress(quiet=processes.rank > 0)
-    agreed = processes.first([dataclasses.replace(job, pictures=None) for job in jobs])
+    try:
+        jobs = _agreed(jobs, processes)
+        missing = len([job for job in jobs if job.missing])
+        if processes.rank == 0 and missing:
+            shared = f", {processes.size} processes" if processes.size > 1 else ""
+            progress.note(f"scoring {missing} sources on {device}{shared}")
+        return Evaluation(
+            device=device, batch=batch, progress=progress, again=again, processes=processes
+        ).run(jobs)
+    finally:
+        processes.leave()
+
+
+def _agreed(jobs: Sequence[Job], processes: Processes) -> list[Job]:
+    """The jobs of the first process, with the pictures that this one has opened."""
     pictures = {job.content_sha256: job.pictures for job in jobs}
-    jobs = [dataclasses.replace(job, pictures=pictures.get(job.content_sha256)) for job in agreed]
-    missing = len([job for job in jobs if job.missing])
-    if processes.rank == 0:
-        shared = f", {processes.size} processes" if processes.size > 1 else ""
-        progress.note(f"scoring {missing} sources on {device}{shared}")
-    return Evaluation(device=device, batch=batch, progress=progress, again=again, processes=processes).run(
-        jobs
-    )
+    agreed = processes.first([dataclasses.replace(job, pictures=None) for job in jobs])
+    return [dataclasses.replace(job, pictures=pictures.get(job.content_sha256)) for job in agreed]
 
 
 @contextmanager

@@ -30,15 +30,16 @@ def started_together() -> int:
 class Processes:
     """This process among its group; every method is called by all of them in the same order."""
 
-    def __init__(self, *, rank: int = 0, size: int = 1, group=None):
-        self.rank, self.size, self._group = rank, size, group
+    def __init__(self, *, rank: int = 0, size: int = 1, group=None, joined: bool = False):
+        self.rank, self.size, self._group, self._joined = rank, size, group, joined
 
     @classmethod
     def join(cls) -> "Processes":
         """The group that torchrun's environment describes, or the one that this process is in already."""
         import torch.distributed as dist
 
-        if not dist.is_initialized():
+        joined = not dist.is_initialized()
+        if joined:
             if started_together() == 1:
                 return cls()
             dist.init_process_group("gloo", timeout=PATIENCE)
@@ -48,7 +49,15 @@ class Processes:
             rank=dist.get_rank(),
             size=dist.get_world_size(),
             group=dist.new_group(backend="gloo", timeout=PATIENCE),
+            joined=joined,
         )
+
+    def leave(self) -> None:
+        """End the group if `join` began it."""
+        if self._joined:
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
 
     def share(self, items: list[T]) -> list[T]:
         """This process' part of the items, dealt like cards."""

@@ -228,8 +228,7 @@ def test_the_code_hash_sees_every_edit_and_no_move(tmp_path):
 
 def test_the_code_of_features_is_known_without_torch():
     code = (
-        "import sys; from fact_eval.cache import features_code;"
-        "print(features_code(), 'torch' in sys.modules)"
+        "import sys; from fact_eval.cache import features_code;print(features_code(), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [features_code(), "False"]
