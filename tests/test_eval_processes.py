@@ -1,4 +1,4 @@
-"""The same numbers from 1, 2 and 3 processes, and after kill -9; chunks that are stored are not made again."""
+"""The same numbers from 1, 2 and 3 processes, and after kill -9; stored chunks are not made again."""
 
 import json
 import multiprocessing
@@ -195,11 +195,11 @@ def test_a_raised_count_makes_only_the_chunks_that_are_not_there(tmp_path, data,
     from fact_eval.progress import Progress
     from fact_eval.sources import NoiseSource
 
-    class Counted(NoiseSource):
-        made: list[int] = []
+    made = []
 
+    class Counted(NoiseSource):
         def images(self, indices):
-            self.made.extend(indices)
+            made.extend(indices)
             return super().images(indices)
 
     def extract(wanted):
@@ -207,10 +207,10 @@ def test_a_raised_count_makes_only_the_chunks_that_are_not_there(tmp_path, data,
         return extract_features(Counted((1, 8, 8), seed=0), wanted, progress=Progress(quiet=True), **options)
 
     few = extract({"pixels": 10}).get("pixels", 10)
-    Counted.made.clear()
+    made.clear()
     many = extract({"pixels": 18, "spectrum": 6})
     assert torch.equal(many.get("pixels", 18)[:10], few)
     # spectrum lacks its six, pixels the chunk that was cut at 10 and what follows
-    assert Counted.made == [*range(0, 6), *range(8, 18)]
-    Counted.made.clear()
-    assert extract({"pixels": 17, "spectrum": 6}).held("pixels") == 17 and Counted.made == []
+    assert made == [*range(0, 6), *range(8, 18)]
+    made.clear()
+    assert extract({"pixels": 17, "spectrum": 6}).held("pixels") == 17 and made == []
