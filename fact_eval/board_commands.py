@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fact_eval.options import AsJson, Runs, existing_folders, finish, print_records, say
+from fact_eval.processes import first_of_group
 from metrics.errors import UsageError
 
 
@@ -91,6 +92,8 @@ def publish_(
 
 def print_board(sections, *, as_json: bool) -> None:
     """A board on stdout."""
+    if not first_of_group():
+        return
     from leaderboard.render import board_json, render_terminal
 
     print(json.dumps(board_json(sections), indent=1) if as_json else render_terminal(sections))

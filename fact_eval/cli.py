@@ -12,7 +12,6 @@ import typer
 from fact_eval.board_commands import compare, leaderboard, publish_, show
 from fact_eval.cache_commands import cache_app
 from fact_eval.catalog_commands import list_, train_digits_
-from fact_eval.options import say
 from fact_eval.pair_commands import fused, reconstruct
 from fact_eval.score_commands import all_, images, ref, run
 from fact_eval.weights_commands import weights_app
@@ -86,7 +85,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _error(line: str, code: int) -> int:
-    say(f"fact-eval: {line}")
+    print(f"fact-eval: {line}", file=sys.stderr, flush=True)
     return code
 
 

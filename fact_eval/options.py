@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fact_eval.processes import first_of_group
 from metrics.errors import UsageError
 
 Runs = Annotated[list[Path], typer.Argument(help="run folders, or folders that hold runs at any depth")]
@@ -27,8 +28,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tabl
 
 
 def say(line: str) -> None:
-    """One line for people, on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """One line for people, on stderr; of several processes the first one speaks."""
+    if first_of_group():
+        print(line, file=sys.stderr, flush=True)
 
 
 def finish(failures: Sequence[str]) -> None:
@@ -41,6 +43,8 @@ def finish(failures: Sequence[str]) -> None:
 
 def print_records(folders: Sequence[Path], *, as_json: bool) -> None:
     """The records under the folders on stdout: JSON lines, or a table."""
+    if not first_of_group():
+        return
     from fact_eval.records import find_results, latest_records, read_records
 
     records = [

@@ -61,10 +61,11 @@ class References:
             self._features.setdefault(split, Features()).update(made)
 
     def features(self, detector: str, split: str, count: int | None) -> torch.Tensor:
-        """Features [N, D] of `count` real images in the order of permutation 0; of all of them for None."""
+        """Features [N, D] of `count` real images in the order of permutation 0; of all of them for None.
+
+        They must have been prepared: several processes make them, and one of them computes metrics.
+        """
         count = self._count(split, count)
-        if self._held(split, detector) < count:
-            self.prepare([Need(detector, "real", split, count)])
         return self._features[split].get(detector, count)
 
     def _count(self, split: str, count: int | None) -> int:

@@ -21,6 +21,7 @@ from fact_eval.options import (
     print_records,
     say,
 )
+from fact_eval.processes import first_of_group, started_together
 from metrics.errors import UsageError
 
 
@@ -49,6 +50,8 @@ def all_(
     published = done_keys(published_records())
     jobs, problems = plan_all(found, root, request, controls=controls, published=published)
     failures = _carry_out(jobs, device, batch, threads, force) + problems
+    if not first_of_group():
+        return
     sections, path = write_local_board(root)
     print_board(sections, as_json=as_json)
     say(f"board: {path}; next: fact-eval publish {root}")
@@ -148,7 +151,7 @@ def _request(metrics: list[str] | None, seeds: str, snapshot: str, data: str | N
 
 def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) -> list[str]:
     """Score what is missing; says so where nothing is. Returns one line per failure."""
-    if not any(job.missing for job in jobs):
+    if started_together() == 1 and not any(job.missing for job in jobs):
         if jobs:
             say(f"nothing left to do: all records of {len(jobs)} sources are there")
         return []
