@@ -45,6 +45,8 @@ class Card:
     needs: tuple[Need, ...]
     needs_generator: bool
     datasets: tuple[str, ...] | None  # dataset names it means something on; None: any
+    weights: tuple[str, ...]  # weight files it needs, of metrics/weight_store.py; none: no download
+    from_statistics: bool  # mean and covariance of the real features do
     protocol: dict
 
     @property
@@ -109,6 +111,8 @@ def card_of(metric) -> Card:
         needs=needs,
         needs_generator=metric.needs_generator,
         datasets=None if metric.datasets is None else tuple(sorted(metric.datasets)),
+        weights=metric.weights,
+        from_statistics=metric.from_statistics,
         protocol=protocol,
     )
 
@@ -147,7 +151,8 @@ def _registered() -> tuple[list[Card], list[DetectorCard]]:
 def _read_card(stored: dict) -> Card:
     needs = tuple(Need(**need) for need in stored["needs"])
     datasets = None if stored["datasets"] is None else tuple(stored["datasets"])
-    return Card(**{**stored, "needs": needs, "datasets": datasets})
+    weights = tuple(stored["weights"])
+    return Card(**{**stored, "needs": needs, "datasets": datasets, "weights": weights})
 
 
 def _code() -> str:

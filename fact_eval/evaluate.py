@@ -25,11 +25,12 @@ from fact_eval.plan import Job
 from fact_eval.processes import Processes, describe, started_together
 from fact_eval.progress import Progress
 from fact_eval.records import Record, append_records, finite
-from fact_eval.references import NoSplit, References
+from fact_eval.references import NoSplit, References, StatisticsOnly
 from fact_eval.sources import GeneratorSource, NoiseSource, PicturesSource, Source
 from fact_train.memory import keep_freed_memory
 from fact_train.snapshot import load_snapshot
 from metrics.errors import UsageError, UserError
+from metrics.frechet import FeatureStatistics
 from metrics.registry import FeatureNeed, MetricValue, get_metric
 
 
@@ -66,6 +67,10 @@ class Inputs:
         if need.side == "real":
             return self._references.features(need.detector, need.split or "train", need.count)
         return self._generated.get(need.detector, wanted_count(need.count, self._source))
+
+    def statistics(self, need: FeatureNeed, *, correction: int) -> FeatureStatistics | None:
+        """Statistics of a need's reals where the reference is a file of them; None where there are images."""
+        return self._references.statistics(need.detector, correction=correction)
 
 
 class Evaluation:
@@ -179,7 +184,8 @@ class Evaluation:
 
     def _real(self, job: Job) -> References:
         if job.reference.name not in self._references:
-            self._references[job.reference.name] = References(job.reference, self._extract)
+            kind = References if job.reference.statistics is None else StatisticsOnly
+            self._references[job.reference.name] = kind(job.reference, self._extract)
         return self._references[job.reference.name]
 
     def _extract(self, source: Source, wanted: dict[str, int], *, title: str) -> Features:

@@ -1,5 +1,6 @@
 """Commands that measure: `fact-eval all`, `run`, `images`, `ref`."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -84,7 +85,10 @@ def run(
 def images(
     folder: Annotated[Path, typer.Argument(help="folder or zip of pictures, whatever made them")],
     reference: Annotated[
-        str, typer.Option(help="the real images: mnist, an image folder, a zip, an idx folder")
+        str,
+        typer.Option(
+            help="the real images: mnist, an image folder, a zip, an idx folder; or their statistics"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="where the records go, in a folder of their own")] = Path("runs"),
     metrics: Metrics = None,
@@ -110,7 +114,9 @@ def images(
 
 
 def ref(
-    data: Annotated[str, typer.Argument(help="mnist, an image folder, a zip, an idx folder")] = "mnist",
+    data: Annotated[
+        str, typer.Argument(help="mnist, an image folder, a zip, an idx folder, or a file of statistics")
+    ] = "mnist",
     out: Annotated[Path, typer.Option(help="folder of runs; records go to its controls/")] = Path("runs"),
     metrics: Metrics = None,
     seeds: Seeds = "0",
@@ -119,8 +125,21 @@ def ref(
     threads: Threads = None,
     force: Force = False,
     as_json: AsJson = False,
+    save: Annotated[
+        Path | None, typer.Option(help="instead: keep the statistics of its features here (.safetensors)")
+    ] = None,
+    detector: Annotated[str | None, typer.Option(help="with --save: whose features")] = None,
+    split: Annotated[str, typer.Option(help="with --save: train or test images")] = "train",
 ) -> None:
-    """Score a dataset's held-out reals and noise."""
+    """Score a dataset's held-out reals and noise, or keep or show statistics of it."""
+    from fact_eval.reference_stats import is_statistics, read_statistics
+
+    if save is not None or detector is not None:
+        _save_statistics(data, save, detector, split, device=device, batch=batch, threads=threads)
+        return
+    if is_statistics(data):
+        print(json.dumps(read_statistics(data).describe(), indent=1))
+        return
     from fact_eval.pictures import open_reference
     from fact_eval.plan import plan_controls
 
@@ -128,6 +147,16 @@ def ref(
     failures = _carry_out(jobs, device, batch, threads, force)
     print_records([jobs[0].results.parent], as_json=as_json)
     finish(failures)
+
+
+def _save_statistics(data: str, save: Path | None, detector: str | None, split: str, **options) -> None:
+    if save is None or detector is None:
+        raise UsageError("--save FILE and --detector NAME go together; `fact-eval list` names the detectors")
+    from fact_eval.save_reference import save_reference
+
+    made = save_reference(data, save, detector=detector, split=split, **options)
+    print(json.dumps(made.describe(), indent=1))
+    say(f"next: fact-eval images FOLDER --reference {save}")
 
 
 def _request(metrics: list[str] | None, seeds: str, snapshot: str, data: str | None, force: bool):
