@@ -32,6 +32,7 @@ from fact_train.snapshot import load_snapshot
 from metrics.errors import UsageError, UserError
 from metrics.frechet import FeatureStatistics
 from metrics.registry import FeatureNeed, MetricValue, get_metric
+from metrics.weight_store import mentions_random_weights
 
 
 @dataclass
@@ -221,13 +222,14 @@ class Evaluation:
         dataset: dict | None = None,
         seconds: float | None = None,
     ) -> Record:
+        label = f"{job.label} (random weights)" if mentions_random_weights(card.protocol) else job.label
         requested = card.n_generated
         if requested is None and value is not None:
             requested = value.n_generated
         record = Record(
             run_id=job.run_id,
             source=job.source,
-            label=job.label,
+            label=label,
             snapshot=job.snapshot.name if job.snapshot else None,
             snapshot_sha256=job.content_sha256,
             kimg=job.kimg,

@@ -207,6 +207,7 @@ def test_a_trusted_file_must_open_as_weights(toy, folder, tmp_path) -> None:
     assert read_manifest(folder) == {}
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_safetensors_and_torchscript_are_read_when_trusted(toy, tmp_path) -> None:
     tensors = tmp_path / "toy.safetensors"
     save_file(toy_state(3), tensors)
@@ -226,6 +227,7 @@ def test_safetensors_and_torchscript_are_read_when_trusted(toy, tmp_path) -> Non
     assert torch.equal(filled.head.weight, net.head.weight)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_an_unknown_torchscript_is_not_opened_because_of_its_file_name(toy, folder, monkeypatch) -> None:
     net = torch.jit.trace(ToyNet().eval(), torch.zeros(1, 3, 8, 8))
     folder.mkdir()
@@ -267,10 +269,13 @@ def test_random_weights_are_seeded_marked_and_end_with_the_mode(toy) -> None:
     assert weights_sha256("toy") == WEIGHTS["toy"].sha256
 
 
-def test_random_weights_need_no_file(toy) -> None:
+def test_random_weights_need_no_file_and_no_initial_values(toy) -> None:
+    with torch.device("meta"):
+        net = ToyNet()
     with random_weights():
-        net = load_weights(ToyNet(), "toy").eval()
-        assert torch.isfinite(net(torch.rand(2, 3, 8, 8))).all()
+        net = load_weights(net.to_empty(device="cpu"), "toy").eval()
+    assert torch.isfinite(net(torch.rand(2, 3, 8, 8))).all()
+    assert net.norm.running_var.eq(1).all() and net.norm.running_mean.eq(0).all()
 
 
 def test_a_damaged_manifest_is_named_with_the_way_out(toy, folder) -> None:

@@ -107,12 +107,15 @@ def load_weights(
 
 @torch.no_grad()
 def draw_weights(net: nn.Module, seed: int) -> nn.Module:
-    """Seeded random weights that keep activations finite: N(0, 2 / fan in), biases 0, other vectors 1."""
+    """Seeded values for every tensor of a network, whatever it held, that keep activations finite.
+
+    N(0, 2 / fan in); biases and running means 0, other vectors 1.
+    """
     generator = torch.Generator().manual_seed(seed)
-    for name, parameter in net.named_parameters():
-        if parameter.ndim > 1:
-            drawn = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(drawn * (2 / parameter[0].numel()) ** 0.5)
+    for name, tensor in net.state_dict().items():
+        if tensor.ndim > 1:
+            drawn = torch.randn(tensor.shape, generator=generator)
+            tensor.copy_(drawn * (2 / tensor[0].numel()) ** 0.5)
         else:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            tensor.fill_(0 if name.endswith(("bias", "running_mean", "num_batches_tracked")) else 1)
     return net
