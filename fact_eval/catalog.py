@@ -7,6 +7,7 @@ hash holds.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from fact_eval.records import canonical_json, finite, protocol_sha256
 from fact_eval.sampling import SAMPLING
 from fact_train.atomic import write_text
 from metrics.errors import UserError, unknown_name
+from metrics.weight_store import installed_state
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def _catalog() -> tuple[list[Card], list[DetectorCard]]:
     path = cache_folder() / "catalog" / f"{_code()}.json"
     try:
         stored = json.loads(path.read_text())
-        return [_read_card(c) for c in stored["metrics"]], [DetectorCard(**d) for d in stored["detectors"]]
+        detectors = [DetectorCard(**{**d, "weights": tuple(d["weights"])}) for d in stored["detectors"]]
+        return [_read_card(c) for c in stored["metrics"]], detectors
     except (OSError, ValueError, TypeError, KeyError):
         cards, detectors = _registered()
     stored = {
@@ -156,7 +159,8 @@ def _read_card(stored: dict) -> Card:
 
 
 def _code() -> str:
-    """Hash of everything that can change a card: metrics' code, weight cards, how images are sampled."""
+    """Hash of all that can change a card: metrics' code, weight cards and files, how images are sampled."""
     here, ours = Path(metrics.__file__).parent, Path(__file__)
     weights = sorted((here / "features" / "weights").glob("*.json"))
-    return code_sha256(here, ours, ours.with_name("sampling.py"), *weights)
+    code = code_sha256(here, ours, ours.with_name("sampling.py"), *weights)
+    return hashlib.sha256(canonical_json([code, installed_state()]).encode()).hexdigest()

@@ -9,6 +9,7 @@ import typer
 
 from fact_eval.processes import first_of_group
 from metrics.errors import UsageError
+from metrics.weight_store import random_weights
 
 Runs = Annotated[list[Path], typer.Argument(help="run folders, or folders that hold runs at any depth")]
 Metrics = Annotated[
@@ -24,6 +25,10 @@ Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; all cores this process may use without it")
 ]
 Force = Annotated[bool, typer.Option("--force", help="measure again what is done; history stays")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(help="standard, embedded (no downloads) or auto: standard if its weights are all installed"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 
 
@@ -31,6 +36,24 @@ def say(line: str) -> None:
     """One line for people, on stderr; of several processes the first one speaks."""
     if first_of_group():
         print(line, file=sys.stderr, flush=True)
+
+
+def enter_smoke_mode(context: typer.Context, wanted: bool) -> bool:
+    """Random weights from here to the end of the command."""
+    if wanted:
+        context.with_resource(random_weights())
+        say("random weights: a smoke test; what needs downloaded weights makes invalid rows")
+    return wanted
+
+
+RandomWeights = Annotated[
+    bool,
+    typer.Option(
+        "--random-weights",
+        callback=enter_smoke_mode,
+        help="smoke test: random weights in place of downloaded ones; its rows are invalid",
+    ),
+]
 
 
 def finish(failures: Sequence[str]) -> None:

@@ -14,6 +14,8 @@ from fact_eval.options import (
     DeviceName,
     Force,
     Metrics,
+    Protocol,
+    RandomWeights,
     Runs,
     Seeds,
     Threads,
@@ -29,6 +31,7 @@ from metrics.errors import UsageError
 def all_(
     runs: Runs,
     metrics: Metrics = None,
+    protocol: Protocol = None,
     seeds: Seeds = "0",
     snapshot: Which = "latest",
     data: Data = None,
@@ -37,6 +40,7 @@ def all_(
     batch: Batch = 64,
     threads: Threads = None,
     force: Force = False,
+    random_weights: RandomWeights = False,
     as_json: AsJson = False,
 ) -> None:
     """Score what is missing in all runs, print the board."""
@@ -47,7 +51,7 @@ def all_(
 
     found = find_runs(runs)
     root = found[0].folder.parent if runs[0] == found[0].folder else runs[0]
-    request = _request(metrics, seeds, snapshot, data, force)
+    request = _request(metrics, protocol, seeds, snapshot, data, force)
     published = done_keys(published_records())
     jobs, problems = plan_all(found, root, request, controls=controls, published=published)
     failures = _carry_out(jobs, device, batch, threads, force) + problems
@@ -62,6 +66,7 @@ def all_(
 def run(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     metrics: Metrics = None,
+    protocol: Protocol = None,
     seeds: Seeds = "0",
     snapshot: Which = "latest",
     data: Data = None,
@@ -69,6 +74,7 @@ def run(
     batch: Batch = 64,
     threads: Threads = None,
     force: Force = False,
+    random_weights: RandomWeights = False,
     as_json: AsJson = False,
 ) -> None:
     """Score what is missing in one run, print its records."""
@@ -76,7 +82,7 @@ def run(
     from fact_eval.runs import find_runs, read_run
 
     find_runs([run])
-    jobs = plan_run(read_run(run), _request(metrics, seeds, snapshot, data, force))
+    jobs = plan_run(read_run(run), _request(metrics, protocol, seeds, snapshot, data, force))
     failures = _carry_out(jobs, device, batch, threads, force)
     print_records([run], as_json=as_json)
     finish(failures)
@@ -92,15 +98,17 @@ def images(
     ],
     out: Annotated[Path, typer.Option(help="where the records go, in a folder of their own")] = Path("runs"),
     metrics: Metrics = None,
+    protocol: Protocol = None,
     seeds: Seeds = "0",
     device: DeviceName = "auto",
     batch: Batch = 64,
     threads: Threads = None,
     force: Force = False,
+    random_weights: RandomWeights = False,
     as_json: AsJson = False,
 ) -> None:
     """Score anybody's pictures against a dataset."""
-    request = _request(metrics, seeds, "latest", None, force)
+    request = _request(metrics, protocol, seeds, "latest", None, force)
     if not folder.exists():
         raise UsageError(f"{folder} does not exist; give a folder or zip of pictures")
     from fact_eval.pictures import open_reference, plan_pictures
@@ -119,11 +127,13 @@ def ref(
     ] = "mnist",
     out: Annotated[Path, typer.Option(help="folder of runs; records go to its controls/")] = Path("runs"),
     metrics: Metrics = None,
+    protocol: Protocol = None,
     seeds: Seeds = "0",
     device: DeviceName = "auto",
     batch: Batch = 64,
     threads: Threads = None,
     force: Force = False,
+    random_weights: RandomWeights = False,
     as_json: AsJson = False,
     save: Annotated[
         Path | None, typer.Option(help="instead: keep the statistics of its features here (.safetensors)")
@@ -143,7 +153,9 @@ def ref(
     from fact_eval.pictures import open_reference
     from fact_eval.plan import plan_controls
 
-    jobs = plan_controls([open_reference(data)], out, _request(metrics, seeds, "latest", None, force))
+    jobs = plan_controls(
+        [open_reference(data)], out, _request(metrics, protocol, seeds, "latest", None, force)
+    )
     failures = _carry_out(jobs, device, batch, threads, force)
     print_records([jobs[0].results.parent], as_json=as_json)
     finish(failures)
@@ -159,23 +171,61 @@ def _save_statistics(data: str, save: Path | None, detector: str | None, split: 
     say(f"next: fact-eval images FOLDER --reference {save}")
 
 
-def _request(metrics: list[str] | None, seeds: str, snapshot: str, data: str | None, force: bool):
+def _request(
+    metrics: list[str] | None,
+    protocol: str | None,
+    seeds: str,
+    snapshot: str,
+    data: str | None,
+    force: bool,
+):
     from fact_eval.catalog import load_cards
     from fact_eval.plan import Request
+    from fact_eval.protocols import ProtocolChoice, require_weights
     from fact_eval.sampling import parse_seeds
-    from leaderboard.columns import metrics_for
+    from leaderboard.columns import DIGITS, metrics_for
 
     names = [name.strip() for given in metrics or [] for name in given.split(",") if name.strip()]
     named = bool(names) and names != ["all"]
+    if named and protocol is not None:
+        raise UsageError(
+            f"--protocol {protocol} chooses metrics, and --metrics names them: give one of the two"
+        )
+    cards = load_cards(names if named else None)
+    if named:
+        require_weights(cards, "--metrics")
+    elif names:
+        cards = _all_cards(cards, protocol or "auto")
+    choice = ProtocolChoice(protocol or "auto", cards, metrics_for, embedded_only=DIGITS, say=say)
     return Request(
-        tuple(load_cards(names if named else None)),
+        tuple(cards),
         parse_seeds(seeds),
         named=named,
-        defaults=None if names else metrics_for,
+        defaults=None if names else choice,
         snapshot=snapshot,
         data=data,
         force=force,
     )
+
+
+def _all_cards(cards, protocol: str) -> list:
+    """The metrics of `--metrics all`: of one protocol, or for `auto` all whose weights are installed."""
+    from fact_eval.protocols import check_choice, fetch_command, missing_weights, require_weights
+
+    check_choice(protocol)
+    standard = [card for card in cards if card.weights]
+    if protocol == "standard":
+        require_weights(standard, "--protocol standard")
+        return standard
+    embedded = [card for card in cards if not card.weights]
+    if protocol == "embedded":
+        return embedded
+    missing = set(missing_weights(standard))
+    there = [card for card in cards if not missing & set(card.weights)]
+    if missing:
+        left_out = len(cards) - len(there)
+        say(f"all but {left_out} metrics, whose weights are missing; {fetch_command(sorted(missing))}")
+    return there
 
 
 def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) -> list[str]:
