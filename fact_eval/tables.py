@@ -20,7 +20,7 @@ def records_table(records: Sequence[Record]) -> str:
             "interval": _interval(r.ci),
             "generated": "" if r.n_effective is None else f"{r.n_effective:,}",
             "real": "" if r.n_real is None else f"{r.n_real:,}",
-            "status": r.status + (f": {r.error}" if r.error else ""),
+            "status": r.status + (f": {r.error or r.invalid}" if r.error or r.invalid else ""),
         }
         for r in records
     ]

@@ -5,7 +5,7 @@ counted subset, are a sample of one, and their own variance is in the standard e
 """
 
 from metrics.fid_error import Reference, compute_fid_stderr
-from metrics.frechet import compute_fid_from_statistics, compute_statistics
+from metrics.frechet import compute_fid_from_statistics, compute_statistics, move_statistics
 from metrics.registry import (
     DIGIT_DATASETS,
     FeatureNeed,
@@ -24,15 +24,24 @@ def reference_kind(need: FeatureNeed) -> Reference:
     return "population" if need.split == "train" and need.count is None else "sample"
 
 
-def _fid(needs: tuple[FeatureNeed, ...], *, datasets: tuple[str, ...] | None = None) -> Register:
+def _fid(
+    needs: tuple[FeatureNeed, ...],
+    *,
+    family: str = "fid",
+    citation: str = "Heusel et al. 2017, arXiv:1706.08500",
+    reference: str = "torch-fidelity 0.4.0 and clean-fid 0.1.35 on the same features",
+    correction: int = 1,
+    datasets: tuple[str, ...] | None = None,
+) -> Register:
     return register_metric(
-        family="fid",
+        family=family,
         higher_is_better=False,
-        citation="Heusel et al. 2017, arXiv:1706.08500",
-        reference="torch-fidelity 0.4.0 and clean-fid 0.1.35 on the same features",
+        citation=citation,
+        reference=reference,
         needs=needs,
+        from_statistics=True,
         settings={
-            "covariance": "N - 1",
+            "covariance": "N - 1" if correction else "N",
             "dtype": "float64",
             "stderr": STDERR,
             "reals": reference_kind(needs[1]),
@@ -41,17 +50,26 @@ def _fid(needs: tuple[FeatureNeed, ...], *, datasets: tuple[str, ...] | None = N
     )
 
 
-def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...]) -> MetricValue:
+def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...], *, correction: int = 1) -> MetricValue:
     """The distance, at least 0; `extras` say what it was before, and whether N <= D on a side."""
-    features_gen, features_real = (inputs.features(need).to(inputs.device) for need in needs)
-    gen, real = compute_statistics(features_gen), compute_statistics(features_real)
+    features_gen = inputs.features(needs[0]).to(inputs.device)
+    gen = compute_statistics(features_gen, correction=correction)
+    given = inputs.statistics(needs[1], correction=correction)
+    if given is None:
+        features_real = inputs.features(needs[1]).to(inputs.device)
+        real = compute_statistics(features_real, correction=correction)
+    else:
+        features_real = real = move_statistics(given, inputs.device)
     raw = compute_fid_from_statistics(gen, real, clamp=False)
+    kind = reference_kind(needs[1])
+    unknown = given is not None and kind == "sample"  # the error of a sample takes its rows
+    counts = [n for n in (gen.n, real.n) if n]
     return MetricValue(
         max(raw, 0.0),
-        stderr=compute_fid_stderr(features_gen, features_real, reference=reference_kind(needs[1])),
+        stderr=None if unknown else compute_fid_stderr(features_gen, features_real, reference=kind),
         n_generated=gen.n,
-        n_real=real.n,
-        extras={"raw": raw, "singular_by_count": min(gen.n, real.n) <= features_gen.shape[1]},
+        n_real=real.n or None,
+        extras={"raw": raw, "singular_by_count": min(counts) <= features_gen.shape[1]},
     )
 
 

@@ -180,12 +180,15 @@ def test_list_names_metrics_and_detectors_with_direction_and_source(toys, call):
     assert all(d["fingerprint"] for d in listed["detectors"])
 
 
-def test_the_cache_is_listed_and_cleared(tmp_path, data, toys, call):
+def test_the_cache_is_listed_verified_and_cleared(tmp_path, data, toys, call):
     make_run(tmp_path / "runs", data)
     call("run", tmp_path / "runs" / "toy-seed0")
     assert {row["detector"] for row in json.loads(call("cache", "ls", "--json")[1])} == {"pixels", "spectrum"}
     assert "generator" in call("cache", "ls")[1]
-    assert call("cache", "clear")[0] == 0
+    assert call("cache", "gc", "--max-gb", "0", "--dry-run")[0] == 0
+    assert len(json.loads(call("cache", "ls", "--json")[1])) == 4
+    assert call("cache", "verify")[0] == 0
+    assert call("cache", "gc", "--max-gb", "0")[0] == 0
     assert json.loads(call("cache", "ls", "--json")[1]) == []
 
 
