@@ -20,7 +20,7 @@ from metrics.errors import unknown_name
 from metrics.features import get_detector
 
 # Modules of this package that hold no metric.
-_INFRASTRUCTURE = {"errors", "registry", "features"}
+_INFRASTRUCTURE = {"api", "errors", "features", "registry"}
 
 # Data sets of handwritten digits, where the digit classifier is at home.
 DIGIT_DATASETS = ("mnist",)
