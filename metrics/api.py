@@ -36,16 +36,16 @@ def compute(
     batch: int = 64,
     value_range: ValueRange | None = None,
     seed: int = 0,
-    fewer: bool = False,
+    count: int | None = None,
 ) -> dict[str, MetricValue]:
     """Values of registered metrics of generated images against real ones; of which kinds: top of the file.
 
     `real` is one set, or {"train": ..., "test": ...} where a metric tells them apart. `seed` is the
-    evaluation seed of metrics that draw. `fewer` lets a metric have fewer images than its protocol asks for:
-    the value is then comparable with nothing but values of as many. Raises UsageError for an unknown metric
+    evaluation seed of metrics that draw. `count` stands in for larger numbers of images in a protocol: the
+    value is then comparable with nothing but values of as many. Raises UsageError for an unknown metric
     or one that needs a generator, UserError for images that cannot be used or are too few.
     """
-    scores = ImageMetrics(metrics, device=device, value_range=value_range, seed=seed, fewer=fewer)
+    scores = ImageMetrics(metrics, device=device, value_range=value_range, seed=seed, count=count)
     splits = real if isinstance(real, Mapping) else {} if real is None else {"train": real}
     for split, images in splits.items():
         for part in _batches(images, batch, lambda split=split: scores.lacking(split)):
@@ -69,7 +69,7 @@ class ImageMetrics:
         device: torch.device | str = "cpu",
         value_range: ValueRange | None = None,
         seed: int = 0,
-        fewer: bool = False,
+        count: int | None = None,
     ):
         names = [metrics] if isinstance(metrics, str) else list(metrics)
         if not names:
@@ -80,13 +80,13 @@ class ImageMetrics:
                 raise UsageError(
                     f"metric {metric.name!r} needs a generator, not images; score it with fact-eval"
                 )
-        self.device, self.seed, self.fewer, self._range = torch.device(device), seed, fewer, value_range
+        self.device, self.seed, self.count, self._range = torch.device(device), seed, count, value_range
         self._rows: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         self._detectors: dict[str, dict[str, int | None]] = {"generated": {}, "real": {}}
         for need in (need for metric in self.metrics for need in metric.needs):
             wanted = self._detectors[need.side]
-            known = wanted.get(need.detector, 0)
-            wanted[need.detector] = None if None in (known, need.count) else max(known, need.count)
+            known, asked = wanted.get(need.detector, 0), self.asked(need)
+            wanted[need.detector] = None if None in (known, asked) else max(known, asked)
 
     def update(self, images: object, *, real: bool | Split = False) -> None:
         """Add images: generated ones, or real ones (of a split where a metric tells them apart).
@@ -101,6 +101,10 @@ class ImageMetrics:
                 if left > 0:
                     features = get_detector(detector, self.device)(images[:left])
                     self._rows[side, detector].append(features.cpu())
+
+    def asked(self, need: FeatureNeed) -> int | None:
+        """How many images of a need are used; None: all."""
+        return need.count if None in (need.count, self.count) else min(need.count, self.count)
 
     def lacking(self, real: bool | Split = False) -> int | None:
         """How many more images the metrics can use; None where they use all there are."""
@@ -135,20 +139,20 @@ class _Inputs:
     generator = None
 
     def __init__(self, scores: ImageMetrics, metric: Metric, rows: dict[tuple[str, str], Tensor]):
-        self.seed, self.device, self._fewer = scores.seed, scores.device, scores.fewer
-        self._metric, self._rows = metric, rows
+        self.seed, self.device = scores.seed, scores.device
+        self._scores, self._metric, self._rows = scores, metric, rows
 
     def features(self, need: FeatureNeed) -> Tensor:
         """[N, D] float32 on the CPU."""
         rows = self._rows.get((self._source(need), need.detector))
-        there = 0 if rows is None else len(rows)
-        if there == 0 or (need.count is not None and there < need.count and not self._fewer):
-            asked = "some" if need.count is None else f"{need.count:,}"
-            way_out = "give more, or fewer=True for a value of its own" if there else "give them"
+        there, count = 0 if rows is None else len(rows), self._scores.asked(need)
+        if there == 0 or (count is not None and there < count):
+            asked = "some" if count is None else f"{count:,}"
+            way_out = f"give more, or count={there} for a value of its own" if there else "give them"
             raise UserError(
                 f"{self._metric.name} asks for {asked} {need.side} images, there are {there:,}; {way_out}"
             )
-        return rows if need.count is None else rows[: need.count]
+        return rows[:count]
 
     def _source(self, need: FeatureNeed) -> str:
         """Where the rows lie: one real set stands for either split, unless the metric tells them apart."""
@@ -180,7 +184,7 @@ def to_uint8(images: object, *, value_range: ValueRange | None = None) -> Tensor
             f"images are {images.dtype}; give uint8, or floats with value_range=(-1, 1) or (0, 1)"
         )
     low, high = value_range
-    slack = (high - low) / 2
+    slack, scale = (high - low) / 2, 255 / (high - low)
     if len(images) and not (low - slack <= images.min() and images.max() <= high + slack):
         found = f"[{images.min().item():.3g}, {images.max().item():.3g}]"
         raise UserError(f"images have values in {found}, far outside of value_range {value_range}")

@@ -126,7 +126,7 @@ def test_floats_need_a_range_and_are_rounded_as_generated_images_are(toys):
         (whole.float(), (0, 1), "far outside of value_range"),
         (floats * float("nan"), (-1, 1), "far outside"),
         (whole.int(), (0, 1), "images are torch.int32"),
-        (whole[:, :, 0], None, r"not \[30, 8, 8\]"),
+        (whole[:, 0], None, r"not \[30, 8, 8\]"),
         (pictures(channels=2), None, "not"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -141,10 +141,13 @@ def test_colour_pictures_keep_their_channels():
 
 
 def test_too_few_images_are_refused_unless_asked_for(toys):
-    with pytest.raises(UserError, match="toy_distance asks for 30 generated images, there are 10; give more"):
+    with pytest.raises(UserError, match=r"asks for 30 generated images, there are 10; .*count=10"):
         metrics.compute(pictures(10), REAL, "toy_distance")
-    value = metrics.compute(pictures(10), REAL, "toy_distance", fewer=True)["toy_distance"]
+    value = metrics.compute(pictures(10), REAL, "toy_distance", count=10)["toy_distance"]
     assert value.n_generated == 10
+    source = Source(pictures(100))
+    metrics.compute(source, REAL, NAMES, count=12)
+    assert source.done == 12
     with pytest.raises(UserError, match="asks for some real images, there are 0"):
         metrics.compute(pictures(), None, "toy_distance")
 
