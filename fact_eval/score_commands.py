@@ -54,6 +54,11 @@ def all_(
     request = _request(metrics, protocol, seeds, snapshot, data, force)
     published = done_keys(published_records())
     jobs, problems = plan_all(found, root, request, controls=controls, published=published)
+    if any(job.missing for job in jobs):
+        from fact_eval.audit import audit_references
+
+        jobs, unusable = audit_references(jobs, say)
+        problems += unusable
     failures = _carry_out(jobs, device, batch, threads, force) + problems
     if not first_of_group():
         return
@@ -89,11 +94,11 @@ def run(
 
 
 def images(
-    folder: Annotated[Path, typer.Argument(help="folder or zip of pictures, whatever made them")],
+    folder: Annotated[Path, typer.Argument(help="folder, zip, tar (WebDataset) or npz of pictures")],
     reference: Annotated[
         str,
         typer.Option(
-            help="the real images: mnist, an image folder, a zip, an idx folder; or their statistics"
+            help="the real images: mnist, a folder, zip, tar or npz, an idx folder; or their statistics"
         ),
     ],
     out: Annotated[Path, typer.Option(help="where the records go, in a folder of their own")] = Path("runs"),
@@ -110,10 +115,21 @@ def images(
     """Score anybody's pictures against a dataset."""
     request = _request(metrics, protocol, seeds, "latest", None, force)
     if not folder.exists():
-        raise UsageError(f"{folder} does not exist; give a folder or zip of pictures")
+        raise UsageError(f"{folder} does not exist; give a folder, zip, tar or npz of pictures")
+    from fact_eval.audit import audit_pictures, find_duplicates, lines
     from fact_eval.pictures import open_reference, plan_pictures
+    from fact_train.data.files import UnusableFiles
 
-    job, left_out = plan_pictures(folder, open_reference(reference), out, request)
+    findings = audit_pictures(folder, reference)
+    for line in lines([f for f in findings if not f.error], names=4):
+        say(line)
+    finish(lines([f for f in findings if f.error]))
+    try:
+        job, left_out = plan_pictures(folder, open_reference(reference), out, request)
+    except UnusableFiles as error:  # found while decoding: all of them
+        finish(error.problems)
+    if copies := find_duplicates(job.pictures):
+        say(f"warning: duplicates: {len(copies):,} of {len(job.pictures):,} pictures repeat another one")
     for line in left_out:
         say(f"left out: {line}")
     failures = _carry_out([job], device, batch, threads, force)
@@ -123,7 +139,8 @@ def images(
 
 def ref(
     data: Annotated[
-        str, typer.Argument(help="mnist, an image folder, a zip, an idx folder, or a file of statistics")
+        str,
+        typer.Argument(help="mnist, a folder, zip, tar or npz, an idx folder; or a file of statistics"),
     ] = "mnist",
     out: Annotated[Path, typer.Option(help="folder of runs; records go to its controls/")] = Path("runs"),
     metrics: Metrics = None,
