@@ -12,8 +12,7 @@ from functools import cached_property
 
 import torch
 
-ROWS = 2048
-COLUMNS = 512
+ROWS = 1024
 BLOCK = 256
 # Rounding allowed to cost the eigenvalue route this much of the distance; past it the singular values are
 # taken, whose rounding is of the order of epsilon.
@@ -55,16 +54,16 @@ def compute_statistics(features: torch.Tensor, *, correction: int = 1) -> Featur
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"FID needs features [N, D] with N >= 2, got {list(features.shape)}")
-    if not torch.isfinite(features).all():
-        raise ValueError("features hold values that are not finite")
     n, width = features.shape
     mean = sum(part.double().sum(dim=0) for part in features.split(ROWS)) / n
+    if not torch.isfinite(mean).all():
+        raise ValueError("features hold values that are not finite")
     cov = torch.zeros(width, width, dtype=torch.float64, device=features.device)
     for part in features.split(ROWS):
         centred = part.double() - mean
-        for start in range(0, width, COLUMNS):  # only blocks on and under the diagonal: the rest mirrors them
-            block = centred[:, start : start + COLUMNS]
-            cov[start:, start : start + COLUMNS].addmm_(centred[:, start:].T, block)
+        for start in range(0, width, BLOCK):  # only blocks on and left of the diagonal: the rest mirrors them
+            stop = start + BLOCK
+            cov[start:stop, :stop].addmm_(centred[:, start:stop].T, centred[:, :stop])
     cov = (cov.tril() + cov.tril(-1).T) / (n - correction)
     rows = (features.double() - mean) / (n - correction) ** 0.5 if n <= width else None
     return FeatureStatistics(n, mean, cov, rows, correction)

@@ -158,7 +158,15 @@ def test_statistics_equal_numpy_cov_over_more_than_one_chunk():
     torch.testing.assert_close(compute_statistics(features).cov, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("features", [torch.zeros(1, 4), torch.zeros(4), torch.full((5, 3), torch.nan)])
+@pytest.mark.parametrize(
+    "features",
+    [
+        torch.zeros(1, 4),
+        torch.zeros(4),
+        torch.full((5, 3), torch.nan),
+        torch.tensor([[torch.inf], [-torch.inf], [0]]),
+    ],
+)
 def test_fid_refuses_one_image_wrong_shapes_and_non_finite_values(features):
     with pytest.raises(ValueError, match=r"N >= 2|not finite"):
         compute_fid(features, torch.zeros(5, 4))
@@ -252,7 +260,7 @@ def test_statistics_do_not_depend_on_how_they_are_cut_into_blocks(monkeypatch, n
     features = gaussian(n, 10, seed=40).double()
     whole = compute_statistics(features)
     monkeypatch.setattr(frechet, "ROWS", 7)
-    monkeypatch.setattr(frechet, "COLUMNS", 3)
+    monkeypatch.setattr(frechet, "BLOCK", 3)
     cut = compute_statistics(features)
     torch.testing.assert_close(cut.cov, whole.cov, rtol=1e-13, atol=1e-15)
     torch.testing.assert_close(whole.cov, features.T.cov(), rtol=1e-12, atol=1e-15)
