@@ -12,12 +12,13 @@ from functools import cached_property
 
 import torch
 
-ROWS = 2048
-COLUMNS = 512
-# Rounding allowed to cost the eigenvalue route this much of the distance, by an estimate that is itself
-# pessimistic about a hundredfold; past it the singular values are taken.
+ROWS = 1024
+BLOCK = 256
+# Rounding allowed to cost the eigenvalue route this much of the distance; past it the singular values are
+# taken, whose rounding is of the order of epsilon.
 PRECISION = 1e-7
 EPSILON = torch.finfo(torch.float64).eps
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,16 @@ def compute_statistics(features: torch.Tensor, *, correction: int = 1) -> Featur
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"FID needs features [N, D] with N >= 2, got {list(features.shape)}")
-    if not torch.isfinite(features).all():
-        raise ValueError("features hold values that are not finite")
     n, width = features.shape
     mean = sum(part.double().sum(dim=0) for part in features.split(ROWS)) / n
+    if not torch.isfinite(mean).all():
+        raise ValueError("features hold values that are not finite")
     cov = torch.zeros(width, width, dtype=torch.float64, device=features.device)
     for part in features.split(ROWS):
         centred = part.double() - mean
-        for start in range(0, width, COLUMNS):  # only blocks on and under the diagonal: the rest mirrors them
-            block = centred[:, start : start + COLUMNS]
-            cov[start:, start : start + COLUMNS].addmm_(centred[:, start:].T, block)
+        for start in range(0, width, BLOCK):  # only blocks on and left of the diagonal: the rest mirrors them
+            stop = start + BLOCK
+            cov[start:stop, :stop].addmm_(centred[:, start:stop].T, centred[:, :stop])
     cov = (cov.tril() + cov.tril(-1).T) / (n - correction)
     rows = (features.double() - mean) / (n - correction) ** 0.5 if n <= width else None
     return FeatureStatistics(n, mean, cov, rows, correction)
@@ -157,14 +158,39 @@ def check_comparable(gen: FeatureStatistics, real: FeatureStatistics) -> None:
 
 
 def _distance_by_eigenvalues(gen: FeatureStatistics, real: FeatureStatistics, apart: float) -> float | None:
-    """Half the work of singular values: S1 = F F', roots of eigenvalues of F' S2 F. None where inexact.
-
-    An eigenvalue is known to about epsilon times the largest, so that the root of one that is near 0 is not.
-    """
+    """A third of the work of singular values: S1 = F F', roots of eigenvalues of F' S2 F. None where inexact."""
     if gen.rows is not None or real.rows is not None:
         return None
-    values = torch.linalg.eigvalsh(gen.factor.T @ real.cov @ gen.factor).clamp(min=0)
-    noise = EPSILON * values[-1]
+    values = torch.linalg.eigvalsh(_congruence(gen.factor, real.cov)).clamp(min=0)
     distance = apart - 2 * values.sqrt().sum().item()
-    inexact = 2 * (noise / (values.sqrt() + noise.sqrt()).clamp(min=1e-300)).sum().item()
-    return distance if inexact <= PRECISION * distance else None
+    return distance if 2 * rounding_of_roots(values) <= PRECISION * distance else None
+
+
+def rounding_of_roots(values: torch.Tensor) -> float:
+    """How far the sum of the roots of computed eigenvalues (ascending, at least 0) may be off by rounding.
+
+    Each is known to about epsilon times the largest. To first order that moves a root by up to `moved`, of
+    either sign independently, so that squares add up; what is left, the curvature of the root and values
+    that are all noise, has one sign and adds up by itself. Over 60 spectra with up to 1,000 directions the
+    error was at most half of this (`test_the_rounding_of_roots_is_not_underestimated`).
+    """
+    noise = EPSILON * values[-1].clamp(min=TINY)
+    spread = values.sqrt() + noise.sqrt()
+    moved = noise / spread
+    return (2 * moved.square().sum().sqrt() + (moved.square() / spread).sum()).item()
+
+
+def _congruence(factor: torch.Tensor, cov: torch.Tensor) -> torch.Tensor:
+    """F' S F, of which the lower triangle alone is filled in, the one that eigvalsh reads.
+
+    Blocks above the diagonal of a lower triangular F are 0 and left out: a quarter of the work.
+    """
+    if factor.triu(1).any():
+        return factor.T @ cov @ factor
+    product = torch.zeros_like(cov)
+    for start in range(0, len(cov), BLOCK):
+        columns = slice(start, start + BLOCK)
+        right = cov[start:, start:] @ factor[start:, columns]
+        for row in range(start, len(cov), BLOCK):
+            product[row : row + BLOCK, columns] = factor[row:, row : row + BLOCK].T @ right[row - start :]
+    return product

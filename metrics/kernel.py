@@ -11,10 +11,13 @@ from typing import Literal
 
 import torch
 
+from metrics.products import full_float32, multiply, operand
+
 BLOCK = 512
 
-# A kernel [B, C] of rows [B, D] and [C, D], less any constant: constants cancel in every MMD.
-Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# A kernel [B, C] of rows [B, D] and [C, D] and of their products, [B, C], whose memory it may take; less any
+# constant: constants cancel in every MMD.
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,23 @@ def sum_kernel(
     subsets = 0 if members_x is None else len(members_x)
     within = torch.zeros(subsets, dtype=torch.float64, device=x.device)
     squares = 0.0
-    for i in range(0, len(x), BLOCK):
-        for j in range(i if own else 0, len(y), BLOCK):
-            here, there = slice(i, i + BLOCK), slice(j, j + BLOCK)
-            values = kernel(x[here], y[there])
-            if own and i == j:
-                values.fill_diagonal_(0)
-            twice = 2 if own and i != j else 1  # the mirrored block
-            rows[here] += values.sum(dim=1, dtype=torch.float64)
-            if not own or i != j:
-                columns[there] += values.sum(dim=0, dtype=torch.float64)
-            squares += twice * torch.linalg.vector_norm(values).item() ** 2
-            if subsets:
-                inside = (members_x[:, here] @ values).mul_(members_y[:, there])
-                within += twice * inside.sum(dim=1, dtype=torch.float64)
+    with full_float32(x.device):
+        for i in range(0, len(x), BLOCK):
+            here = slice(i, i + BLOCK)
+            left = operand(x[here])
+            for j in range(i if own else 0, len(y), BLOCK):
+                there = slice(j, j + BLOCK)
+                values = kernel(multiply(left, operand(y[there])), x[here], y[there])
+                if own and i == j:
+                    values.fill_diagonal_(0)
+                twice = 2 if own and i != j else 1  # the mirrored block
+                rows[here] += values.sum(dim=1, dtype=torch.float64)
+                if not own or i != j:
+                    columns[there] += values.sum(dim=0, dtype=torch.float64)
+                squares += twice * torch.linalg.vector_norm(values).item() ** 2
+                if subsets:
+                    inside = multiply(operand(values), operand(members_y[:, there].contiguous()))
+                    within += twice * inside.mul_(members_x[:, here].T).sum(dim=0, dtype=torch.float64)
     return KernelSums(rows, columns, squares, within)
 
 

@@ -85,15 +85,15 @@ def compute_kid(
 
 def polynomial_kernel(width: int) -> Kernel:
     """(x.y / width + 1)^3."""
-    return lambda x, y: torch.addmm(x.new_full((1, 1), COEF), x, y.T, alpha=1 / width).pow_(DEGREE)
+    return lambda products, x, y: products.mul_(1 / width).add_(COEF).pow_(DEGREE)
 
 
 def rbf_kernel(width: int) -> Kernel:
     """exp(-|x - y|^2 / (2 * 10^2)) - 1 at any width: the 1 cancels, and near rows would round to it."""
 
-    def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def kernel(products: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         norms = x.square().sum(dim=1, keepdim=True) + y.square().sum(dim=1)
-        return torch.addmm(norms, x, y.T, alpha=-2).mul_(-1 / (2 * SIGMA**2)).expm1_()
+        return products.mul_(-2).add_(norms).mul_(-1 / (2 * SIGMA**2)).expm1_()
 
     return kernel
 
@@ -111,7 +111,7 @@ def check_sets(*sets: torch.Tensor) -> list[torch.Tensor]:
     if not all(torch.isfinite(features).all() for features in sets):
         raise ValueError("features hold values that are not finite")
     double = all(features.dtype == torch.float64 for features in sets)
-    return [features.double() if double else features.float() for features in sets]
+    return [(features.double() if double else features.float()).detach() for features in sets]
 
 
 def _draw_subsets(

@@ -8,11 +8,11 @@ the size of blocks nor the order of rows changes a result. Memory beyond the fea
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+
+from metrics.products import full_float32, multiply, operand
 
 BLOCK = 1024  # rows and columns of a block of pairs
 SPARE = 5  # neighbours kept beyond those asked for, so that rounding rarely hides one
@@ -107,18 +107,6 @@ def count_hits(
     return found.get(1), found.get(0)
 
 
-@contextmanager
-def full_float32(device: torch.device) -> Iterator[None]:
-    """float32 products of full precision: TF32, bfloat16 or autocast would break the bounds of rounding."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 class Pairs:
     """All pairs of a row of one set and a row of another: bounds of squared distances, and exact ones.
 
@@ -168,10 +156,7 @@ class Pairs:
 
     def _operand(self, axis: int, index: Rows, dtype: torch.dtype) -> torch.Tensor:
         """Features about the origin (axis 0) or -2 times these (axis 1), as the product takes them."""
-        part = self._about_origin(self.sets[axis][index], dtype, factor=(1.0, -2.0)[axis])
-        # oneDNN multiplies twice as fast as the default library on some CPUs, and never slower.
-        onednn = dtype == torch.float32 and part.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        return part.to_mkldnn() if onednn else part
+        return operand(self._about_origin(self.sets[axis][index], dtype, factor=(1.0, -2.0)[axis]))
 
     def _about_origin(self, part: torch.Tensor, dtype: torch.dtype, *, factor: float = 1.0) -> torch.Tensor:
         part = part.to(torch.promote_types(part.dtype, dtype))
@@ -179,8 +164,7 @@ class Pairs:
 
     def _lower(self, left: torch.Tensor, rows: Rows, columns: Rows, dtype: torch.dtype) -> torch.Tensor:
         """|a|^2 + |b|^2 - 2 ab less its rounding, at most the exact squared distance."""
-        products = F.linear(left, self._operand(1, columns, dtype))
-        products = products.to_dense() if products.is_mkldnn else products
+        products = multiply(left, self._operand(1, columns, dtype))
         kept = 1 - self._slack(dtype)
         products.add_((self.norms[1][columns] * kept - UNDERFLOW * self.width).to(dtype))
         return products.add_((self.norms[0][rows, None] * kept).to(dtype))

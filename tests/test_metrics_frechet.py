@@ -158,7 +158,15 @@ def test_statistics_equal_numpy_cov_over_more_than_one_chunk():
     torch.testing.assert_close(compute_statistics(features).cov, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("features", [torch.zeros(1, 4), torch.zeros(4), torch.full((5, 3), torch.nan)])
+@pytest.mark.parametrize(
+    "features",
+    [
+        torch.zeros(1, 4),
+        torch.zeros(4),
+        torch.full((5, 3), torch.nan),
+        torch.tensor([[torch.inf], [-torch.inf], [0]]),
+    ],
+)
 def test_fid_refuses_one_image_wrong_shapes_and_non_finite_values(features):
     with pytest.raises(ValueError, match=r"N >= 2|not finite"):
         compute_fid(features, torch.zeros(5, 4))
@@ -181,10 +189,47 @@ def test_ill_conditioned_covariances_are_left_to_singular_values():
 
 def test_both_routes_agree_on_well_conditioned_covariances(monkeypatch):
     gen, real = gaussian(400, 40, seed=33).double(), gaussian(400, 40, seed=34, scale=1.1).double()
+    fast = frechet._distance_by_eigenvalues(compute_statistics(gen), compute_statistics(real), 100.0)
+    assert fast is not None
     fast = compute_fid(gen, real)
     monkeypatch.setattr(frechet, "_distance_by_eigenvalues", lambda *args: None)
     assert relative(compute_fid(gen, real), fast) < 1e-10
-    assert compute_fid(gen, real) != fast  # they do differ in rounding: two routes were taken
+
+
+@pytest.mark.parametrize("spectrum", ["power", "cliff", "last", "one"])
+@pytest.mark.parametrize("strength", [0.75, 1.5, 3.0, 4.0, 5.0])
+@pytest.mark.parametrize("turned", [True, False])
+def test_the_rounding_of_roots_is_not_underestimated(spectrum, strength, turned):
+    k = torch.arange(150).double()
+    low = torch.full_like(k, 10.0**-strength)
+    scales = {
+        "power": (k + 1) ** -strength,
+        "cliff": torch.where(k < 75, 1, low),
+        "last": torch.where(k < 147, 1, low),
+        "one": torch.where(k < 1, 1, low),
+    }[spectrum]
+    sets = [scale * gaussian(400, 150, seed=seed).double() * scales for seed, scale in ((61, 1.1), (62, 1.0))]
+    if turned:  # so that small directions are no axes, along which products lose nothing
+        basis = torch.linalg.qr(torch.randn(150, 150, generator=torch.Generator().manual_seed(63)).double()).Q
+        sets = [rows @ basis for rows in sets]
+    a, b = (compute_statistics(rows) for rows in sets)
+    apart = ((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace()).item()
+    values = torch.linalg.eigvalsh(a.factor.T @ b.cov @ a.factor).clamp(min=0)
+    wrong = abs(apart - 2 * values.sqrt().sum().item() - exact_fid(*sets))
+    estimate = 2 * frechet.rounding_of_roots(values)
+    assert wrong < estimate + 20 * 2**-52 * apart  # and the sums of traces and roots themselves
+    assert frechet.rounding_of_roots(100 * values) == pytest.approx(5 * estimate, rel=1e-12)
+    # What is returned is within the promise, whichever route it took.
+    assert relative(compute_fid(*sets), exact_fid(*sets)) < frechet.PRECISION
+
+
+def test_a_product_of_blocks_is_the_product(monkeypatch):
+    monkeypatch.setattr(frechet, "BLOCK", 7)
+    cov, other = random_covariance(24, seed=51), random_covariance(24, seed=52)
+    for factor in (torch.linalg.cholesky(cov), cov):  # triangular, and not
+        expected = factor.T @ other @ factor
+        found = frechet._congruence(factor, other)
+        torch.testing.assert_close(found.tril(), expected.tril(), rtol=1e-12, atol=1e-14)
 
 
 def test_nvidias_protocol_divides_by_n():
@@ -215,7 +260,7 @@ def test_statistics_do_not_depend_on_how_they_are_cut_into_blocks(monkeypatch, n
     features = gaussian(n, 10, seed=40).double()
     whole = compute_statistics(features)
     monkeypatch.setattr(frechet, "ROWS", 7)
-    monkeypatch.setattr(frechet, "COLUMNS", 3)
+    monkeypatch.setattr(frechet, "BLOCK", 3)
     cut = compute_statistics(features)
     torch.testing.assert_close(cut.cov, whole.cov, rtol=1e-13, atol=1e-15)
     torch.testing.assert_close(whole.cov, features.T.cov(), rtol=1e-12, atol=1e-15)
