@@ -55,7 +55,7 @@ class ProtocolChoice:
         embedded_only: Collection[str] = (),
         say: Callable[[str], None],
     ):
-        """`metrics_for(dataset, protocol)` names metrics; `auto` is embedded for datasets in `embedded_only`."""
+        """`metrics_for(dataset, protocol)` names metrics; `auto` is embedded for `embedded_only` datasets."""
         check_choice(wanted)
         self._wanted, self._metrics_for, self._say = wanted, metrics_for, say
         self._cards = {card.name: card for card in cards}
