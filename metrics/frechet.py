@@ -158,7 +158,7 @@ def check_comparable(gen: FeatureStatistics, real: FeatureStatistics) -> None:
 
 
 def _distance_by_eigenvalues(gen: FeatureStatistics, real: FeatureStatistics, apart: float) -> float | None:
-    """With S1 = F F', from eigenvalues of F' S2 F: a third of the work of singular values. None where inexact."""
+    """With S1 = F F': eigenvalues of F' S2 F, a third of the work of singular values. None where inexact."""
     if gen.rows is not None or real.rows is not None:
         return None
     values = torch.linalg.eigvalsh(_congruence(gen.factor, real.cov)).clamp(min=0)
