@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fact_train.classifier import Card, check_not_degenerate, classify, save_classifier
+from fact_train.classifier import (
+    Card,
+    check_not_degenerate,
+    class_balance,
+    classify,
+    save_classifier,
+)
 from fact_train.data import Dataset, batch_indices, open_dataset
 from fact_train.networks.classifier import Classifier
 from fact_train.seeds import generator_for
@@ -110,8 +116,7 @@ def train_classifier(
         "seconds": round(time.monotonic() - started, 1),
         "date": datetime.now(UTC).date().isoformat(),
     }
-    said = (confusion.sum(dim=0).double() / confusion.sum()).tolist()
-    check_not_degenerate(str(out), card, said, held_out)
+    check_not_degenerate(str(out), card, class_balance(net, train, seed=seed, device=device), train)
     card = save_classifier(out, net, card)
     report(f"held-out accuracy {accuracy:.4f} on {len(index_held):,} images ({held_out.split} split)")
     report(confusion_text(card))
