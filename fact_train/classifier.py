@@ -1,7 +1,8 @@
-"""The explained classifier C: its file, its card, what it says of a dataset. `fact-train classifier` makes one.
+"""The explained classifier C: its file, its card, what it says of a dataset.
 
 One safetensors file holds weights and card (architecture, classes, accuracy, confusion matrix, data, recipe,
-hash of the weights); no pickle. Files in fact_train/classifiers are known by their bare names.
+hash of the weights); no pickle. `fact-train classifier` makes one;
+the files in fact_train/classifiers are known by their bare names.
 """
 
 import json
@@ -99,9 +100,7 @@ def check_fits(name: str, card: Card, dataset: Dataset) -> None:
 @torch.no_grad()
 def classify(net: Classifier, dataset: Dataset, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """Logits [N, K] of a dataset's images, on the CPU."""
-    parts = [
-        net(dataset.images(part).to(device).float() / 127.5 - 1).cpu() for part in index.split(BATCH)
-    ]
+    parts = [net(dataset.images(part).to(device).float() / 127.5 - 1).cpu() for part in index.split(BATCH)]
     return torch.cat(parts)
 
 

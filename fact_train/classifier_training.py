@@ -1,4 +1,4 @@
-"""Training the explained classifier on any labelled dataset, and what it is worth on images it has not seen."""
+"""Training the explained classifier on any labelled dataset, and scoring it on images it has not seen."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -204,7 +204,7 @@ def _take_weights(net: Classifier, path: Path) -> None:
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if len(fitting) < len(own) - 2:  # all but the last layer's weight and bias
         raise UserError(
-            f"--init {path} holds {len(fitting)} of the {len(own)} tensors of {net.arch}; give its state dict."
+            f"--init {path} holds {len(fitting)} of {len(own)} tensors of {net.arch}; give its state dict."
         )
     net.net.load_state_dict(fitting, strict=False)
 

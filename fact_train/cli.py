@@ -93,9 +93,7 @@ def _print_presets() -> None:
 
 def _signature() -> inspect.Signature:
     """One option per TrainConfig field; None means "as in the preset"."""
-    parameters = [
-        inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    ]
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
     parameters += [
         inspect.Parameter(
             name,

@@ -153,6 +153,10 @@ class TrainConfig:
     )
     kl_scale: float = _field(1.0, "weight of KL(C(x) || C(G(w))); 0 is off", panel="StylEx")
 
+    kl_branches: Literal["encoder", "both"] = _field(
+        "encoder", "also hold mapping's images to the class they were drawn for: both", panel="StylEx"
+    )
+
     # Schedule
     kimg: float = _field(
         25000,

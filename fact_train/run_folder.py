@@ -172,7 +172,7 @@ def _refuse_other_classifier(
         return
     raise ConfigConflict(
         f"{outdir} holds a run that explains another classifier: {there['weights_sha256'][:12]} there, "
-        f"{here['weights_sha256'][:12]} in {cfg.classifier} now. Choose another --outdir, or restore the file."
+        f"{here['weights_sha256'][:12]} in {cfg.classifier} now. Choose another --outdir, or restore it."
     )
 
 

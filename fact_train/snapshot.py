@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from fact_train.atomic import write_atomically
-from fact_train.config import TrainConfig
 from fact_train.classifier import Card, new_classifier
-from fact_train.networks.classifier import Classifier
+from fact_train.config import TrainConfig
+from fact_train.networks.classifier import Classifier, class_part
 from fact_train.networks.discriminator import Discriminator
 from fact_train.networks.encoder import Encoder
 from fact_train.networks.generator import Generator
+from fact_train.networks.mapping import join_class_part
 from fact_train.stylex import build_encoder
 from fact_train.tensors import weights_sha256
 from fact_train.trainer import Trainer, build_networks
@@ -53,6 +54,25 @@ class Snapshot:
     @property
     def kimg(self) -> float:
         return self.nimg / 1000
+
+    @torch.inference_mode()
+    def class_logits(self, images: Tensor) -> Tensor:
+        """What C says of uint8 images [N, C, R, R]: logits [N, K]. StylEx only."""
+        return self.C(_to_signed(images, self.C))
+
+    def class_parts(self, images: Tensor) -> Tensor:
+        """The class part of w of uint8 images, [N, K]. StylEx only."""
+        return class_part(self.class_logits(images), self.config["class_repr"])
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """E's part of w of uint8 images, [N, w_dim]. StylEx only."""
+        return self.E(_to_signed(images, self.E))
+
+    def reconstruction_ws(self, images: Tensor) -> Tensor:
+        """ws [N, num_ws, w_dim + K] of uint8 images: E's part and C's, nothing truncated. StylEx only."""
+        w = self.encode(images).unsqueeze(1).expand(-1, self.G.num_ws, -1)
+        return join_class_part(w, self.class_parts(images))
 
 
 def snapshot_name(nimg: int) -> str:
@@ -125,6 +145,11 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
         nimg=meta["nimg"],
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
+
+
+def _to_signed(images: Tensor, net: nn.Module) -> Tensor:
+    """uint8 images in [-1, 1], on the network's device."""
+    return images.to(next(net.parameters()).device).float() / 127.5 - 1
 
 
 def _build(cfg: TrainConfig, meta: dict[str, Any]) -> dict[str, nn.Module]:

@@ -18,6 +18,7 @@ from fact_train import classifier, distributed, losses
 from fact_train.config import TrainConfig
 from fact_train.data import Dataset
 from fact_train.grids import SampleGrid, grid_indices, pairs_picture, to_uint8
+from fact_train.networks.classifier import class_part
 from fact_train.networks.encoder import Encoder
 from fact_train.networks.mapping import join_class_part
 from fact_train.seeds import generator_for
@@ -48,11 +49,6 @@ def build_encoder(cfg: TrainConfig, dataset: dict[str, Any]) -> Encoder:
         architecture=cfg.d_arch,
         conv_clamp=cfg.conv_clamp,
     )
-
-
-def class_part(logits: Tensor, class_repr: str) -> Tensor:
-    """What C's logits [N, K] are in w: `softmax` or `logits`, [N, K]."""
-    return logits.softmax(dim=1) if class_repr == "softmax" else logits
 
 
 def encoder_turn(cfg: TrainConfig, *, turn: int, part: int, parts: int) -> bool:
@@ -146,6 +142,11 @@ class StylexTrainer(Trainer):
         total = loss.mean()
         if sample.encoded:
             total = total + self._explanation(sample, images[: sample.encoded], work)
+        if self.cfg.kl_branches == "both" and sample.encoded < work.size:
+            drawn = slice(sample.encoded, None)
+            divergence = losses.class_divergence(sample.logits[drawn], self.C(images[drawn]))
+            work.report("Loss/kl_of_mapping", divergence)
+            total = total + self.cfg.kl_scale * divergence.mean()
         return total
 
     def _reconstruction(self, work: Work) -> Tensor:
@@ -288,7 +289,7 @@ class StylexTrainer(Trainer):
 
 @torch.no_grad()
 def reconstruct(G: nn.Module, E: nn.Module, x: Tensor, c: Tensor) -> Tensor:
-    """uint8 images of G([E(x), c]) on the CPU, for x in [-1, 1] and class parts c; noise maps are constant."""
+    """uint8 images of G([E(x), c]) on the CPU, for x in [-1, 1] and class parts c; constant noise."""
     ws = E(x).unsqueeze(1).expand(-1, G.num_ws, -1)
     return to_uint8(G.synthesis(join_class_part(ws, c), noise_mode="const")).cpu()
 

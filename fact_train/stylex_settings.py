@@ -50,6 +50,11 @@ def _losses(v: dict[str, Any]) -> tuple[str, str] | None:
         return "rec_in_d_phase", "there is nothing to learn from with --rec-scale 0 and --kl-scale 0"
     if v["rec_scale"] and not (v["w_lpips"] or v["w_w"] or v["w_l1"]):
         return "rec_scale", "its three weights are 0; set --rec-scale 0 to switch reconstruction off"
+    if v["kl_branches"] == "both":
+        if not v["kl_scale"]:
+            return "kl_branches", "the divergence is off, as --kl-scale is 0"
+        if v["branches"] == "encoder":
+            return "kl_branches", "--branches encoder draws nothing from the mapping"
     if v["lpips_batch_shrink"] > 1 and not (v["rec_scale"] and v["w_lpips"]):
         return "lpips_batch_shrink", "the perceptual distance is off, as its weight is 0"
     return None

@@ -92,7 +92,9 @@ class Trainer:
         self.G, self.D = G.to(device).train(), D.to(device).train()
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.G_opt = adam([(self.G, cfg.g_lr)], cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
-        self.D_opt = adam([(self.D, cfg.d_lr * cfg.ttur_mult)], cfg, interval=cfg.r1_interval if cfg.r1_gamma else None)
+        self.D_opt = adam(
+            [(self.D, cfg.d_lr * cfg.ttur_mult)], cfg, interval=cfg.r1_interval if cfg.r1_gamma else None
+        )
         self.pl_mean = torch.zeros([], device=device)
         self.stats = Stats()
         self.steps = 0

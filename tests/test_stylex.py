@@ -15,11 +15,12 @@ from fact_train import losses, stylex
 from fact_train.config import TrainConfig
 from fact_train.data import open_dataset
 from fact_train.grids import grid_indices, pairs_picture, to_uint8
+from fact_train.networks.classifier import class_part
 from fact_train.networks.encoder import Encoder
 from fact_train.networks.mapping import ClassPartMapping
 from fact_train.probe import probe
 from fact_train.step import Phase
-from fact_train.stylex import StylexTrainer, class_part, encoder_turn, new_trainer, reconstruct
+from fact_train.stylex import StylexTrainer, encoder_turn, new_trainer, reconstruct
 from metrics.errors import UsageError, UserError
 
 CPU = torch.device("cpu")
@@ -98,7 +99,9 @@ def test_path_length_meets_both_branches_at_an_even_interval(stylex_config, monk
     seen = []
     original = t._sample
     monkeypatch.setattr(
-        t, "_sample", lambda work, n: seen.append((work.phase, t._is_encoder_turn("PL", 0))) or original(work, n)
+        t,
+        "_sample",
+        lambda work, n: seen.append((work.phase, t._is_encoder_turn("PL", 0))) or original(work, n),
     )
     for _ in range(4):
         t.step()

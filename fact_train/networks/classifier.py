@@ -23,9 +23,7 @@ def convnet(img_channels: int, num_classes: int) -> nn.Module:
         layers += [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)]
         layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
         inputs = outputs
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(inputs * 4, num_classes)
-    )
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(inputs * 4, num_classes))
 
 
 def resnet18(img_channels: int, num_classes: int) -> nn.Module:
@@ -80,3 +78,8 @@ class Classifier(nn.Module):
             x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
             x = ((x + 1) / 2 - self.mean) / self.std
         return self.net(x.contiguous(memory_format=torch.channels_last))
+
+
+def class_part(logits: Tensor, class_repr: str) -> Tensor:
+    """What C's logits [N, K] are in w: `softmax` or `logits`, [N, K]."""
+    return logits.softmax(dim=1) if class_repr == "softmax" else logits

@@ -290,9 +290,7 @@ class Generator(nn.Module):
             w_dim=w_dim + class_dim, img_resolution=img_resolution, img_channels=img_channels, **synthesis
         )
         self.num_ws = self.synthesis.num_ws
-        shape = dict(
-            z_dim=z_dim, w_dim=w_dim, num_ws=self.num_ws, depth=map_depth, lr_mult=mapping_lr_mult
-        )
+        shape = dict(z_dim=z_dim, w_dim=w_dim, num_ws=self.num_ws, depth=map_depth, lr_mult=mapping_lr_mult)
         if class_dim:
             self.mapping = ClassPartMapping(class_dim=class_dim, **shape)
         else:
