@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from fact_eval.explain_command import explain
 from fact_eval.pair_commands import fused, reconstruct
 from metrics.errors import UsageError, UserError
 
@@ -23,6 +24,7 @@ cache_app = typer.Typer(help="List or clear the cached features.")
 app.add_typer(cache_app, name="cache")
 app.command()(fused)
 app.command()(reconstruct)
+app.command()(explain)
 
 Runs = Annotated[list[Path], typer.Argument(help="run folders, or folders that hold runs at any depth")]
 Metrics = Annotated[

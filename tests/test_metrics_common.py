@@ -186,7 +186,10 @@ def test_the_declared_direction_is_that_of_a_worse_encoder(metric, toy_detectors
     values = [metric.compute(ToyInputs(encoder=ToyEncoder(x))).value for x in (0.0, 0.2, 0.6)]
     if values[0] is not None:  # None: the PSNR of equal images
         best = ENCODER[metric.family]["higher" if metric.higher_is_better else "lower"]
-        assert values[0] == pytest.approx(best, abs=2e-2 if metric.name == "wgap10k_kernel" else 1e-8)
+        if metric.name == "wgap10k_kernel":  # unbiased: below 0 for the very same rows
+            assert values[0] <= 0
+        else:
+            assert values[0] == pytest.approx(best, abs=1e-8)
     known = [value for value in values if value is not None]
     assert known == sorted(known, reverse=metric.higher_is_better) and len(set(known)) == len(known)
 
