@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fact_train.classifier_cli import classifier
 from fact_train.config import TrainConfig, fields_of, flag
 from fact_train.presets import PRESETS, get_preset
 from metrics.errors import UsageError, UserError
@@ -45,6 +46,9 @@ def _train(
     if preset_name is None:
         raise UsageError("--preset is missing; see --list-presets, e.g. fact-train --preset mnist.")
     preset = get_preset(preset_name)
+    missing = [name for name in preset.needs if name not in changes]
+    if missing:
+        raise UsageError(f"--preset {preset_name} needs {flag(missing[0])}.")
     cfg = dataclasses.replace(preset.config, **changes)
 
     from fact_train import run_folder  # cheap; torch stays out of --help and --dry-run
@@ -79,18 +83,18 @@ def _resolved(cfg: TrainConfig) -> str:
 
 
 def _print_presets() -> None:
+    width = max(map(len, PRESETS))
     for name, p in PRESETS.items():
-        need = "  needs --data" if p.needs_data else ""
-        print(
-            f"{name:<18} {p.config.kimg:>7g} kimg  ~{p.minutes:g} min on 2 cores  {p.memory_gb:g} GB  "
-            f"{p.summary}{need}"
-        )
-        print(f"{'':<18} {p.source}")
+        need = f"  needs {', '.join(map(flag, p.needs))}" if p.needs else ""
+        cost = "" if p.minutes is None else f"  ~{p.minutes:g} min on 2 cores  {p.memory_gb:g} GB"
+        print(f"{name:<{width}} {p.config.kimg:>7g} kimg{cost}  {p.summary}{need}")
+        print(f"{'':<{width}} {p.source}")
 
 
 def _signature() -> inspect.Signature:
     """One option per TrainConfig field; None means "as in the preset"."""
-    parameters = [
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    parameters += [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -119,7 +123,8 @@ def _flags(f: dataclasses.Field) -> list[str]:
 
 
 def _help(f: dataclasses.Field) -> str:
-    return f"{f.metadata['help']} (StyleGAN2: {f.default})"
+    whose = "default" if f.metadata["panel"] == "StylEx" else "StyleGAN2"
+    return f"{f.metadata['help']} ({whose}: {f.default})"
 
 
 def _alternatives(f: dataclasses.Field) -> tuple[list[Any], list[type]]:
@@ -165,7 +170,9 @@ def _parse(f: dataclasses.Field, text: str) -> Any:
     return text
 
 
-def _command(**given: Any) -> None:
+def _command(ctx: typer.Context, **given: Any) -> None:
+    if ctx.invoked_subcommand is not None:
+        return
     changes = {}
     for f in fields_of():
         value = given[f.name]
@@ -185,7 +192,8 @@ _command.__annotations__ = {name: p.annotation for name, p in _command.__signatu
 _command.__doc__ = (
     """Train a StyleGAN2-family model from a preset. The same command resumes an interrupted run."""
 )
-app.command()(_command)
+app.callback(invoke_without_command=True)(_command)
+app.command()(classifier)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fact_train.stylex_settings import check_stylex
 from metrics.errors import UsageError
 
 SCOPES = ("science", "schedule", "machine")
@@ -78,6 +79,9 @@ class TrainConfig:
     pl_batch_shrink: int = _field(2, "path length sees batch / this", panel="Losses")
     pl_decay: float = _field(0.01, "decay of the path-length average", panel="Losses")
     style_mixing_prob: float = _field(0.9, "probability of mixing two latents", panel="Losses")
+    d_loss_scale: float = _field(
+        1.0, "factor of the discriminator's loss on real and generated images, not of R1", panel="Losses"
+    )
 
     # Optimisation
     updates: Literal["alternating", "simultaneous"] = _field(
@@ -96,6 +100,7 @@ class TrainConfig:
     )
     g_lr: float = _field(0.002, "generator learning rate", panel="Optimisation")
     d_lr: float = _field(0.002, "discriminator learning rate", panel="Optimisation")
+    ttur_mult: float = _field(1.0, "factor of the discriminator's learning rate", panel="Optimisation")
     beta1: float = _field(0.0, "Adam beta1", panel="Optimisation")
     beta2: float = _field(0.99, "Adam beta2", panel="Optimisation")
     ema_kimg: float = _field(10.0, "half-life of the generator average, kimg", panel="Optimisation")
@@ -103,6 +108,54 @@ class TrainConfig:
         None, "half-life at most this share of the images so far; None is off", panel="Optimisation"
     )
     seed: int = _field(0, "training seed: weights, data order, latents", panel="Optimisation")
+
+    # StylEx: refused where model is stylegan2, unless left as they are
+    model: Literal["stylegan2", "stylex"] = _field(
+        "stylegan2", "stylex trains an encoder and explains a classifier", panel="StylEx"
+    )
+    classifier: str | None = _field(
+        None, "the explained classifier: mnist, or a file of `fact-train classifier`", panel="StylEx"
+    )
+    class_repr: Literal["softmax", "logits"] = _field(
+        "softmax", "the class part of w: probabilities or logits", panel="StylEx"
+    )
+    d_cond: Literal["off", "projection", "weighted"] = _field(
+        "off",
+        "D sees the image's class probabilities: by projection, or weighting a score per class",
+        panel="StylEx",
+    )
+    branches: Literal["both", "encoder", "mapping"] = _field(
+        "both", "where w comes from in training: encoder, mapping or both", panel="StylEx"
+    )
+    alternation: Literal["off", "step", "microbatch", "probability"] = _field(
+        "step",
+        "how the branches take turns: off gives each half of every micro-batch; probability draws",
+        panel="StylEx",
+    )
+    encoder_prob: float | None = _field(
+        None, "share of encoder turns under --alternation probability", panel="StylEx"
+    )
+    compensation: bool = _field(
+        False, "divide reconstruction and KL by the share of encoder turns (x2 for 1/2)", panel="StylEx"
+    )
+    rec_in_d_phase: bool = _field(
+        False, "reconstruct and compare classes after D too, in a step of G and E of its own", panel="StylEx"
+    )
+    encoder_lr_mult: float = _field(1.0, "encoder's learning rate relative to --g-lr", panel="StylEx")
+    e_channel_mult: float = _field(1.0, "encoder width relative to the generator's", panel="StylEx")
+    rec_scale: float = _field(1.0, "weight of all reconstruction losses; 0 is off", panel="StylEx")
+    w_lpips: float = _field(0.1, "weight of the perceptual distance; 0 is off", panel="StylEx")
+    w_w: float = _field(0.1, "weight of |E(x) - E(G(w))|; 0 is off", panel="StylEx")
+    w_l1: float = _field(1.0, "weight of |x - G(w)|, images in [-1, 1]; 0 is off", panel="StylEx")
+    perceptual: str = _field("stlpips_alex", "detector of the perceptual distance", panel="StylEx")
+    lpips_batch_shrink: int = _field(
+        1, "the perceptual distance sees a micro-batch's images / this", panel="StylEx"
+    )
+    kl_scale: float = _field(1.0, "weight of KL(C(x) || C(G(w))); 0 is off", panel="StylEx")
+
+    kl_branches: Literal["encoder", "both"] = _field(
+        "encoder", "also hold mapping's images to the class they were drawn for: both", panel="StylEx"
+    )
 
     # Schedule
     kimg: float = _field(
@@ -132,12 +185,14 @@ class TrainConfig:
         positive = (
             "z_dim w_dim mbstd_group_size channel_base channel_max d_channel_mult r1_interval pl_interval "
             "pl_batch_shrink batch g_lr d_lr kimg_per_tick snapshot_ticks image_ticks map_depth "
-            "mapping_lr_mult r1_decay_kimg"
+            "mapping_lr_mult r1_decay_kimg ttur_mult d_loss_scale encoder_lr_mult e_channel_mult "
+            "lpips_batch_shrink"
         ).split()
         for name in positive:
             if getattr(self, name) <= 0:
                 raise _refuse(name, getattr(self, name), "it must be positive")
-        for name in ("r1_gamma", "pl_weight", "ema_kimg", "seed", "kimg"):
+        not_negative = "r1_gamma pl_weight ema_kimg seed kimg rec_scale w_lpips w_w w_l1 kl_scale"
+        for name in not_negative.split():
             if getattr(self, name) < 0:
                 raise _refuse(name, getattr(self, name), "it must not be negative")
         for name in ("style_mixing_prob", "pl_decay", "beta1", "beta2"):
@@ -151,6 +206,11 @@ class TrainConfig:
         group = min(self.mbstd_group_size, self.batch)
         if self.batch % group:
             raise _refuse("mbstd_group_size", self.mbstd_group_size, f"it must divide --batch {self.batch}")
+        stylex = {f.name: getattr(self, f.name) for f in fields_of() if f.metadata["panel"] == "StylEx"}
+        changed = [f.name for f in fields_of() if f.name in stylex and stylex[f.name] != f.default]
+        problem = check_stylex(stylex, changed=changed, cond=self.cond)
+        if problem is not None:
+            raise _refuse(problem[0], getattr(self, problem[0]), problem[1])
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fact_train.config import TrainConfig
+from fact_train.stylex_presets import DATASETS, KINDS, stylex_config
 from metrics.errors import unknown_name
 
 
@@ -13,9 +14,9 @@ class Preset:
     config: TrainConfig
     summary: str
     source: str
-    minutes: float  # measured, 2 CPU cores
-    memory_gb: float  # peak resident memory, measured
-    needs_data: bool = False  # the user brings --data
+    minutes: float | None = None  # measured, 2 CPU cores; None: not measured
+    memory_gb: float | None = None  # peak resident memory, measured
+    needs: tuple[str, ...] = ()  # fields that the user must give
 
 
 _MNIST = dict(
@@ -56,7 +57,7 @@ PRESETS: dict[str, Preset] = {
         minutes=4,
         memory_gb=0.9,
     ),
-    "mnist": Preset(
+    "mnist-cond": Preset(
         TrainConfig(**{**_MNIST, "g_lr": 0.008, "d_lr": 0.008, "kimg": 80}, cond=True),
         summary="class-conditional StyleGAN2 on MNIST",
         source="mnist-stylegan2 with labels (Miyato & Koyama 2018 projection, as StyleGAN2-ADA)",
@@ -64,6 +65,32 @@ PRESETS: dict[str, Preset] = {
         memory_gb=0.9,
     ),
 }
+
+PRESETS["mnist"] = Preset(
+    TrainConfig(
+        **{**_MNIST, "g_lr": 0.006, "d_lr": 0.006, "kimg": 112, "kimg_per_tick": 4, "snapshot_ticks": 4},
+        r1_gamma_final=0.5,
+        r1_decay_kimg=50,
+        model="stylex",
+        classifier="mnist",
+        d_cond="projection",
+        w_lpips=0.0,
+    ),
+    summary="StylEx on MNIST: explains a classifier of the ten digits",
+    source="mnist-stylegan2 with an encoder and the bundled classifier",
+    minutes=None,
+    memory_gb=None,
+)
+for _kind, (_, _summary, _source) in KINDS.items():
+    for _dataset, _fields in DATASETS.items():
+        if (_kind, _dataset) == ("stylex", "mnist"):
+            continue  # the preset mnist, sized for two cores
+        PRESETS[f"{_kind}-{_dataset}"] = Preset(
+            stylex_config(_kind, _dataset),
+            summary=f"{_summary}, {_dataset}",
+            source=_source,
+            needs=() if "classifier" in _fields else ("data", "classifier"),
+        )
 
 
 def get_preset(name: str) -> Preset:

@@ -36,7 +36,7 @@ def probe(trainer: Trainer) -> Probe:
     cfg = trainer.cfg
     saved = copy.deepcopy(trainer.state_dict())
     try:
-        trainer.step(regularise=True)
+        _timed(trainer, regularise=True)
         plain = _timed(trainer, regularise=False)
         full = _timed(trainer, regularise=True)
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -52,8 +52,10 @@ def probe(trainer: Trainer) -> Probe:
 
 
 def _timed(trainer: Trainer, *, regularise: bool) -> float:
+    """Seconds of a step, the mean over every kind of step there is."""
     start = time.perf_counter()
-    trainer.step(regularise=regularise)
+    for _ in range(trainer.period):
+        trainer.step(regularise=regularise)
     if trainer.device.type == "cuda":
         torch.cuda.synchronize(trainer.device)
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / trainer.period

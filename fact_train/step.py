@@ -51,8 +51,10 @@ class Work:
     taken in afterwards, in order.
     """
 
-    def __init__(self, part: slice, gen: torch.Generator, host_gen: torch.Generator) -> None:
-        self.part = part
+    def __init__(
+        self, part: slice, gen: torch.Generator, host_gen: torch.Generator, *, phase: str = ""
+    ) -> None:
+        self.part, self.phase = part, phase
         self.gen = gen  # on the device
         self.host_gen = host_gen  # for what the host must know: reading it from a GPU would wait for it
         self.reports: list[tuple[str, Tensor]] = []
@@ -98,8 +100,11 @@ def set_gradients(params: list[nn.Parameter], found: list[tuple[Tensor | None, .
     for p, g in zip(params, first, strict=True):
         p.grad = g
     for more in others:
-        ours = [p.grad for p in params if p.grad is not None]
-        torch._foreach_add_(ours, [g for g in more if g is not None])
+        both = [(p.grad, g) for p, g in zip(params, more, strict=True) if None not in (p.grad, g)]
+        for p, g in zip(params, more, strict=True):
+            p.grad = g if p.grad is None else p.grad  # micro-batches need not use the same networks
+        if both:
+            torch._foreach_add_([a for a, _ in both], [b for _, b in both])
 
 
 def adam(

@@ -18,6 +18,7 @@ from fact_train import distributed, losses
 from fact_train.config import TrainConfig
 from fact_train.crew import Crew
 from fact_train.data import Dataset, batch_indices
+from fact_train.grids import SampleGrid
 from fact_train.networks.discriminator import Discriminator
 from fact_train.networks.generator import Generator
 from fact_train.networks.mapping import W_AVG_DECAY
@@ -28,17 +29,21 @@ from fact_train.step import Phase, Work, adam, gradients, set_gradients, share_o
 from metrics.errors import UsageError
 
 
-def build_networks(cfg: TrainConfig, dataset: dict[str, Any]) -> tuple[Generator, Discriminator]:
+def build_networks(
+    cfg: TrainConfig, dataset: dict[str, Any], *, class_dim: int = 0
+) -> tuple[Generator, Discriminator]:
     """G and D of a configuration for a dataset description (resolution, channels, classes), randomly
-    initialised.
+    initialised; `class_dim` is the number of classes of the classifier that StylEx explains.
     """
     shape = dict(
-        c_dim=dataset["classes"] if cfg.cond else 0,
         img_resolution=dataset["resolution"],
         img_channels=dataset["channels"],
     )
+    labels = dataset["classes"] if cfg.cond else 0
     G = Generator(
         **shape,
+        c_dim=labels,
+        class_dim=class_dim,
         z_dim=cfg.z_dim,
         w_dim=cfg.w_dim,
         map_depth=cfg.map_depth,
@@ -53,6 +58,8 @@ def build_networks(cfg: TrainConfig, dataset: dict[str, Any]) -> tuple[Generator
     )
     D = Discriminator(
         **shape,
+        c_dim=labels if cfg.d_cond == "off" else class_dim,
+        conditioning="projection" if cfg.d_cond == "off" else cfg.d_cond,
         channel_base=round(cfg.channel_base * cfg.d_channel_mult),
         channel_max=round(cfg.channel_max * cfg.d_channel_mult),
         architecture=cfg.d_arch,
@@ -69,6 +76,11 @@ class Trainer:
     threads where there are fewer micro-batches than threads).
     """
 
+    class_dim = 0  # of the classifier that StylEx explains
+    card: dict[str, Any] | None = None  # what it is
+    notes: tuple[str, ...] = ()  # what a run should say of itself when it starts
+    period = 1  # steps after which every kind of step has been seen
+
     def __init__(self, cfg: TrainConfig, dataset: Dataset, device: torch.device, *, threads: int = 1) -> None:
         self.cfg, self.dataset, self.device = cfg, dataset, device
         self.share = share_of_batch(cfg, rank=distributed.rank(), world_size=distributed.world_size())
@@ -76,11 +88,13 @@ class Trainer:
             raise UsageError(f"--cond: dataset {dataset.name} has no class labels.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for("cpu", "weights", cfg.seed).initial_seed())
-            G, D = build_networks(cfg, dataset.describe())
+            G, D = build_networks(cfg, dataset.describe(), class_dim=self.class_dim)
         self.G, self.D = G.to(device).train(), D.to(device).train()
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.G_opt = adam([(self.G, cfg.g_lr)], cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
-        self.D_opt = adam([(self.D, cfg.d_lr)], cfg, interval=cfg.r1_interval if cfg.r1_gamma else None)
+        self.D_opt = adam(
+            [(self.D, cfg.d_lr * cfg.ttur_mult)], cfg, interval=cfg.r1_interval if cfg.r1_gamma else None
+        )
         self.pl_mean = torch.zeros([], device=device)
         self.stats = Stats()
         self.steps = 0
@@ -93,6 +107,11 @@ class Trainer:
     def networks(self) -> dict[str, nn.Module]:
         """Everything that is trained, by the name of its attribute."""
         return {"G": self.G, "D": self.D}
+
+    @property
+    def averages(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(moving average, network it follows)."""
+        return [(self.G_ema, self.G)]
 
     @property
     def nimg(self) -> int:
@@ -155,7 +174,7 @@ class Trainer:
         work.report("Loss/D", loss)
         work.report("Scores/real", scores_real)
         work.report("Signs/real", scores_real.sign())
-        return loss.mean()
+        return loss.mean() * self.cfg.d_loss_scale
 
     def _r1(self, work: Work, real: Tensor, real_c: Tensor | None) -> Tensor:
         x = self._mine(work, real).detach().requires_grad_(True)
@@ -193,7 +212,8 @@ class Trainer:
     def _work(self, phase: str, part: slice) -> Work:
         stream = ("phase", self.cfg.seed, self.steps, phase, part.start)
         gen = generator_for(self.device, *stream)
-        return Work(part, gen, gen if self.device.type == "cpu" else generator_for("cpu", *stream))
+        host_gen = gen if self.device.type == "cpu" else generator_for("cpu", *stream)
+        return Work(part, gen, host_gen, phase=phase)
 
     def _take_in(self, works: list[Work]) -> None:
         """What the micro-batches of a phase leave, in their order."""
@@ -260,6 +280,16 @@ class Trainer:
         """Without waiting for a GPU: only pinned memory is copied while the host goes on."""
         return x if self.device.type == "cpu" else x.pin_memory().to(self.device, non_blocking=True)
 
+    # Pictures
+
+    def grid(self) -> SampleGrid:
+        """The latents that every picture of this run is drawn from."""
+        return SampleGrid(self.G_ema, self.dataset, seed=self.cfg.seed, device=self.device)
+
+    def pictures(self, grid: SampleGrid) -> dict[str, Tensor]:
+        """What the run shows now and then: pictures [C, H, W] uint8 by the names of their files."""
+        return {"fakes": grid.draw(self.G_ema)}
+
     # Averages and state
 
     @torch.no_grad()
@@ -269,9 +299,9 @@ class Trainer:
         half_life = cfg.ema_kimg * 1000
         if cfg.ema_rampup is not None:
             half_life = min(half_life, self.nimg * cfg.ema_rampup)
-        decay = 0.5 ** (cfg.batch / max(half_life, 1e-8))
-        update = get_ema_multi_avg_fn(decay)
-        update(list(self.G_ema.parameters()), list(self.G.parameters()), None)
+        update = get_ema_multi_avg_fn(0.5 ** (cfg.batch / max(half_life, 1e-8)))
+        for average, net in self.averages:
+            update(list(average.parameters()), list(net.parameters()), None)
         distributed.average_(self.G.mapping.w_avg)
         self.G_ema.mapping.w_avg.copy_(self.G.mapping.w_avg)  # the other buffers, noise maps, never change
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fact_train.injection import FUSED_MODES, STYLE_INJECTIONS, use_fused
-from fact_train.networks.mapping import Mapping
+from fact_train.networks.mapping import ClassPartMapping, Mapping
 from fact_train.networks.ops import (
     Conv2d,
     activate,
@@ -267,7 +267,7 @@ class Synthesis(nn.Module):
 class Generator(nn.Module):
     """Latents z [N, z_dim] and one-hot labels c [N, c_dim] to images [N, C, R, R].
 
-    C is None where c_dim is 0.
+    C is None where c_dim is 0. With `class_dim` (StylEx) c is no label but the last class_dim numbers of w.
     """
 
     def __init__(
@@ -280,23 +280,21 @@ class Generator(nn.Module):
         img_channels: int,
         map_depth: int = 8,
         mapping_lr_mult: float = 0.01,
+        class_dim: int = 0,
         **synthesis,
     ) -> None:
         super().__init__()
-        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.z_dim, self.c_dim, self.w_dim = z_dim, class_dim or c_dim, w_dim
         self.img_resolution, self.img_channels = img_resolution, img_channels
         self.synthesis = Synthesis(
-            w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels, **synthesis
+            w_dim=w_dim + class_dim, img_resolution=img_resolution, img_channels=img_channels, **synthesis
         )
         self.num_ws = self.synthesis.num_ws
-        self.mapping = Mapping(
-            z_dim=z_dim,
-            c_dim=c_dim,
-            w_dim=w_dim,
-            num_ws=self.num_ws,
-            depth=map_depth,
-            lr_mult=mapping_lr_mult,
-        )
+        shape = dict(z_dim=z_dim, w_dim=w_dim, num_ws=self.num_ws, depth=map_depth, lr_mult=mapping_lr_mult)
+        if class_dim:
+            self.mapping = ClassPartMapping(class_dim=class_dim, **shape)
+        else:
+            self.mapping = Mapping(c_dim=c_dim, **shape)
         self.to(memory_format=torch.channels_last)
 
     def forward(

@@ -55,3 +55,22 @@ class Mapping(nn.Module):
         if truncation_psi != 1:
             w = self.w_avg.lerp(w, truncation_psi)
         return w.unsqueeze(1).expand(-1, self.num_ws, -1)
+
+
+class ClassPartMapping(Mapping):
+    """StylEx's noise branch: w = [mapping(z), class part], [N, z_dim] and [N, class_dim] -> ws.
+
+    Truncation pulls the mapping's part alone: the class part is what is asked for, not a sample of anything.
+    """
+
+    def __init__(self, *, class_dim: int, **mapping) -> None:
+        super().__init__(c_dim=0, **mapping)
+        self.class_dim = class_dim
+
+    def forward(self, z: Tensor, c: Tensor, truncation_psi: float = 1.0) -> Tensor:
+        return join_class_part(super().forward(z, None, truncation_psi), c)
+
+
+def join_class_part(ws: Tensor, c: Tensor) -> Tensor:
+    """[N, num_ws, w_dim] and class parts [N, K] -> [N, num_ws, w_dim + K], the same K for every layer."""
+    return torch.cat([ws, c.float().unsqueeze(1).expand(-1, ws.shape[1], -1)], dim=2)
