@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fact_train.axes import axes_table
 from fact_train.config import TrainConfig, fields_of, flag
 from fact_train.presets import PRESETS, get_preset
+from fact_train.style_commands import bake, cost
 from metrics.errors import UsageError, UserError
 
 app = typer.Typer(
@@ -28,6 +30,9 @@ _OWN = {
         bool, typer.Option("--dry-run", "-n", help="print the resolved configuration and stop")
     ],
     "list_presets": Annotated[bool, typer.Option("--list-presets", help="print the presets and stop")],
+    "list_axes": Annotated[
+        bool, typer.Option("--list-axes", help="print the axes of style injection and stop")
+    ],
 }
 
 
@@ -37,19 +42,28 @@ def _train(
     *,
     dry_run: bool,
     list_presets: bool,
+    list_axes: bool,
     changes: dict[str, Any],
 ) -> None:
     if list_presets:
         _print_presets()
         return
+    if list_axes:
+        print(axes_table())
+        return
     if preset_name is None:
         raise UsageError("--preset is missing; see --list-presets, e.g. fact-train --preset mnist.")
     preset = get_preset(preset_name)
-    cfg = dataclasses.replace(preset.config, **changes)
+    if preset.needs_data and "data" not in changes:
+        raise UsageError(f"--preset {preset_name} needs --data.")
+    base = preset.at(changes.get("resolution"))
+    cfg = dataclasses.replace(base, **changes)
 
     from fact_train import run_folder  # cheap; torch stays out of --help and --dry-run
 
-    label = run_folder.run_label(preset_name, preset.config, cfg)
+    label = run_folder.run_label(
+        preset_name, dataclasses.replace(base, resolution=preset.config.resolution), cfg
+    )
     outdir = outdir or run_folder.default_outdir(preset_name, label, cfg.seed)
     if dry_run:
         print(json.dumps({"preset": preset_name, "outdir": str(outdir), "config": cfg.to_dict()}, indent=2))
@@ -79,22 +93,22 @@ def _resolved(cfg: TrainConfig) -> str:
 
 
 def _print_presets() -> None:
+    width = max(map(len, PRESETS))
     for name, p in PRESETS.items():
         need = "  needs --data" if p.needs_data else ""
-        print(
-            f"{name:<18} {p.config.kimg:>7g} kimg  ~{p.minutes:g} min on 2 cores  {p.memory_gb:g} GB  "
-            f"{p.summary}{need}"
-        )
-        print(f"{'':<18} {p.source}")
+        cost = "" if p.minutes is None else f"  ~{p.minutes:g} min on 2 cores  {p.memory_gb:g} GB"
+        print(f"{name:<{width}} {p.config.kimg:>7g} kimg{cost}  {p.summary}{need}")
+        print(f"{'':<{width}} {p.source}")
 
 
 def _signature() -> inspect.Signature:
     """One option per TrainConfig field; None means "as in the preset"."""
-    parameters = [
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    parameters += [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=False if name in ("dry_run", "list_presets") else None,
+            default=False if name in ("dry_run", "list_presets", "list_axes") else None,
             annotation=annotation,
         )
         for name, annotation in _OWN.items()
@@ -165,7 +179,9 @@ def _parse(f: dataclasses.Field, text: str) -> Any:
     return text
 
 
-def _command(**given: Any) -> None:
+def _command(ctx: typer.Context, **given: Any) -> None:
+    if ctx.invoked_subcommand is not None:
+        return
     changes = {}
     for f in fields_of():
         value = given[f.name]
@@ -176,6 +192,7 @@ def _command(**given: Any) -> None:
         given["outdir"],
         dry_run=given["dry_run"],
         list_presets=given["list_presets"],
+        list_axes=given["list_axes"],
         changes=changes,
     )
 
@@ -185,7 +202,9 @@ _command.__annotations__ = {name: p.annotation for name, p in _command.__signatu
 _command.__doc__ = (
     """Train a StyleGAN2-family model from a preset. The same command resumes an interrupted run."""
 )
-app.command()(_command)
+app.callback(invoke_without_command=True)(_command)
+app.command()(bake)
+app.command()(cost)
 
 
 def main() -> None:

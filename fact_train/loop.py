@@ -98,6 +98,8 @@ def _train_locked(trainer: Trainer, outdir: Path, preset: str, label: str, threa
     if trainer.nimg >= target and final.exists():
         return Result(outdir, final, trainer.nimg, trained=False)
 
+    for note in trainer.notes:
+        progress.say(note)
     grid = grids.SampleGrid(trainer.G_ema, dataset, seed=cfg.seed, device=device)
     if lead and resumed is None:
         grids.save_png(outdir / "reals.png", grids.real_grid(dataset, seed=cfg.seed))

@@ -159,12 +159,12 @@ def measure_path(
 
 
 def _step(generator: GeneratorInputs, path: LatentPath, indices: range, *, epsilon: float) -> torch.Tensor:
-    """ws [2 N, num_ws, w_dim]: the starts of N steps, then their ends."""
+    """ws [2 N, num_ws * K, w_dim]: the starts of N steps, then their ends."""
     labels = generator.labels(indices)
     z_start, z_end = generator.latents(indices), generator.latents(indices, stream=END_STREAM)
     t = torch.zeros(len(indices), dtype=torch.float64, device=z_start.device)
     if path.sampling == "full":  # the distribution function of a normal number is a uniform one
-        t = torch.special.ndtr(generator.latents(indices, stream=POSITION_STREAM)[:, 0].double())
+        t = torch.special.ndtr(generator.latents(indices, stream=POSITION_STREAM).flatten(1)[:, 0].double())
     if path.space == "z":
         z = torch.cat([slerp(z_start, z_end, t), slerp(z_start, z_end, t + epsilon)])
         return generator.mapping(z, None if labels is None else torch.cat([labels, labels]))

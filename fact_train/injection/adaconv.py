@@ -9,12 +9,13 @@ With a 1x1 depthwise kernel, a pointwise kernel of 1 and the bias, it is AdaIN. 
 import math
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from fact_train.injection.adain import StyledInput
 from fact_train.injection.matrix import apply_matrix, compose
 from fact_train.injection.options import StyleOptions
-from fact_train.networks.ops import Conv2d, FullyConnected
+from fact_train.networks.ops import FullyConnected
 from metrics.errors import UsageError
 
 DESCRIPTOR_CHANNELS = 32
@@ -51,7 +52,7 @@ class AdaptiveConv(StyledInput):
         self.affine = FullyConnected(
             w_dim, DESCRIPTOR_CHANNELS * self.side**2, activation="lrelu", lr_mult=style.affine_lr_mult
         )
-        self.spatial = Conv2d(DESCRIPTOR_CHANNELS, in_channels * self.width, self.side)
+        self.spatial = FullyConnected(DESCRIPTOR_CHANNELS * self.side**2, in_channels * self.width)
         self.pointwise = FullyConnected(DESCRIPTOR_CHANNELS, in_channels * self.width)
         self.shift = FullyConnected(DESCRIPTOR_CHANNELS, in_channels)
 
@@ -60,7 +61,9 @@ class AdaptiveConv(StyledInput):
         n, g, width, side = len(w), self.groups, self.width, self.side
         descriptor = self.affine(w).reshape(n, DESCRIPTOR_CHANNELS, side, side)
         pooled = descriptor.mean(dim=[2, 3])
-        spatial = self.spatial(descriptor).reshape(n, g, width, width, side, side)
+        patches = F.unfold(descriptor, side, padding=side // 2).transpose(1, 2)  # a convolution as a product
+        spatial = self.spatial(patches.flatten(0, 1)).reshape(n, side, side, g, width, width)
+        spatial = spatial.permute(0, 3, 4, 5, 1, 2)
         pointwise = self.pointwise(pooled).reshape(n, g, width, width)
         return spatial / math.sqrt(width * side**2), pointwise / math.sqrt(width), self.shift(pooled)
 
@@ -70,7 +73,7 @@ class AdaptiveConv(StyledInput):
         shift = torch.einsum("oikl,ni->nokl", weight, t)[:, :, None]
         composed = compose(weight, m, up=self.up)
         margin = (composed.shape[-1] - shift.shape[-1]) // 2
-        return torch.cat([composed, nn.functional.pad(shift, (margin,) * 4)], dim=2)
+        return torch.cat([composed, F.pad(shift, (margin,) * 4)], dim=2)
 
     def _styled(self, x: Tensor, w: Tensor) -> Tensor:
         n, i, h, width = x.shape

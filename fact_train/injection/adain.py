@@ -25,6 +25,7 @@ class StyledInput(nn.Module):
     """
 
     norm_in = norm_out = shifts = False
+    side = 1  # of the style's own kernel
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, up: int) -> None:
         super().__init__()

@@ -75,15 +75,15 @@ class StyleMatrix(StyledInput):
         super().__init__(in_channels, out_channels, kernel_size, up=up)
         if style.style_vectors < in_channels:
             raise UsageError(
-                f"--style-vectors {style.style_vectors}: a style matrix of {in_channels} channels needs at least "
-                f"{in_channels} rows."
+                f"--style-vectors {style.style_vectors}: a style matrix of {in_channels} channels "
+                f"needs at least {in_channels} rows."
             )
         if style.matrix_postnorm not in POSTNORMS:
             raise ValueError(f"{style.matrix_postnorm!r} is none of {', '.join(POSTNORMS)}")
         self.style, self.in_channels = style, in_channels
         self.postnorm = style.matrix_postnorm if demodulate else "none"
         self.norm_out = self.postnorm == "instance"
-        side = style.style_kernel
+        self.side = side = style.style_kernel
         named = {"sqrt": math.sqrt(in_channels), "rsqrt": 1 / math.sqrt(in_channels)}
         self.scale = float(named.get(style.matrix_scale, style.matrix_scale))
         self.affine = FullyConnected(
@@ -92,7 +92,7 @@ class StyleMatrix(StyledInput):
 
     def matrices(self, w: Tensor) -> Tensor:
         """M [N, I, I, s, s]."""
-        n, i, side, style = len(w), self.in_channels, self.style.style_kernel, self.style
+        n, i, side, style = len(w), self.in_channels, self.side, self.style
         m = self.affine(w[:, :i].reshape(n * i, -1)).reshape(n, i, i, side, side)
         if style.style_amplify != 1:
             m = 1 + style.style_amplify * (m - 1)

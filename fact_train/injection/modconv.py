@@ -34,6 +34,7 @@ class ModulatedConv(nn.Module):
     """
 
     norm_in = norm_out = shifts = False
+    side = 1  # of the style's own kernel
 
     def __init__(
         self,
@@ -70,7 +71,9 @@ class ModulatedConv(nn.Module):
         weight, s, d = self._factors(w, gain=1.0, prenormalised=False)
         return self._scaled(s, d, weight)
 
-    def _factors(self, w: Tensor, *, gain: float, prenormalised: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _factors(
+        self, w: Tensor, *, gain: float, prenormalised: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Weights, styles and demodulation (None without), `gain` included in one of the latter two."""
         weight, s = self.weight, self._styles(w, gain=self.style_gain * (1.0 if self.demodulate else gain))
         if not self.demodulate:

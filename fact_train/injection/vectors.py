@@ -73,6 +73,8 @@ class StyleVectors(ModulatedConv):
         if len({p.shape[1] for p in parts}) == 1:
             y = torch.stack(parts, dim=2).flatten(1, 2)  # class j holds channels j, j + K, ...
         else:  # a ToRGB of more channels than K divides
-            y = torch.stack([parts[o % self.rows][:, o // self.rows] for o in range(self.out_channels)], dim=1)
+            y = torch.stack(
+                [parts[o % self.rows][:, o // self.rows] for o in range(self.out_channels)], dim=1
+            )
         y = y if d is None else y * d.to(x.dtype)[:, :, None, None]
         return (y + bias.reshape(1, -1, 1, 1)).contiguous(memory_format=torch.channels_last)

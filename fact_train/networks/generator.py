@@ -182,7 +182,7 @@ class SynthesisBlock(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Intermediate latents [N, num_ws * K, w_dim] to images [N, C, R, R], float32, about [-1, 1], not clamped.
+    """Intermediate latents [N, num_ws * K, w_dim] to images [N, C, R, R], float32, about [-1, 1], unclamped.
 
     K is `style.style_vectors`: rows l K to l K + K - 1 are layer l's, as one style. `torgb_style`: which
     ToRGB layers see it: all, final, none, or all but only its first vector.

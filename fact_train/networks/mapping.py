@@ -11,7 +11,7 @@ W_AVG_DECAY = 0.005  # per batch of latents in training: w_avg keeps 0.995 of it
 
 
 class Mapping(nn.Module):
-    """Latents z and labels [N, c_dim] -> ws [N, num_ws * vectors, w_dim] (or [N, w_dim] where num_ws is None).
+    """Latents z and labels [N, c_dim] -> ws [N, num_ws * vectors, w_dim] (or [N, w_dim] if num_ws is None).
 
     z is [N, z_dim], or [N, R, z_dim] where there are more rows: `vectors` K of them in the space `w`, which
     all layers share, and num_ws * K in `w_plus`, where each layer has its own. Layer l owns rows l K to

@@ -83,8 +83,8 @@ def conv2d_resample(
     """Convolve [N, I, H, W] with w [O, I/groups, k, k] ("same" size), doubling or halving H and W on the way.
 
     Equal to zero insertion, filter, convolution, decimation on an image extended by zeros; k is odd, 1 or 3
-    under down = 2. The kernel is a correlation, except under up = 2 with k > 1 where it is a true convolution,
-    as in StyleGAN2's weights.
+    under down = 2. The kernel is a correlation, except under up = 2 with k > 1 where it is a true
+    convolution, as in StyleGAN2's weights.
     """
     k = w.shape[-1]
     if up == 2:
