@@ -151,6 +151,8 @@ class Trainer:
     def _path_length(self, work: Work) -> Tensor:
         cfg = self.cfg
         ws, _ = self._sample_ws(work, max(work.size // cfg.pl_batch_shrink, 1))
+        if not ws.requires_grad:  # a mapping that does not learn
+            ws.requires_grad_(True)
         images = self._generate(ws, work)
         factor = cfg.style_vectors**cfg.pl_power
         lengths = losses.path_lengths(images, ws, generator=work.gen) * factor

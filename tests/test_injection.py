@@ -321,8 +321,8 @@ def test_a_slower_affine_starts_from_the_same_styles_and_moves_less(name) -> Non
         with torch.no_grad():
             layer.affine.weight -= 0.1 * grad.sign()
         moved.append((before, (layer.affine(w) - before).abs().max()))
-    close(moved[0][0], moved[1][0])
-    assert moved[1][1] == pytest.approx(0.01 * moved[0][1], rel=1e-9)  # a step of Adam, in styles
+    close(moved[0][0], moved[1][0], 1e-5)  # weights are drawn, and divided by the factor, in float32
+    assert float(moved[1][1]) == pytest.approx(0.01 * float(moved[0][1]), rel=1e-5)  # a step of Adam, in styles
 
 
 def test_the_initial_style_is_the_affine_bias() -> None:
@@ -343,7 +343,7 @@ def test_prenormalisation_cancels_along_input_channels_and_not_along_vectors() -
 
     expected = kernels(layer.weight, s)
     weight, normalised = prenormalise(layer.weight, s)
-    assert float(normalised.abs().max()) == 1.0
+    assert float(normalised.detach().abs().max()) == 1.0
     # the eps 1e-8 of demodulation stands beside squares of 1/72 each
     close(kernels(weight, normalised), expected, 1e-6)
     wrong = s / s.abs().amax(dim=1, keepdim=True)

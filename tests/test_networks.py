@@ -227,6 +227,7 @@ def test_every_injection_has_the_one_interface() -> None:
 
 
 def test_two_batches_in_one_pass_are_judged_as_if_each_had_come_alone() -> None:
+    torch.manual_seed(1)
     D = Discriminator(c_dim=3, img_resolution=16, img_channels=1, channel_base=128, channel_max=8)
     images = wave(8, 1, 16, 16, step=0.7, shift=0.1)
     c = torch.eye(3)[torch.arange(8) % 3]

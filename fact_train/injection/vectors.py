@@ -38,33 +38,35 @@ class StyleVectors(ModulatedConv):
         self.vectors, self.rows, self.out_channels = k, min(k, out_channels), out_channels
 
     def forward(self, x: Tensor, w: Tensor, *, bias: Tensor, fused: bool, gain: float = 1.0) -> Tensor:
-        if w.ndim == 2:
-            w = w[:, None]
-        if w.shape[1] != self.vectors:
-            raise ValueError(f"{w.shape[1]} style vectors for a layer of {self.vectors}")
+        given = w.shape[1] if w.ndim == 3 else 1
+        if given != self.vectors or w.ndim == 3 and given == 1:
+            raise ValueError(f"{given} style vectors for a layer of {self.vectors}")
         return super().forward(x, w, bias=bias, fused=fused, gain=gain)
 
     def _styles(self, w: Tensor, *, gain: float) -> Tensor:
-        """[N, rows, I], of the rows that this layer has outputs for."""
+        """[N, rows, I], of the rows that this layer has outputs for; StyleGAN2's [N, I] where K is 1."""
         n, rows = len(w), self.rows
-        w = w if w.ndim == 3 else w[:, None]
+        if self.vectors == 1:
+            return super()._styles(w, gain=gain)
         return super()._styles(w[:, :rows].reshape(n * rows, -1), gain=gain).reshape(n, rows, -1)
 
     def _per_output(self, s: Tensor) -> Tensor:
+        if s.ndim == 2:
+            return super()._per_output(s)
         repeats = math.ceil(self.out_channels / self.rows)
         return s.repeat(1, repeats, 1)[:, : self.out_channels]
 
     def _demodulation(self, s: Tensor, weight: Tensor, *, gain: float) -> Tensor:
         """gain / sqrt(sum over i, k of (S_(o mod K)i W_oik)^2 + eps), [N, O]."""
+        if s.ndim == 2:
+            return super()._demodulation(s, weight, gain=gain)
         energy = weight.square().sum(dim=[2, 3]).reshape(-1, self.rows, s.shape[2])  # [O/K, K, I]
-        if self.rows == 1:
-            return super()._demodulation(s[:, 0], weight, gain=gain)
         total = torch.einsum("nki,qki->nqk", s.square(), energy).flatten(1)
         return (total + 1e-8).rsqrt() * gain
 
     def _unfused(self, x: Tensor, s: Tensor, d: Tensor | None, bias: Tensor, weight: Tensor) -> Tensor:
-        if self.rows == 1:
-            return super()._unfused(x, s[:, 0], d, bias, weight)
+        if s.ndim == 2:
+            return super()._unfused(x, s, d, bias, weight)
         s = s.to(x.dtype)[..., None, None]
         parts = [
             conv2d_resample(x * s[:, j], weight[j :: self.rows].to(x.dtype), up=self.up)
