@@ -322,7 +322,9 @@ def test_a_slower_affine_starts_from_the_same_styles_and_moves_less(name) -> Non
             layer.affine.weight -= 0.1 * grad.sign()
         moved.append((before, (layer.affine(w) - before).abs().max()))
     close(moved[0][0], moved[1][0], 1e-5)  # weights are drawn, and divided by the factor, in float32
-    assert float(moved[1][1]) == pytest.approx(0.01 * float(moved[0][1]), rel=1e-5)  # a step of Adam, in styles
+    assert float(moved[1][1]) == pytest.approx(
+        0.01 * float(moved[0][1]), rel=1e-5
+    )  # a step of Adam, in styles
 
 
 def test_the_initial_style_is_the_affine_bias() -> None:

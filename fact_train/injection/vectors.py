@@ -39,7 +39,7 @@ class StyleVectors(ModulatedConv):
 
     def forward(self, x: Tensor, w: Tensor, *, bias: Tensor, fused: bool, gain: float = 1.0) -> Tensor:
         given = w.shape[1] if w.ndim == 3 else 1
-        if given != self.vectors or w.ndim == 3 and given == 1:
+        if given != self.vectors or (w.ndim == 3 and given == 1):
             raise ValueError(f"{given} style vectors for a layer of {self.vectors}")
         return super().forward(x, w, bias=bias, fused=fused, gain=gain)
 
