@@ -377,6 +377,7 @@ SETTINGS = {
     "no path length": {**VECTORS, "pl_weight": 0.0},
     "power 0": {**VECTORS, "pl_power": 0.0},
     "bf16": {**VECTORS, "precision": "bf16"},
+    "fp16": {**VECTORS, "precision": "fp16"},
     "labels": {**VECTORS, "cond": True},
     "affine 1/100": {**VECTORS, "affine_lr_mult": 0.01},
     "affine bias 0": {**VECTORS, "affine_bias_init": 0.0},
