@@ -63,7 +63,7 @@ def measure(case: str, device_name: str, threads: int, *, seconds: float) -> dic
     cfg, device = CASES[case], resolve_device(device_name)
     dataset = open_dataset(cfg.data, resolution=cfg.resolution, max_images=cfg.max_images)
     trainer = Trainer(cfg, dataset, device, threads=threads)
-    cycle = max([cfg.pl_interval] * (cfg.pl_weight > 0) + [cfg.r1_interval] * (cfg.r1_gamma > 0) + [1])
+    cycle = max([cfg.pl_interval] * (cfg.pl_weight > 0) + [cfg.r1_interval] * (trainer.r1_gamma > 0) + [1])
     for _ in range(2):
         trainer.step(regularise=True)
     rates: list[float] = []

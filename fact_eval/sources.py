@@ -52,9 +52,9 @@ class GeneratorSource:
         self._noise_shapes = self.G.synthesis.noise_shapes if self.G.synthesis.noise == "random" else []
 
     def latents(self, indices: Sequence[int], *, stream: str = "image") -> Tensor:
-        """z [N, z_dim], N(0, 1), one generator per index; another stream name gives independent latents."""
+        """z [N, *z_shape], N(0, 1), a generator per index; another stream name gives independent latents."""
         name = "image" if stream == "image" else f"latents {stream}"
-        rows = [torch.randn(self.z_dim, generator=self._generator(i, name)) for i in indices]
+        rows = [torch.randn(self.G.z_shape, generator=self._generator(i, name)) for i in indices]
         return torch.stack(rows).to(self.device)
 
     def labels(self, indices: Sequence[int]) -> Tensor | None:
@@ -71,7 +71,7 @@ class GeneratorSource:
         return labels.float().to(self.device)
 
     def mapping(self, z: Tensor, c: Tensor | None) -> Tensor:
-        """ws [N, num_ws, w_dim], no truncation."""
+        """ws [N, num_ws * K, w_dim], no truncation."""
         with torch.inference_mode():
             return self.G.mapping(z, c)
 

@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fact_train.axes import axes_table
 from fact_train.classifier_cli import classifier
 from fact_train.config import TrainConfig, fields_of, flag
 from fact_train.presets import PRESETS, get_preset
+from fact_train.style_commands import bake, cost
 from metrics.errors import UsageError, UserError
 
 app = typer.Typer(
@@ -29,6 +31,9 @@ _OWN = {
         bool, typer.Option("--dry-run", "-n", help="print the resolved configuration and stop")
     ],
     "list_presets": Annotated[bool, typer.Option("--list-presets", help="print the presets and stop")],
+    "list_axes": Annotated[
+        bool, typer.Option("--list-axes", help="print the axes of style injection and stop")
+    ],
 }
 
 
@@ -38,10 +43,14 @@ def _train(
     *,
     dry_run: bool,
     list_presets: bool,
+    list_axes: bool,
     changes: dict[str, Any],
 ) -> None:
     if list_presets:
         _print_presets()
+        return
+    if list_axes:
+        print(axes_table())
         return
     if preset_name is None:
         raise UsageError("--preset is missing; see --list-presets, e.g. fact-train --preset mnist.")
@@ -49,11 +58,14 @@ def _train(
     missing = [name for name in preset.needs if name not in changes]
     if missing:
         raise UsageError(f"--preset {preset_name} needs {flag(missing[0])}.")
-    cfg = dataclasses.replace(preset.config, **changes)
+    base = preset.at(changes.get("resolution"))
+    cfg = dataclasses.replace(base, **changes)
 
     from fact_train import run_folder  # cheap; torch stays out of --help and --dry-run
 
-    label = run_folder.run_label(preset_name, preset.config, cfg)
+    label = run_folder.run_label(
+        preset_name, dataclasses.replace(base, resolution=preset.config.resolution), cfg
+    )
     outdir = outdir or run_folder.default_outdir(preset_name, label, cfg.seed)
     if dry_run:
         print(json.dumps({"preset": preset_name, "outdir": str(outdir), "config": cfg.to_dict()}, indent=2))
@@ -98,7 +110,7 @@ def _signature() -> inspect.Signature:
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=False if name in ("dry_run", "list_presets") else None,
+            default=False if name in ("dry_run", "list_presets", "list_axes") else None,
             annotation=annotation,
         )
         for name, annotation in _OWN.items()
@@ -183,6 +195,7 @@ def _command(ctx: typer.Context, **given: Any) -> None:
         given["outdir"],
         dry_run=given["dry_run"],
         list_presets=given["list_presets"],
+        list_axes=given["list_axes"],
         changes=changes,
     )
 
@@ -194,6 +207,8 @@ _command.__doc__ = (
 )
 app.callback(invoke_without_command=True)(_command)
 app.command()(classifier)
+app.command()(bake)
+app.command()(cost)
 
 
 def main() -> None:

@@ -12,10 +12,20 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fact_train.stylex_settings import check_stylex
+from fact_train.config_checks import find_problem
 from metrics.errors import UsageError
 
 SCOPES = ("science", "schedule", "machine")
+
+# The fields of the first published runs. A later one counts in the hash where it is not at its default, so
+# that adding a field renames no earlier run; the default of such a field can never change.
+_FIRST_FIELDS = frozenset(
+    """data resolution resize crop channels alpha max_images mirror cond z_dim w_dim map_depth mapping_lr_mult
+    injection g_arch noise fused_modconv d_arch mbstd_group_size channel_base channel_max d_channel_mult
+    conv_clamp r1_gamma r1_gamma_final r1_decay_kimg r1_interval pl_weight pl_interval pl_batch_shrink
+    pl_decay style_mixing_prob updates batch batch_gpu precision g_lr d_lr beta1 beta2 ema_kimg
+    ema_rampup""".split()
+)
 
 
 def _field(default: Any, help: str, *, scope: str = "science", panel: str) -> Any:
@@ -44,12 +54,52 @@ class TrainConfig:
     w_dim: int = _field(512, "intermediate latent w dimensions", panel="Generator")
     map_depth: int = _field(8, "mapping network layers", panel="Generator")
     mapping_lr_mult: float = _field(0.01, "learning-rate multiplier of the mapping", panel="Generator")
-    injection: Literal["modconv"] = _field("modconv", "how styles enter the convolutions", panel="Generator")
+    train_mapping: bool = _field(True, "learn the mapping network; off leaves it as drawn", panel="Generator")
+    latent_space: Literal["w", "w_plus"] = _field(
+        "w", "w_plus draws a latent for every layer, in training and evaluation", panel="Generator"
+    )
     g_arch: Literal["skip", "resnet", "orig"] = _field("skip", "generator trunk", panel="Generator")
     noise: Literal["off", "const", "random"] = _field("random", "per-pixel noise inputs", panel="Generator")
     fused_modconv: Literal["train", "eval", "never", "always"] = _field(
-        "eval", "when modulated convolutions scale weights instead of activations", panel="Generator"
+        "eval",
+        "when the style enters the weights (a matrix is then baked) and not the activations",
+        panel="Generator",
     )
+    noise_learned: bool = _field(True, "learn each layer's noise strength", panel="Generator")
+    noise_strength_init: float = _field(0.0, "noise strength at the start", panel="Generator")
+
+    # Style
+    injection: Literal["modconv", "adain", "vectors", "matrix", "adaconv"] = _field(
+        "modconv",
+        "how styles enter: StyleGAN2's modulation, true AdaIN, K style vectors, a style matrix, or Chandran's"
+        " adaptive convolution",
+        panel="Style",
+    )
+    style_vectors: int = _field(1, "K: rows of w per layer, each from its own z", panel="Style")
+    style_amplify: float = _field(1.0, "c in S <- 1 + c (S - 1)", panel="Style")
+    affine_lr_mult: float = _field(1.0, "learning-rate multiplier of the affines, w to style", panel="Style")
+    affine_bias_init: float = _field(1.0, "style at w = 0 at the start", panel="Style")
+    latent_norm: Literal["row", "joint"] = _field(
+        "row", "normalise each of K rows of z, or all as one vector", panel="Style"
+    )
+    torgb_style: Literal["all", "final", "none", "first"] = _field(
+        "all", "ToRGB layers with a style: all, the last, none; first: the first of K vectors", panel="Style"
+    )
+    style_kernel: Literal[1, 3] = _field(
+        1, "side of the kernel that a style matrix or adaconv predicts", panel="Style"
+    )
+    matrix_centre: bool = _field(False, "style matrix: M <- M - 1", panel="Style")
+    matrix_normalise: bool = _field(False, "style matrix: rows to length 1, after centring", panel="Style")
+    matrix_scale: float | Literal["sqrt", "rsqrt"] = _field(
+        1.0, "style matrix: factor after that; sqrt I or 1 / sqrt I of I channels", panel="Style"
+    )
+    matrix_identity: bool = _field(False, "style matrix: add the identity at last", panel="Style")
+    matrix_postnorm: Literal["none", "weight", "composite", "instance"] = _field(
+        "composite",
+        "style matrix: demodulate the layer's weights, or their product with M, or normalise the output",
+        panel="Style",
+    )
+    adaconv_groups: int = _field(4, "groups of adaconv's kernels", panel="Style")
 
     # Discriminator and width
     d_arch: Literal["resnet", "skip", "orig"] = _field(
@@ -68,13 +118,18 @@ class TrainConfig:
     )
 
     # Losses
-    r1_gamma: float = _field(10.0, "R1 penalty weight; 0 is off", panel="Losses")
+    r1_gamma: float | Literal["auto"] = _field(
+        10.0, "R1 penalty weight; 0 is off; auto: 0.0002 resolution^2 / batch", panel="Losses"
+    )
     r1_gamma_final: float | None = _field(
         None, "R1 weight that r1_gamma moves to, geometrically; None keeps r1_gamma", panel="Losses"
     )
     r1_decay_kimg: float = _field(50.0, "kimg in which it gets there", panel="Losses")
     r1_interval: int = _field(16, "apply R1 every this many steps, times this", panel="Losses")
     pl_weight: float = _field(2.0, "path-length penalty weight; 0 is off", panel="Losses")
+    pl_power: float = _field(
+        0.5, "path lengths of K style vectors are multiplied by K to this power", panel="Losses"
+    )
     pl_interval: int = _field(4, "apply path length every this many steps, times this", panel="Losses")
     pl_batch_shrink: int = _field(2, "path length sees batch / this", panel="Losses")
     pl_decay: float = _field(0.01, "decay of the path-length average", panel="Losses")
@@ -95,7 +150,7 @@ class TrainConfig:
         "images of a micro-batch: fewer than a process' share accumulates gradients, side by side on a CPU",
         panel="Optimisation",
     )
-    precision: Literal["fp32", "tf32", "bf16"] = _field(
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = _field(
         "fp32", "of feature maps in training; weights, styles and images stay fp32", panel="Optimisation"
     )
     g_lr: float = _field(0.002, "generator learning rate", panel="Optimisation")
@@ -179,38 +234,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
-        self._check_ranges()
-
-    def _check_ranges(self) -> None:
-        positive = (
-            "z_dim w_dim mbstd_group_size channel_base channel_max d_channel_mult r1_interval pl_interval "
-            "pl_batch_shrink batch g_lr d_lr kimg_per_tick snapshot_ticks image_ticks map_depth "
-            "mapping_lr_mult r1_decay_kimg ttur_mult d_loss_scale encoder_lr_mult e_channel_mult "
-            "lpips_batch_shrink"
-        ).split()
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise _refuse(name, getattr(self, name), "it must be positive")
-        not_negative = "r1_gamma pl_weight ema_kimg seed kimg rec_scale w_lpips w_w w_l1 kl_scale"
-        for name in not_negative.split():
-            if getattr(self, name) < 0:
-                raise _refuse(name, getattr(self, name), "it must not be negative")
-        for name in ("style_mixing_prob", "pl_decay", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise _refuse(name, getattr(self, name), "it must lie in [0, 1]")
-        for name in ("batch_gpu", "threads", "max_images", "conv_clamp", "r1_gamma_final"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise _refuse(name, getattr(self, name), "it must be positive, or left out")
-        if self.r1_gamma_final is not None and self.r1_gamma == 0:
-            raise _refuse("r1_gamma_final", self.r1_gamma_final, "R1 is off, as --r1-gamma is 0")
-        group = min(self.mbstd_group_size, self.batch)
-        if self.batch % group:
-            raise _refuse("mbstd_group_size", self.mbstd_group_size, f"it must divide --batch {self.batch}")
-        stylex = {f.name: getattr(self, f.name) for f in fields_of() if f.metadata["panel"] == "StylEx"}
-        changed = [f.name for f in fields_of() if f.name in stylex and stylex[f.name] != f.default]
-        problem = check_stylex(stylex, changed=changed, cond=self.cond)
+        problem = find_problem(self, changed=_changed(self))
         if problem is not None:
             raise _refuse(problem[0], getattr(self, problem[0]), problem[1])
+
+    @classmethod
+    def panel(cls, name: str) -> list[str]:
+        """Names of the fields of one panel."""
+        return [f.name for f in dataclasses.fields(cls) if f.metadata["panel"] == name]
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -228,8 +259,12 @@ class TrainConfig:
         return {f.name: getattr(self, f.name) for f in fields_of("science")}
 
     def sha256(self) -> str:
-        """Hash of the science fields without the seed: equal for the training seeds of one configuration."""
-        values = {k: v for k, v in self.science().items() if k != "seed"}
+        """Hash of the science fields without the seed: equal for the training seeds of one configuration.
+
+        Later fields count where they are not at their default.
+        """
+        counts = _FIRST_FIELDS | set(_changed(self))
+        values = {k: v for k, v in self.science().items() if k != "seed" and k in counts}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -248,6 +283,11 @@ def differing_fields(a: TrainConfig, b: TrainConfig) -> list[str]:
     return [f.name for f in fields_of("science") if getattr(a, f.name) != getattr(b, f.name)]
 
 
+def _changed(cfg: TrainConfig) -> list[str]:
+    """Names of the fields that are not at their default."""
+    return [f.name for f in fields_of() if getattr(cfg, f.name) != f.default]
+
+
 def _refuse(name: str, value: Any, why: str) -> UsageError:
     return UsageError(f"{flag(name)} {value}: {why}.")
 
@@ -264,9 +304,9 @@ def _checked(f: dataclasses.Field, value: Any) -> Any:
             types.append(option)
     if value is None and type(None) in types:
         return None
-    if literals:
-        if value in literals:
-            return value
+    if value in literals:
+        return value
+    if literals and not set(types) - {type(None)}:
         raise _refuse(f.name, value, f"it is one of {', '.join(map(str, literals))}")
     if bool in types:
         if isinstance(value, bool):
@@ -278,5 +318,5 @@ def _checked(f: dataclasses.Field, value: Any) -> Any:
         return value
     elif str in types and isinstance(value, str) and value:
         return value
-    wanted = " or ".join(t.__name__ for t in types if t is not type(None))
+    wanted = " or ".join([*(t.__name__ for t in types if t is not type(None)), *map(str, literals)])
     raise _refuse(f.name, value, f"it must be {wanted}")

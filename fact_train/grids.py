@@ -79,7 +79,7 @@ class SampleGrid:
         self.rows, self.columns = grid_size(G.img_resolution)
         count = self.rows * self.columns
         gen = generator_for("cpu", "grid", seed)
-        self.z = torch.randn(count, G.z_dim, generator=gen).to(device)
+        self.z = torch.randn(count, *G.z_shape, generator=gen).to(device)
         self.c = None if c is None else c.to(device)
         if G.c_dim and c is None:
             classes = torch.arange(self.rows).repeat_interleave(self.columns) % G.c_dim

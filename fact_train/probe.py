@@ -46,7 +46,8 @@ def probe(trainer: Trainer) -> Probe:
             f"({str(error).splitlines()[0]})"
         ) from error
     trainer.load_state_dict(saved)
-    intervals = [i for i, w in ((cfg.pl_interval, cfg.pl_weight), (cfg.r1_interval, cfg.r1_gamma)) if w > 0]
+    lazy = ((cfg.pl_interval, cfg.pl_weight), (cfg.r1_interval, trainer.r1_gamma))
+    intervals = [interval for interval, weight in lazy if weight > 0]
     extra = sum(1 / i for i in intervals) / max(len(intervals), 1)
     return Probe(seconds_per_step=plain + max(full - plain, 0.0) * extra, batch=cfg.batch)
 

@@ -105,7 +105,7 @@ class StylexTrainer(Trainer):
             torch.manual_seed(generator_for("cpu", "encoder weights", cfg.seed).initial_seed())
             self.E = build_encoder(cfg, dataset.describe()).to(device).train()
         self.E_ema = copy.deepcopy(self.E).eval().requires_grad_(False)
-        learning = [(self.G, cfg.g_lr), (self.E, cfg.g_lr * cfg.encoder_lr_mult)]
+        learning = [*self._g_groups(), (self.E, cfg.g_lr * cfg.encoder_lr_mult)]
         self.G_opt = adam(learning, cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
         self.rec_opt = adam(learning, cfg, interval=None) if cfg.rec_in_d_phase else None
         self.rec_mean = torch.full([], torch.inf, device=device)

@@ -19,6 +19,7 @@ from fact_train.config import TrainConfig
 from fact_train.crew import Crew
 from fact_train.data import Dataset, batch_indices
 from fact_train.grids import SampleGrid
+from fact_train.injection import StyleOptions
 from fact_train.networks.discriminator import Discriminator
 from fact_train.networks.generator import Generator
 from fact_train.networks.mapping import W_AVG_DECAY
@@ -50,9 +51,15 @@ def build_networks(
         mapping_lr_mult=cfg.mapping_lr_mult,
         channel_base=cfg.channel_base,
         channel_max=cfg.channel_max,
+        latent_space=cfg.latent_space,
+        latent_norm=cfg.latent_norm,
         architecture=cfg.g_arch,
         injection=cfg.injection,
+        style=StyleOptions.of(cfg),
+        torgb_style=cfg.torgb_style,
         noise=cfg.noise,
+        noise_learned=cfg.noise_learned,
+        noise_strength_init=cfg.noise_strength_init,
         conv_clamp=cfg.conv_clamp,
         fused_modconv=cfg.fused_modconv,
     )
@@ -91,9 +98,13 @@ class Trainer:
             G, D = build_networks(cfg, dataset.describe(), class_dim=self.class_dim)
         self.G, self.D = G.to(device).train(), D.to(device).train()
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        self.G_opt = adam([(self.G, cfg.g_lr)], cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
+        self.G_opt = adam(self._g_groups(), cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
         self.D_opt = adam(
             [(self.D, cfg.d_lr * cfg.ttur_mult)], cfg, interval=cfg.r1_interval if cfg.r1_gamma else None
+        )
+        self.r1_gamma = losses.resolve_r1_gamma(cfg.r1_gamma, resolution=dataset.resolution, batch=cfg.batch)
+        self.notes += losses.r1_notes(
+            cfg.r1_gamma, self.r1_gamma, resolution=dataset.resolution, batch=cfg.batch
         )
         self.pl_mean = torch.zeros([], device=device)
         self.stats = Stats()
@@ -107,6 +118,10 @@ class Trainer:
     def networks(self) -> dict[str, nn.Module]:
         """Everything that is trained, by the name of its attribute."""
         return {"G": self.G, "D": self.D}
+
+    def _g_groups(self) -> list[tuple[nn.Module, float]]:
+        """What G's optimiser trains, with the learning rate."""
+        return [(self.G if self.cfg.train_mapping else self.G.synthesis, self.cfg.g_lr)]
 
     @property
     def averages(self) -> list[tuple[nn.Module, nn.Module]]:
@@ -156,7 +171,11 @@ class Trainer:
     def _path_length(self, work: Work) -> Tensor:
         cfg = self.cfg
         ws, _ = self._sample_ws(work, max(work.size // cfg.pl_batch_shrink, 1))
-        lengths = losses.path_lengths(self._generate(ws, work), ws, generator=work.gen)
+        if not ws.requires_grad:  # a mapping that does not learn
+            ws.requires_grad_(True)
+        images = self._generate(ws, work)
+        factor = cfg.style_vectors**cfg.pl_power
+        lengths = losses.path_lengths(images, ws, generator=work.gen) * factor
         penalty, work.pl_mean = losses.path_length_penalty(lengths, self.pl_mean, decay=cfg.pl_decay)
         work.report("Loss/path_length_penalty", penalty)
         work.report("Path_length", lengths)
@@ -182,7 +201,7 @@ class Trainer:
         work.report("Loss/r1_penalty", penalty)
         cfg = self.cfg
         gamma = losses.r1_weight(
-            cfg.r1_gamma, final=cfg.r1_gamma_final, decay_kimg=cfg.r1_decay_kimg, nimg=self.nimg
+            self.r1_gamma, final=cfg.r1_gamma_final, decay_kimg=cfg.r1_decay_kimg, nimg=self.nimg
         )
         return penalty.mean() * (gamma / 2 * cfg.r1_interval)
 
@@ -228,13 +247,13 @@ class Trainer:
     # Samples
 
     def _sample_ws(self, work: Work, n: int) -> tuple[Tensor, Tensor | None]:
-        """ws [n, num_ws, w_dim] of fresh latents and the labels they were drawn with."""
-        z = torch.randn(n, self.cfg.z_dim, generator=work.gen, device=self.device)
+        """ws [n, num_ws * K, w_dim] of fresh latents and the labels they were drawn with."""
+        z = torch.randn(n, *self.G.z_shape, generator=work.gen, device=self.device)
         c = None
         if self.cfg.cond:
             c = self._one_hot(torch.randint(len(self.dataset), [n], generator=work.host_gen))
         ws = self.G.mapping(z, c)
-        work.w_means.append(ws[:, 0].detach().mean(dim=0))
+        work.w_means.append(self.G.mapping.mean_w(ws))
         mixed = losses.style_mixing(
             self.G.mapping,
             ws,

@@ -78,13 +78,13 @@ class GeneratorInputs(Protocol):
     num_channels: int
 
     def latents(self, indices: Sequence[int], *, stream: str = "image") -> torch.Tensor:
-        """z [N, z_dim]; another stream name gives independent latents."""
+        """z [N, z_dim], or [N, K, z_dim] with K style vectors; another stream gives independent latents."""
 
     def labels(self, indices: Sequence[int]) -> torch.Tensor | None:
         """c [N, c_dim], or None for an unconditional generator."""
 
     def mapping(self, z: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
-        """ws [N, num_ws, w_dim], truncation_psi 1."""
+        """ws [N, num_ws * K, w_dim], truncation_psi 1."""
 
     def noise(self, indices: Sequence[int], *, stream: str = "image") -> list[torch.Tensor]:
         """Noise inputs of the synthesis network, [N, 1, r, r] each."""

@@ -303,6 +303,25 @@ AXES = {
     "resolution": 16,
     "channels": 3,
     "max_images": 12,
+    "injection": "adain",
+    "style_vectors": 8,
+    "style_amplify": 2.0,
+    "style_kernel": 1,
+    "affine_lr_mult": 0.1,
+    "affine_bias_init": 0.5,
+    "latent_norm": "joint",
+    "latent_space": "w_plus",
+    "torgb_style": "none",
+    "train_mapping": False,
+    "noise_learned": False,
+    "noise_strength_init": 0.5,
+    "matrix_centre": True,
+    "matrix_normalise": True,
+    "matrix_scale": "rsqrt",
+    "matrix_identity": True,
+    "matrix_postnorm": "weight",
+    "adaconv_groups": 2,
+    "pl_power": 0.0,
 }
 # StylEx fields, from the configuration with an encoder; those in 32 px from the one with all losses.
 STYLEX_AXES = {
@@ -327,9 +346,22 @@ STYLEX_AXES = {
     "lpips_batch_shrink": {"lpips_batch_shrink": 2},
 }
 IN_32_PX = {"w_lpips", "perceptual", "lpips_batch_shrink"}
-# Covered elsewhere: the dataset's own options (tests/test_data_*), the only injection there is, and the order
-# of evaluation, which must NOT change the mathematics.
-NO_EFFECT_ON_WEIGHTS = {"data", "resize", "crop", "alpha", "injection", "fused_modconv"}
+# What an axis stands on, where it would mean nothing in the plain network.
+VECTORS = {"injection": "vectors", "style_vectors": 4}
+MATRIX = {"injection": "matrix", "style_vectors": 8}
+STANDS_ON = {
+    "style_vectors": VECTORS,
+    "style_kernel": {**MATRIX, "style_kernel": 3, "fused_modconv": "never"},
+    "latent_norm": VECTORS,
+    "pl_power": VECTORS,
+    "latent_space": {"style_mixing_prob": 0.0},
+    "noise_learned": {"noise_strength_init": 0.1},
+    "adaconv_groups": {"injection": "adaconv"},
+    **{f"matrix_{name}": MATRIX for name in ("centre", "normalise", "scale", "identity", "postnorm")},
+}
+# Covered elsewhere: the dataset's own options (tests/test_data_*), and the order of evaluation, which must
+# NOT change the mathematics.
+NO_EFFECT_ON_WEIGHTS = {"data", "resize", "crop", "alpha", "fused_modconv"}
 
 
 def test_every_science_field_is_in_the_table_of_axes() -> None:
@@ -342,7 +374,7 @@ def test_every_science_field_is_in_the_table_of_axes() -> None:
 
 @pytest.mark.parametrize("axis", AXES)
 def test_every_axis_has_an_effect(tiny_config: TrainConfig, axis: str) -> None:
-    base = dataclasses.replace(tiny_config, r1_gamma_final=1.0)
+    base = dataclasses.replace(tiny_config, r1_gamma_final=1.0, **STANDS_ON.get(axis, {}))
     assert fingerprint(base) != fingerprint(dataclasses.replace(base, **{axis: AXES[axis]}))
 
 
