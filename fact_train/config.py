@@ -16,6 +16,15 @@ from metrics.errors import UsageError
 
 SCOPES = ("science", "schedule", "machine")
 
+# Fields of some values of --augment only; with the others, anything but the default would be without effect.
+_AUGMENTATION_USERS = {
+    "augment_set": ("ada", "fixed"),
+    "augment_p": ("ada", "fixed"),
+    **dict.fromkeys(("ada_target", "ada_interval", "ada_kimg", "ada_ceiling"), ("ada",)),
+    "diffaugment_policy": ("diffaugment",),
+}
+_POLICIES = ("color", "translation", "cutout")
+
 
 def _field(default: Any, help: str, *, scope: str = "science", panel: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "scope": scope, "panel": panel})
@@ -78,6 +87,24 @@ class TrainConfig:
     pl_batch_shrink: int = _field(2, "path length sees batch / this", panel="Losses")
     pl_decay: float = _field(0.01, "decay of the path-length average", panel="Losses")
     style_mixing_prob: float = _field(0.9, "probability of mixing two latents", panel="Losses")
+
+    # Augmentation
+    augment: Literal["none", "ada", "fixed", "diffaugment"] = _field(
+        "none", "of all images D sees: adaptive p, fixed p, or DiffAugment", panel="Augmentation"
+    )
+    augment_set: Literal[
+        "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"
+    ] = _field("bgc", "transformations of ada and fixed, by initials", panel="Augmentation")
+    augment_p: float = _field(
+        0.0, "probability of each transformation: of fixed, or where ada starts", panel="Augmentation"
+    )
+    ada_target: float = _field(0.6, "mean sign of D(real) that ada keeps", panel="Augmentation")
+    ada_interval: int = _field(4, "ada moves p every this many steps", panel="Augmentation")
+    ada_kimg: float = _field(500.0, "kimg in which ada may move p by 1", panel="Augmentation")
+    ada_ceiling: float | None = _field(None, "highest p of ada; None is no bound", panel="Augmentation")
+    diffaugment_policy: str = _field(
+        "color,translation,cutout", "which of the three, in this order", panel="Augmentation"
+    )
 
     # Optimisation
     updates: Literal["alternating", "simultaneous"] = _field(
@@ -151,6 +178,30 @@ class TrainConfig:
         group = min(self.mbstd_group_size, self.batch)
         if self.batch % group:
             raise _refuse("mbstd_group_size", self.mbstd_group_size, f"it must divide --batch {self.batch}")
+        self._check_augmentation()
+
+    def _check_augmentation(self) -> None:
+        for f in fields_of():
+            users = _AUGMENTATION_USERS.get(f.name, (self.augment,))
+            if self.augment not in users and getattr(self, f.name) != f.default:
+                why = f"only --augment {' or '.join(users)} reads it, and --augment is {self.augment}"
+                raise _refuse(f.name, getattr(self, f.name), why)
+        for name in ("ada_interval", "ada_kimg"):
+            if getattr(self, name) <= 0:
+                raise _refuse(name, getattr(self, name), "it must be positive")
+        if not 0 <= self.augment_p <= 1:
+            raise _refuse("augment_p", self.augment_p, "it must lie in [0, 1]")
+        if self.augment == "fixed" and self.augment_p == 0:
+            raise _refuse("augment_p", self.augment_p, "--augment fixed needs a probability above 0")
+        if not -1 < self.ada_target < 1:
+            raise _refuse("ada_target", self.ada_target, "a mean of signs lies between -1 and 1")
+        if self.ada_ceiling is not None and not max(self.augment_p, 1e-9) <= self.ada_ceiling <= 1:
+            raise _refuse("ada_ceiling", self.ada_ceiling, "it must lie in (0, 1], at --augment-p or above")
+        policy = self.diffaugment_policy.split(",")
+        if not set(policy) <= set(_POLICIES) or len(set(policy)) < len(policy):
+            why = f"it is some of {','.join(_POLICIES)}, each once, with commas between"
+            raise _refuse("diffaugment_policy", self.diffaugment_policy, why)
+        object.__setattr__(self, "diffaugment_policy", ",".join(n for n in _POLICIES if n in policy))
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -299,6 +299,23 @@ AXES = {
     "resolution": 16,
     "channels": 3,
     "max_images": 12,
+    "augment": "diffaugment",
+    "augment_set": "noise",
+    "augment_p": 0.9,
+    "ada_target": -0.99,
+    "ada_interval": 1,
+    "ada_kimg": 1.0,
+    "ada_ceiling": 0.5,
+    "diffaugment_policy": "cutout",
+}
+_ADA = dict(augment="ada", augment_p=0.5, ada_kimg=0.2, ada_target=0.99, ada_interval=2, d_lr=0.05)
+# Fields that only some values of another one read.
+AXES_NEED = {
+    "augment_set": dict(augment="fixed", augment_p=0.5),
+    "augment_p": dict(augment="fixed", augment_p=0.5),
+    **dict.fromkeys(("ada_target", "ada_interval", "ada_kimg"), _ADA),
+    "ada_ceiling": {**_ADA, "ada_target": -0.99},
+    "diffaugment_policy": dict(augment="diffaugment"),
 }
 # Covered elsewhere: the dataset's own options (tests/test_data_*), the only injection there is, and the order
 # of evaluation, which must NOT change the mathematics.
@@ -321,7 +338,7 @@ def test_every_axis_has_an_effect(tiny_config: TrainConfig, axis: str) -> None:
         assert math.isfinite(float(total))
         return (float(total), tuple(weights(n).numel() for n in (t.G, t.D)))
 
-    base = dataclasses.replace(tiny_config, r1_gamma_final=1.0)
+    base = dataclasses.replace(tiny_config, r1_gamma_final=1.0, **AXES_NEED.get(axis, {}))
     assert fingerprint(base) != fingerprint(dataclasses.replace(base, **{axis: AXES[axis]}))
 
 
