@@ -138,6 +138,24 @@ class TrainConfig:
         1.0, "factor of the discriminator's loss on real and generated images, not of R1", panel="Losses"
     )
 
+    # Augmentation
+    augment: Literal["none", "ada", "fixed", "diffaugment"] = _field(
+        "none", "of all images D sees: adaptive p, fixed p, or DiffAugment", panel="Augmentation"
+    )
+    augment_set: Literal[
+        "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"
+    ] = _field("bgc", "transformations of ada and fixed, by initials", panel="Augmentation")
+    augment_p: float = _field(
+        0.0, "probability of each transformation: of fixed, or where ada starts", panel="Augmentation"
+    )
+    ada_target: float = _field(0.6, "mean sign of D(real) that ada keeps", panel="Augmentation")
+    ada_interval: int = _field(4, "ada moves p every this many steps", panel="Augmentation")
+    ada_kimg: float = _field(500.0, "kimg in which ada may move p by 1", panel="Augmentation")
+    ada_ceiling: float | None = _field(None, "highest p of ada; None is no bound", panel="Augmentation")
+    diffaugment_policy: str = _field(
+        "color,translation,cutout", "some of these three, in this order", panel="Augmentation"
+    )
+
     # Optimisation
     updates: Literal["alternating", "simultaneous"] = _field(
         "alternating",

@@ -14,12 +14,20 @@ POSITIVE = (
     "z_dim w_dim mbstd_group_size channel_base channel_max d_channel_mult r1_interval pl_interval "
     "pl_batch_shrink batch g_lr d_lr kimg_per_tick snapshot_ticks image_ticks map_depth mapping_lr_mult "
     "r1_decay_kimg style_vectors affine_lr_mult adaconv_groups ttur_mult d_loss_scale encoder_lr_mult "
-    "e_channel_mult lpips_batch_shrink"
+    "e_channel_mult lpips_batch_shrink ada_interval ada_kimg"
 ).split()
 NOT_NEGATIVE = (
     "r1_gamma pl_weight ema_kimg seed kimg noise_strength_init rec_scale w_lpips w_w w_l1 kl_scale"
 ).split()
-SHARES = "style_mixing_prob pl_decay beta1 beta2".split()
+SHARES = "style_mixing_prob pl_decay beta1 beta2 augment_p".split()
+# Fields of some values of --augment only.
+AUGMENTATION_USERS = {
+    "augment_set": ("ada", "fixed"),
+    "augment_p": ("ada", "fixed"),
+    **dict.fromkeys(("ada_target", "ada_interval", "ada_kimg", "ada_ceiling"), ("ada",)),
+    "diffaugment_policy": ("diffaugment",),
+}
+POLICIES = ("color", "translation", "cutout")
 POSITIVE_OR_NONE = "batch_gpu threads max_images conv_clamp r1_gamma_final".split()
 
 MATRIX = ("matrix_centre", "matrix_normalise", "matrix_scale", "matrix_identity", "matrix_postnorm")
@@ -35,6 +43,7 @@ def find_problem(cfg: Any, *, changed: Sequence[str]) -> Problem | None:
         _range_problem(cfg)
         or check_stylex(stylex, changed=[name for name in changed if name in stylex], cond=cfg.cond)
         or style_problem(cfg, changed=set(changed))
+        or augmentation_problem(cfg, changed=set(changed))
     )
 
 
@@ -144,3 +153,20 @@ def style_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
         ),
     )
     return next(((name, why) for wrong, name, why in rules if wrong), None)
+
+
+def augmentation_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
+    """(field, why it cannot stand) of a TrainConfig; None where all agree."""
+    for name, users in AUGMENTATION_USERS.items():
+        if name in changed and cfg.augment not in users:
+            return name, f"only --augment {' or '.join(users)} reads it, and --augment is {cfg.augment}"
+    if cfg.augment == "fixed" and cfg.augment_p == 0:
+        return "augment_p", "--augment fixed needs a probability above 0"
+    if not -1 < cfg.ada_target < 1:
+        return "ada_target", "a mean of signs lies between -1 and 1"
+    if cfg.ada_ceiling is not None and not max(cfg.augment_p, 1e-9) <= cfg.ada_ceiling <= 1:
+        return "ada_ceiling", "it must lie in (0, 1], at --augment-p or above"
+    policy = cfg.diffaugment_policy.split(",")
+    if policy != [name for name in POLICIES if name in policy]:
+        return "diffaugment_policy", f"it is some of {','.join(POLICIES)}, in this order, with commas between"
+    return None

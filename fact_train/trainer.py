@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fact_train import distributed, losses
+from fact_train.augment import build_augmentation
 from fact_train.config import TrainConfig
 from fact_train.crew import Crew
 from fact_train.data import Dataset, batch_indices
@@ -107,6 +108,7 @@ class Trainer:
             cfg.r1_gamma, self.r1_gamma, resolution=dataset.resolution, batch=cfg.batch
         )
         self.pl_mean = torch.zeros([], device=device)
+        self.augment = build_augmentation(cfg, device)
         self.stats = Stats()
         self.steps = 0
         self.dtype = set_precision(cfg.precision, device)
@@ -139,6 +141,8 @@ class Trainer:
             self._take(*together)
         self._average()
         self.steps += 1
+        for name, value in self.augment.update(self.steps).items():
+            self.stats.report(name, value, step=self.steps - 1)
 
     def _phases(
         self, real: Tensor, real_c: Tensor | None, *, regularise: bool | None
@@ -239,6 +243,8 @@ class Trainer:
         for work in works:
             for name, values in work.reports:
                 self.stats.report(name, values, step=self.steps)
+                if name == "Signs/real":
+                    self.augment.observe(values)
             for mean in work.w_means:
                 self.G.mapping.w_avg.lerp_(mean, W_AVG_DECAY)
         if works[0].pl_mean is not None:
@@ -268,7 +274,8 @@ class Trainer:
         return self.G.synthesis(ws, generator=work.gen, dtype=self.dtype)
 
     def _discriminate(self, images: Tensor, c: Tensor | None, work: Work, *, parts: int = 1) -> Tensor:
-        """Scores [N, 1]: the one place where images, `parts` batches of them, meet D."""
+        """Scores [N, 1]: the one place where images, `parts` batches of them, are augmented and meet D."""
+        images = self.augment(images, work.gen)
         return self.D(images, c, parts=parts, dtype=self.dtype)
 
     def _mine(self, work: Work, batch: Tensor | None) -> Tensor | None:
@@ -338,6 +345,7 @@ class Trainer:
             "G_opt": self.G_opt.state_dict(),
             "D_opt": self.D_opt.state_dict(),
             "pl_mean": self.pl_mean,
+            "augment": self.augment.state_dict(),
             "steps": self.steps,
             "stats": self.stats.state_dict(),
         }
@@ -349,5 +357,6 @@ class Trainer:
         self.G_opt.load_state_dict(state["G_opt"])
         self.D_opt.load_state_dict(state["D_opt"])
         self.pl_mean = state["pl_mean"].to(self.device)
+        self.augment.load_state_dict(state.get("augment", {}))  # older states have none, and need none
         self.steps = state["steps"]
         self.stats.load_state_dict(state["stats"], device=self.device)
