@@ -283,7 +283,7 @@ def test_defect_7_a_batch_of_one_keeps_its_axis(stylex_config, d_cond) -> None:
     assert t.weights_finite() and t.stats.first_non_finite() is None
     x, logits = t._real_batch(0)
     assert t.E(x).shape == (1, 8) and logits.shape == (1, 2)
-    assert t._discriminate(x, logits, None).shape == (1, 1)
+    assert t._discriminate(x, logits, t._work("D", slice(0, 1))).shape == (1, 1)
 
 
 def test_defect_8_seeds_decide_and_a_resumed_run_goes_on_bitwise(stylex_config) -> None:
