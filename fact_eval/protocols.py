@@ -55,15 +55,20 @@ class ProtocolChoice:
         embedded_only: Collection[str] = (),
         say: Callable[[str], None],
     ):
-        """`metrics_for(dataset, protocol)` names metrics; `auto` is embedded on datasets `embedded_only`."""
+        """`metrics_for(dataset, protocol)` names metrics; `auto` is embedded on datasets `embedded_only`.
+
+        UserError where `standard` is asked for and weights are missing.
+        """
         check_choice(wanted)
         self._wanted, self._metrics_for, self._say = wanted, metrics_for, say
         self._cards = {card.name: card for card in cards}
         self._embedded_only = embedded_only
         self._chosen: dict[str, str] = {}
+        if wanted == "standard":  # its columns need the same weights on every dataset
+            self._choose("")
 
     def __call__(self, dataset: str) -> Sequence[str]:
-        """Names of the metrics. UserError where `standard` was asked for and weights are missing."""
+        """Names of the metrics of a dataset."""
         if dataset not in self._chosen:
             self._chosen[dataset] = self._choose(dataset)
         return self._metrics_for(dataset, self._chosen[dataset])

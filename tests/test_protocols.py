@@ -135,7 +135,7 @@ def test_what_is_asked_for_is_taken_without_a_word_or_refused(toys) -> None:
     said = []
     assert chooser("embedded", said)("cats") == ["toy_embedded"]
     with pytest.raises(UserError, match=r"--protocol standard: weights toy are not installed.*sha256"):
-        chooser("standard", said)("cats")
+        chooser("standard", said)
     add_weights(toys)
     assert chooser("standard", said)("mnist") == ["toy_standard"]
     assert said == []
@@ -184,7 +184,7 @@ def test_several_missing_files_are_a_line_each(toys, monkeypatch, tmp_path) -> N
     publish(monkeypatch, "second", save_projection(tmp_path / "downloads" / "second.pth", 1))
     monkeypatch.setattr(Projection, "weights", ("toy", "second"))
     with pytest.raises(UserError) as error:
-        chooser("standard", [])("cats")
+        chooser("standard", [])
     lines = str(error.value).splitlines()
     assert len(lines) == 3 and "`fact-eval weights fetch second toy`" in lines[0]
     assert WEIGHTS["second"].sha256 in lines[1] and WEIGHTS["toy"].sha256 in lines[2]
