@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
+from fact_eval.audit_commands import audit_
 from fact_eval.board_commands import compare, leaderboard, publish_, show
 from fact_eval.cache_commands import cache_app
 from fact_eval.catalog_commands import list_, train_digits_
@@ -22,6 +23,7 @@ COMMANDS = {
     "run": run,
     "images": images,
     "ref": ref,
+    "audit": audit_,
     "list": list_,
     "show": show,
     "compare": compare,

@@ -11,8 +11,7 @@ import os
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +31,7 @@ from fact_train.snapshot import load_snapshot
 from metrics.errors import UsageError, UserError
 from metrics.frechet import FeatureStatistics
 from metrics.registry import FeatureNeed, MetricValue, get_metric
+from metrics.tf32 import tf32
 from metrics.weight_store import mentions_random_weights
 
 
@@ -103,7 +103,7 @@ class Evaluation:
 
     def run(self, jobs: Sequence[Job]) -> Outcome:
         """All missing records of the jobs, in order; returns what was written and what failed."""
-        with full_float32():
+        with tf32(False):  # float32 means float32
             for job in jobs:
                 self._run_job(job)
         return self.outcome
@@ -295,20 +295,6 @@ def _agreed(jobs: Sequence[Job], processes: Processes) -> list[Job]:
     pictures = {job.content_sha256: job.pictures for job in jobs}
     agreed = processes.first([dataclasses.replace(job, pictures=None) for job in jobs])
     return [dataclasses.replace(job, pictures=pictures.get(job.content_sha256)) for job in agreed]
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """float32 means float32: TF32 would round what enters a GPU's convolutions and products to 10 bits."""
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = False
-    try:
-        yield
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
 
 
 def choose_device(name: str) -> str:

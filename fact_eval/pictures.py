@@ -10,6 +10,7 @@ from fact_eval.records import RESULTS, canonical_json
 from fact_eval.reference_stats import is_statistics, read_statistics
 from fact_eval.references import NEEDS_IMAGES
 from fact_train.data import open_dataset
+from fact_train.data.files import UnusableFiles
 from metrics.errors import UserError
 
 
@@ -46,6 +47,9 @@ def plan_pictures(folder: Path, reference: Reference, out: Path, request: Reques
     train = reference.train
     try:
         pictures = open_dataset(folder, channels=train["channels"])
+    except UnusableFiles as error:
+        opaque = [line.partition("; choose --alpha")[0] for line in error.problems]
+        raise UnusableFiles(opaque, error.among) from error
     except UserError as error:
         what, _, way_out = str(error).partition("; ")
         if "--" not in way_out:

@@ -25,7 +25,7 @@ from fact_eval.options import (
     say,
 )
 from fact_eval.processes import first_of_group, started_together
-from metrics.errors import UsageError
+from metrics.errors import UsageError, UserError
 
 
 def all_(
@@ -49,15 +49,25 @@ def all_(
     from fact_eval.runs import find_runs
     from leaderboard.publish import published_records, write_local_board
 
-    found = find_runs(runs)
+    problems: list[str] = []
+    found = find_runs(runs, problems=problems)
     root = found[0].folder.parent if runs[0] == found[0].folder else runs[0]
     request = _request(metrics, protocol, seeds, snapshot, data, force)
     published = done_keys(published_records())
-    jobs, problems = plan_all(found, root, request, controls=controls, published=published)
-    failures = _carry_out(jobs, device, batch, threads, force) + problems
+    jobs, unplanned = plan_all(found, root, request, controls=controls, published=published)
+    problems += unplanned
+    if any(job.missing for job in jobs):
+        from fact_eval.audit import audit_references
+
+        jobs, unusable = audit_references(jobs, say)
+        problems += unusable
+    failures = problems + _carry_out(jobs, device, batch, threads, force)
     if not first_of_group():
         return
-    sections, path = write_local_board(root)
+    try:
+        sections, path = write_local_board(root)
+    except UserError as error:  # records that cannot be read: what was measured stays and what failed is told
+        finish([*failures, f"no board: {error}"])
     print_board(sections, as_json=as_json)
     say(f"board: {path}; next: fact-eval publish {root}")
     finish(failures)
@@ -89,11 +99,11 @@ def run(
 
 
 def images(
-    folder: Annotated[Path, typer.Argument(help="folder or zip of pictures, whatever made them")],
+    folder: Annotated[Path, typer.Argument(help="folder, zip, tar (WebDataset) or npz of pictures")],
     reference: Annotated[
         str,
         typer.Option(
-            help="the real images: mnist, an image folder, a zip, an idx folder; or their statistics"
+            help="the real images: mnist, a folder, zip, tar or npz, an idx folder; or their statistics"
         ),
     ],
     out: Annotated[Path, typer.Option(help="where the records go, in a folder of their own")] = Path("runs"),
@@ -110,10 +120,21 @@ def images(
     """Score anybody's pictures against a dataset."""
     request = _request(metrics, protocol, seeds, "latest", None, force)
     if not folder.exists():
-        raise UsageError(f"{folder} does not exist; give a folder or zip of pictures")
+        raise UsageError(f"{folder} does not exist; give a folder, zip, tar or npz of pictures")
+    from fact_eval.audit import audit_pictures, find_duplicates, lines
     from fact_eval.pictures import open_reference, plan_pictures
+    from fact_train.data.files import UnusableFiles
 
-    job, left_out = plan_pictures(folder, open_reference(reference), out, request)
+    findings = audit_pictures(folder, reference)
+    for line in lines([f for f in findings if not f.error], names=4):
+        say(line)
+    finish(lines([f for f in findings if f.error]))
+    try:
+        job, left_out = plan_pictures(folder, open_reference(reference), out, request)
+    except UnusableFiles as error:  # found while decoding: all of them
+        finish(error.problems)
+    if copies := find_duplicates(job.pictures):
+        say(f"warning: duplicates: {len(copies):,} of {len(job.pictures):,} pictures repeat another one")
     for line in left_out:
         say(f"left out: {line}")
     failures = _carry_out([job], device, batch, threads, force)
@@ -123,7 +144,7 @@ def images(
 
 def ref(
     data: Annotated[
-        str, typer.Argument(help="mnist, an image folder, a zip, an idx folder, or a file of statistics")
+        str, typer.Argument(help="mnist, a folder, zip, tar or npz, an idx folder, a file of statistics")
     ] = "mnist",
     out: Annotated[Path, typer.Option(help="folder of runs; records go to its controls/")] = Path("runs"),
     metrics: Metrics = None,
@@ -237,5 +258,8 @@ def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) 
     from fact_eval.evaluate import score
 
     outcome = score(jobs, device=device, batch=batch, threads=threads, again=force)
-    say(f"{len(outcome.written)} records written, {len(outcome.failures)} failed")
+    failed = {job for job, _, _ in outcome.failures}
+    among = f" in {len(failed)} of {len(jobs)} sources" if failed else ""
+    done = sum(record.status == "ok" for record in outcome.written)
+    say(f"{done} records written, {len(outcome.failures)} failed{among}")
     return outcome.problems()

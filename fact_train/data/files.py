@@ -34,7 +34,7 @@ class UnusableFiles(UserError):
     def __init__(self, problems: Sequence[str], among: int):
         count = f" (the first of {len(problems)} such files among {among})" if len(problems) > 1 else ""
         super().__init__(f"{problems[0]}{count}")
-        self.problems = list(problems)
+        self.problems, self.among = list(problems), among
 
 
 class Files(NamedTuple):
