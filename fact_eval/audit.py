@@ -102,8 +102,10 @@ def audit(path: Path, *, decode: bool = True, progress: Progress | None = None) 
 
 
 def image_file_path(data: str | Path) -> Path | None:
-    """Where the image files of a dataset lie; None for a registered name, idx files and arrays."""
+    """Where the image files of a dataset lie; None for a name, idx files, arrays, statistics."""
     path = Path(data)
+    if is_statistics(path):
+        return None
     files = str(data) not in DATASETS and (path.is_dir() or path.is_file()) and path.suffix != ".npz"
     return path if files and not (path.is_dir() and is_idx_folder(path)) else None
 

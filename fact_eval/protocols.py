@@ -55,15 +55,20 @@ class ProtocolChoice:
         embedded_only: Collection[str] = (),
         say: Callable[[str], None],
     ):
-        """`metrics_for(dataset, protocol)` names metrics; `auto` is embedded for `embedded_only` datasets."""
+        """`metrics_for(dataset, protocol)` names metrics; `auto` is embedded on datasets `embedded_only`.
+
+        UserError where `standard` is asked for and weights are missing.
+        """
         check_choice(wanted)
         self._wanted, self._metrics_for, self._say = wanted, metrics_for, say
         self._cards = {card.name: card for card in cards}
         self._embedded_only = embedded_only
         self._chosen: dict[str, str] = {}
+        if wanted == "standard":  # its columns need the same weights on every dataset
+            self._choose("")
 
     def __call__(self, dataset: str) -> Sequence[str]:
-        """Names of the metrics. UserError where `standard` was asked for and weights are missing."""
+        """Names of the metrics of a dataset."""
         if dataset not in self._chosen:
             self._chosen[dataset] = self._choose(dataset)
         return self._metrics_for(dataset, self._chosen[dataset])
@@ -84,10 +89,8 @@ class ProtocolChoice:
         elif random_weights_seed() is not None:
             taken, why = "standard", "with random weights, a smoke test"
         elif missing:
-            names = (
-                f"{missing[0]} is" if len(missing) == 1 else f"{missing[0]} and {len(missing) - 1} more are"
-            )
-            taken, why = "embedded", f"{names} not installed; {fetch_command(missing)} gets the standard one"
+            lacking = f"{len(missing)} of the {len(needed)} weight files of standard are not installed"
+            taken, why = "embedded", f"{lacking}; {fetch_command(missing)} gets them"
         else:
             taken, why = "standard", f"all {len(needed)} weight files it needs are installed"
         self._say(f"protocol for {dataset}: {taken} ({why})")

@@ -25,7 +25,7 @@ from fact_eval.options import (
     say,
 )
 from fact_eval.processes import first_of_group, started_together
-from metrics.errors import UsageError
+from metrics.errors import UsageError, UserError
 
 
 def all_(
@@ -49,20 +49,25 @@ def all_(
     from fact_eval.runs import find_runs
     from leaderboard.publish import published_records, write_local_board
 
-    found = find_runs(runs)
+    problems: list[str] = []
+    found = find_runs(runs, problems=problems)
     root = found[0].folder.parent if runs[0] == found[0].folder else runs[0]
     request = _request(metrics, protocol, seeds, snapshot, data, force)
     published = done_keys(published_records())
-    jobs, problems = plan_all(found, root, request, controls=controls, published=published)
+    jobs, unplanned = plan_all(found, root, request, controls=controls, published=published)
+    problems += unplanned
     if any(job.missing for job in jobs):
         from fact_eval.audit import audit_references
 
         jobs, unusable = audit_references(jobs, say)
         problems += unusable
-    failures = _carry_out(jobs, device, batch, threads, force) + problems
+    failures = problems + _carry_out(jobs, device, batch, threads, force)
     if not first_of_group():
         return
-    sections, path = write_local_board(root)
+    try:
+        sections, path = write_local_board(root)
+    except UserError as error:  # records that cannot be read: what was measured stays and what failed is told
+        finish([*failures, f"no board: {error}"])
     print_board(sections, as_json=as_json)
     say(f"board: {path}; next: fact-eval publish {root}")
     finish(failures)
@@ -139,8 +144,7 @@ def images(
 
 def ref(
     data: Annotated[
-        str,
-        typer.Argument(help="mnist, a folder, zip, tar or npz, an idx folder; or a file of statistics"),
+        str, typer.Argument(help="mnist, a folder, zip, tar or npz, an idx folder, a file of statistics")
     ] = "mnist",
     out: Annotated[Path, typer.Option(help="folder of runs; records go to its controls/")] = Path("runs"),
     metrics: Metrics = None,
@@ -254,5 +258,8 @@ def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) 
     from fact_eval.evaluate import score
 
     outcome = score(jobs, device=device, batch=batch, threads=threads, again=force)
-    say(f"{len(outcome.written)} records written, {len(outcome.failures)} failed")
+    failed = {job for job, _, _ in outcome.failures}
+    among = f" in {len(failed)} of {len(jobs)} sources" if failed else ""
+    done = sum(record.status == "ok" for record in outcome.written)
+    say(f"{done} records written, {len(outcome.failures)} failed{among}")
     return outcome.problems()

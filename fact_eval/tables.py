@@ -91,4 +91,6 @@ def _needs(card: Card) -> str:
         sides.append(f"{count} {need.split or 'generated'} {need.detector}")
     if card.needs_generator:
         sides.append("the generator")
+    if card.weights:
+        sides.append(f"weights {' and '.join(card.weights)}")
     return ", ".join(sides)

@@ -31,6 +31,15 @@ class Column:
 
 
 COLUMNS = (
+    Column("fid50k_full", "FID", ".2f", protocol="standard"),
+    Column("fid50k_full_clean", "clean-FID", ".2f", protocol="standard"),
+    Column("kid50k_full", "KID", ".5f", protocol="standard"),
+    Column("is50k", "IS", ".2f", protocol="standard"),
+    Column("precision50k3_full", "precision", protocol="standard"),
+    Column("recall50k3_full", "recall", protocol="standard"),
+    Column("density50k5_full", "density", protocol="standard"),
+    Column("coverage50k5_full", "coverage", protocol="standard"),
+    Column("ppl2_wend", "PPL", ".1f", protocol="standard"),
     Column("fid10k_full_digits", "FID digits", ".2f"),
     Column("fid10k_test_efficientnet_lite0", "FID EffNet", ".2f", on="test"),
     Column("fid10k_full_efficientnet_lite0", "FID EffNet", ".2f", on="full"),

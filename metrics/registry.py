@@ -57,6 +57,11 @@ def against_reals(
     return FeatureNeed(detector, "generated", count=count), FeatureNeed(detector, "real", split=split)
 
 
+def published_needs(detector: str) -> tuple[FeatureNeed, ...]:
+    """What the names of the field mean by `50k_full`: 50,000 generated, all training images, not mirrored."""
+    return against_reals(detector, split="train", count=50_000)
+
+
 @dataclass(frozen=True)
 class MetricValue:
     """A result: value None where it is undefined; never NaN. `ci` is {level, low, high, method, n}."""

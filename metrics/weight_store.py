@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from metrics.errors import UserError, unknown_name
+from metrics.errors import UsageError, UserError, unknown_name
 from metrics.folders import cache_folder
 
 FOLDER = "FACT_WEIGHTS"
@@ -322,8 +322,10 @@ def random_weights(seed: int = 0) -> Iterator[None]:
 
 
 def random_weights_seed() -> int | None:
-    """The seed of the smoke mode; None outside it."""
+    """The seed of the smoke mode; None outside it. UsageError where the variable holds no number."""
     text = os.environ.get(RANDOM)
+    if text and not text.isdigit():
+        raise UsageError(f"{RANDOM}={text!r} is no seed; unset it: `--random-weights` sets it for a command")
     return int(text) if text else None
 
 

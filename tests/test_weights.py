@@ -269,6 +269,12 @@ def test_random_weights_are_seeded_marked_and_end_with_the_mode(toy) -> None:
     assert weights_sha256("toy") == WEIGHTS["toy"].sha256
 
 
+def test_a_stray_smoke_mode_variable_is_named(toy, monkeypatch) -> None:
+    monkeypatch.setenv(weight_store.RANDOM, "yes")
+    with pytest.raises(UsageError, match="FACT_RANDOM_WEIGHTS='yes' is no seed"):
+        weights_sha256("toy")
+
+
 def test_random_weights_need_no_file_and_no_initial_values(toy) -> None:
     with torch.device("meta"):
         net = ToyNet()
