@@ -147,6 +147,7 @@ class TrainConfig:
     w_lpips: float = _field(0.1, "weight of the perceptual distance; 0 is off", panel="StylEx")
     w_w: float = _field(0.1, "weight of |E(x) - E(G(w))|; 0 is off", panel="StylEx")
     w_l1: float = _field(1.0, "weight of |x - G(w)|, images in [-1, 1]; 0 is off", panel="StylEx")
+    w_l2: float = _field(0.0, "weight of (x - G(w))^2, images in [-1, 1]; 0 is off", panel="StylEx")
     perceptual: str = _field("stlpips_alex", "detector of the perceptual distance", panel="StylEx")
     lpips_batch_shrink: int = _field(
         1, "the perceptual distance sees a micro-batch's images / this", panel="StylEx"
@@ -191,7 +192,7 @@ class TrainConfig:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise _refuse(name, getattr(self, name), "it must be positive")
-        not_negative = "r1_gamma pl_weight ema_kimg seed kimg rec_scale w_lpips w_w w_l1 kl_scale"
+        not_negative = "r1_gamma pl_weight ema_kimg seed kimg rec_scale w_lpips w_w w_l1 w_l2 kl_scale"
         for name in not_negative.split():
             if getattr(self, name) < 0:
                 raise _refuse(name, getattr(self, name), "it must not be negative")

@@ -156,7 +156,7 @@ class StylexTrainer(Trainer):
         return self._explanation(sample, self._generate(sample.ws, work), work)
 
     def _explanation(self, sample: Sample, images: Tensor, work: Work) -> Tensor:
-        """rec_scale (w_lpips lpips + w_w |E(x) - E(x')| + w_l1 |x - x'|) + kl_scale KL(C(x) || C(x'))."""
+        """rec_scale (w_lpips lpips + w_w |E(x) - E(x')| + w_l1 |x - x'| + w_l2 (x - x')^2) + kl_scale KL."""
         cfg, x, n = self.cfg, sample.x, sample.encoded
         parts = {}
         if cfg.rec_scale and cfg.w_lpips:
@@ -166,6 +166,8 @@ class StylexTrainer(Trainer):
             parts["w"] = cfg.w_w, losses.mean_absolute(sample.w, self.E(images, dtype=self.dtype))
         if cfg.rec_scale and cfg.w_l1:
             parts["l1"] = cfg.w_l1, losses.mean_absolute(x, images)
+        if cfg.rec_scale and cfg.w_l2:
+            parts["l2"] = cfg.w_l2, (x - images).square().flatten(1).mean(dim=1)
         suffix = "_in_d_phase" if work.phase == "REC" else ""
         total = images.new_zeros([])
         for name, (weight, values) in parts.items():

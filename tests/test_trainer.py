@@ -320,6 +320,7 @@ STYLEX_AXES = {
     "rec_scale": {"rec_scale": 5.0},
     "w_w": {"w_w": 1.0},
     "w_l1": {"w_l1": 0.1},
+    "w_l2": {"w_l2": 1.0},
     "kl_scale": {"kl_scale": 0.1},
     "kl_branches": {"kl_branches": "both"},
     "w_lpips": {"w_lpips": 1.0},
