@@ -142,6 +142,9 @@ class TrainConfig:
         False, "reconstruct and compare classes after D too, in a step of G and E of its own", panel="StylEx"
     )
     encoder_lr_mult: float = _field(1.0, "encoder's learning rate relative to --g-lr", panel="StylEx")
+    encoder_init: Literal["random", "standardised"] = _field(
+        "random", "standardised: the first w of real images have mean 0 and deviation 1", panel="StylEx"
+    )
     e_channel_mult: float = _field(1.0, "encoder width relative to the generator's", panel="StylEx")
     rec_scale: float = _field(1.0, "weight of all reconstruction losses; 0 is off", panel="StylEx")
     w_lpips: float = _field(0.1, "weight of the perceptual distance; 0 is off", panel="StylEx")

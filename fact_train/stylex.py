@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fact_train import classifier, distributed, losses
 from fact_train.config import TrainConfig
-from fact_train.data import Dataset
+from fact_train.data import Dataset, batch_indices
 from fact_train.grids import SampleGrid, grid_indices, pairs_picture, to_uint8
 from fact_train.networks.classifier import class_part
 from fact_train.networks.encoder import Encoder
@@ -30,6 +30,7 @@ from metrics.features import DETECTORS, get_detector
 SPIKE = 2.0  # a reconstruction loss above so many times its running mean is a spike
 SPIKE_DECAY = 0.02  # of that mean, per encoder turn
 GRID_BATCH = 50
+INIT_IMAGES = 256
 
 
 def new_trainer(cfg: TrainConfig, dataset: Dataset, device: torch.device, *, threads: int = 1) -> Trainer:
@@ -104,6 +105,9 @@ class StylexTrainer(Trainer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for("cpu", "encoder weights", cfg.seed).initial_seed())
             self.E = build_encoder(cfg, dataset.describe()).to(device).train()
+        if cfg.encoder_init == "standardised":
+            index = batch_indices(size=len(dataset), seed=cfg.seed, position=0, count=INIT_IMAGES)
+            self.E.standardise_(self._to_device(dataset.images(index)).float() / 127.5 - 1)
         self.E_ema = copy.deepcopy(self.E).eval().requires_grad_(False)
         learning = [(self.G, cfg.g_lr), (self.E, cfg.g_lr * cfg.encoder_lr_mult)]
         self.G_opt = adam(learning, cfg, interval=cfg.pl_interval if cfg.pl_weight else None)

@@ -43,6 +43,7 @@ def _turns(v: dict[str, Any]) -> tuple[str, str] | None:
 def _losses(v: dict[str, Any]) -> tuple[str, str] | None:
     if v["branches"] == "mapping":
         neutral = {"rec_in_d_phase": False, "encoder_lr_mult": 1.0, "e_channel_mult": 1.0}
+        neutral["encoder_init"] = "random"
         for name, value in neutral.items():
             if v[name] != value:
                 return name, "--branches mapping never runs the encoder"

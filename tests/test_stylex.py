@@ -326,6 +326,16 @@ def test_defect_9_rates_of_all_networks_follow_the_generator_s(stylex_config) ->
     assert t.D_opt.param_groups[0]["lr"] == pytest.approx(0.015)
 
 
+def test_a_standardised_encoder_starts_with_w_like_the_mapping_s(stylex_config) -> None:
+    t = trainer_of(stylex_config, encoder_init="standardised")
+    x = t.dataset.images(range(24)).float() / 127.5 - 1
+    t.E.standardise_(x)
+    with torch.no_grad():
+        w = t.E(x)
+    torch.testing.assert_close(w.mean(dim=0), torch.zeros(8), rtol=0, atol=1e-4)  # float32, std 1 of 0.05
+    torch.testing.assert_close(w.std(dim=0), torch.ones(8), rtol=1e-3, atol=0)
+
+
 def test_losses_are_the_formula_s(stylex_config, monkeypatch) -> None:
     weights = dict(rec_scale=3.0, w_w=0.2, w_l1=0.7, w_l2=0.4, kl_scale=0.5)
     t = trainer_of(stylex_config, **weights, compensation=True)

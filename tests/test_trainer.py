@@ -316,6 +316,7 @@ STYLEX_AXES = {
     "compensation": {"compensation": True},
     "rec_in_d_phase": {"rec_in_d_phase": True},
     "encoder_lr_mult": {"encoder_lr_mult": 0.1},
+    "encoder_init": {"encoder_init": "standardised"},
     "e_channel_mult": {"e_channel_mult": 0.5},
     "rec_scale": {"rec_scale": 5.0},
     "w_w": {"w_w": 1.0},
