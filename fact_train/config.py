@@ -215,11 +215,15 @@ class TrainConfig:
         False, "reconstruct and compare classes after D too, in a step of G and E of its own", panel="StylEx"
     )
     encoder_lr_mult: float = _field(1.0, "encoder's learning rate relative to --g-lr", panel="StylEx")
+    encoder_init: Literal["random", "standardised"] = _field(
+        "random", "standardised: the first w of real images have mean 0 and deviation 1", panel="StylEx"
+    )
     e_channel_mult: float = _field(1.0, "encoder width relative to the generator's", panel="StylEx")
     rec_scale: float = _field(1.0, "weight of all reconstruction losses; 0 is off", panel="StylEx")
     w_lpips: float = _field(0.1, "weight of the perceptual distance; 0 is off", panel="StylEx")
     w_w: float = _field(0.1, "weight of |E(x) - E(G(w))|; 0 is off", panel="StylEx")
     w_l1: float = _field(1.0, "weight of |x - G(w)|, images in [-1, 1]; 0 is off", panel="StylEx")
+    w_l2: float = _field(0.0, "weight of (x - G(w))^2, images in [-1, 1]; 0 is off", panel="StylEx")
     perceptual: str = _field("stlpips_alex", "detector of the perceptual distance", panel="StylEx")
     lpips_batch_shrink: int = _field(
         1, "the perceptual distance sees a micro-batch's images / this", panel="StylEx"

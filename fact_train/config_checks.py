@@ -17,7 +17,7 @@ POSITIVE = (
     "e_channel_mult lpips_batch_shrink ada_interval ada_kimg"
 ).split()
 NOT_NEGATIVE = (
-    "r1_gamma pl_weight ema_kimg seed kimg noise_strength_init rec_scale w_lpips w_w w_l1 kl_scale"
+    "r1_gamma pl_weight ema_kimg seed kimg noise_strength_init rec_scale w_lpips w_w w_l1 w_l2 kl_scale"
 ).split()
 SHARES = "style_mixing_prob pl_decay beta1 beta2 augment_p".split()
 # Fields of some values of --augment only.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fact_train import classifier, distributed, losses
 from fact_train.config import TrainConfig
-from fact_train.data import Dataset
+from fact_train.data import Dataset, batch_indices
 from fact_train.grids import SampleGrid, grid_indices, pairs_picture, to_uint8
 from fact_train.networks.classifier import class_part
 from fact_train.networks.encoder import Encoder
@@ -30,6 +30,7 @@ from metrics.features import DETECTORS, get_detector
 SPIKE = 2.0  # a reconstruction loss above so many times its running mean is a spike
 SPIKE_DECAY = 0.02  # of that mean, per encoder turn
 GRID_BATCH = 50
+INIT_IMAGES = 256
 
 
 def new_trainer(cfg: TrainConfig, dataset: Dataset, device: torch.device, *, threads: int = 1) -> Trainer:
@@ -104,6 +105,9 @@ class StylexTrainer(Trainer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for("cpu", "encoder weights", cfg.seed).initial_seed())
             self.E = build_encoder(cfg, dataset.describe()).to(device).train()
+        if cfg.encoder_init == "standardised":
+            index = batch_indices(size=len(dataset), seed=cfg.seed, position=0, count=INIT_IMAGES)
+            self.E.standardise_(self._to_device(dataset.images(index)).float() / 127.5 - 1)
         self.E_ema = copy.deepcopy(self.E).eval().requires_grad_(False)
         learning = [*self._g_groups(), (self.E, cfg.g_lr * cfg.encoder_lr_mult)]
         self.G_opt = adam(learning, cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
@@ -156,7 +160,7 @@ class StylexTrainer(Trainer):
         return self._explanation(sample, self._generate(sample.ws, work), work)
 
     def _explanation(self, sample: Sample, images: Tensor, work: Work) -> Tensor:
-        """rec_scale (w_lpips lpips + w_w |E(x) - E(x')| + w_l1 |x - x'|) + kl_scale KL(C(x) || C(x'))."""
+        """rec_scale (w_lpips lpips + w_w |E(x) - E(x')| + w_l1 |x - x'| + w_l2 (x - x')^2) + kl_scale KL."""
         cfg, x, n = self.cfg, sample.x, sample.encoded
         parts = {}
         if cfg.rec_scale and cfg.w_lpips:
@@ -166,6 +170,8 @@ class StylexTrainer(Trainer):
             parts["w"] = cfg.w_w, losses.mean_absolute(sample.w, self.E(images, dtype=self.dtype))
         if cfg.rec_scale and cfg.w_l1:
             parts["l1"] = cfg.w_l1, losses.mean_absolute(x, images)
+        if cfg.rec_scale and cfg.w_l2:
+            parts["l2"] = cfg.w_l2, (x - images).square().flatten(1).mean(dim=1)
         suffix = "_in_d_phase" if work.phase == "REC" else ""
         total = images.new_zeros([])
         for name, (weight, values) in parts.items():

@@ -43,13 +43,14 @@ def _turns(v: dict[str, Any]) -> tuple[str, str] | None:
 def _losses(v: dict[str, Any]) -> tuple[str, str] | None:
     if v["branches"] == "mapping":
         neutral = {"rec_in_d_phase": False, "encoder_lr_mult": 1.0, "e_channel_mult": 1.0}
+        neutral["encoder_init"] = "random"
         for name, value in neutral.items():
             if v[name] != value:
                 return name, "--branches mapping never runs the encoder"
     if v["rec_in_d_phase"] and not (v["rec_scale"] or v["kl_scale"]):
         return "rec_in_d_phase", "there is nothing to learn from with --rec-scale 0 and --kl-scale 0"
-    if v["rec_scale"] and not (v["w_lpips"] or v["w_w"] or v["w_l1"]):
-        return "rec_scale", "its three weights are 0; set --rec-scale 0 to switch reconstruction off"
+    if v["rec_scale"] and not any(v[name] for name in ("w_lpips", "w_w", "w_l1", "w_l2")):
+        return "rec_scale", "its weights are all 0; set --rec-scale 0 to switch reconstruction off"
     if v["kl_branches"] == "both":
         if not v["kl_scale"]:
             return "kl_branches", "the divergence is off, as --kl-scale is 0"

@@ -121,7 +121,7 @@ def test_path_length_meets_both_branches_at_an_even_interval(stylex_config, monk
         ({"branches": "mapping", "alternation": "off", "e_channel_mult": 2.0}, "never runs the encoder"),
         ({"compensation": True, "alternation": "off"}, "nothing is to be made up for"),
         ({"rec_in_d_phase": True, "rec_scale": 0.0, "kl_scale": 0.0}, "nothing to learn from"),
-        ({"w_w": 0.0, "w_l1": 0.0}, "its three weights are 0"),
+        ({"w_w": 0.0, "w_l1": 0.0}, "its weights are all 0"),
         ({"lpips_batch_shrink": 2}, "perceptual distance is off"),
         ({"cond": True}, "classes from the classifier"),
         ({"d_loss_scale": 0.0}, "--d-loss-scale 0.0"),
@@ -326,8 +326,19 @@ def test_defect_9_rates_of_all_networks_follow_the_generator_s(stylex_config) ->
     assert t.D_opt.param_groups[0]["lr"] == pytest.approx(0.015)
 
 
+def test_a_standardised_encoder_starts_with_w_like_the_mapping_s(stylex_config) -> None:
+    t = trainer_of(stylex_config, encoder_init="standardised")
+    x = t.dataset.images(range(24)).float() / 127.5 - 1
+    t.E.standardise_(x)
+    with torch.no_grad():
+        w = t.E(x)
+    torch.testing.assert_close(w.mean(dim=0), torch.zeros(8), rtol=0, atol=1e-4)  # float32, std 1 of 0.05
+    torch.testing.assert_close(w.std(dim=0), torch.ones(8), rtol=1e-3, atol=0)
+
+
 def test_losses_are_the_formula_s(stylex_config, monkeypatch) -> None:
-    t = trainer_of(stylex_config, rec_scale=3.0, w_w=0.2, w_l1=0.7, kl_scale=0.5, compensation=True)
+    weights = dict(rec_scale=3.0, w_w=0.2, w_l1=0.7, w_l2=0.4, kl_scale=0.5)
+    t = trainer_of(stylex_config, **weights, compensation=True)
     t._real, t._logits = t._real_batch(0)
     work = t._work("REC", slice(0, 8))
     found = t._reconstruction(work)
@@ -337,6 +348,7 @@ def test_losses_are_the_formula_s(stylex_config, monkeypatch) -> None:
         ws = torch.cat([w, logits.softmax(dim=1)], dim=1).unsqueeze(1).expand(-1, t.G.num_ws, -1)
         images = t._generate(ws, t._work("REC", slice(0, 8)))
         rec = 0.2 * (w - t.E(images)).abs().mean() + 0.7 * (x - images).abs().mean()
+        rec = rec + 0.4 * F.mse_loss(images, x)
         kl = F.kl_div(
             t.C(images).log_softmax(dim=1), logits.log_softmax(dim=1), log_target=True, reduction="batchmean"
         )
