@@ -151,7 +151,7 @@ def check_comparable(gen: FeatureStatistics, real: FeatureStatistics) -> None:
 
 
 def _distance_by_eigenvalues(gen: FeatureStatistics, real: FeatureStatistics, apart: float) -> float | None:
-    """A third of the work of singular values: S1 = F F', roots of eigenvalues of F' S2 F. None where inexact."""
+    """A third of the work of singular values: eigenvalues of F' S2 F, S1 = F F'. None where inexact."""
     if gen.rows is not None or real.rows is not None:
         return None
     values = torch.linalg.eigvalsh(_congruence(gen.factor, real.cov)).clamp(min=0)

@@ -9,8 +9,8 @@ takes the ratio of squares, the square of the number here, and adds 1e-5 to the 
 import torch
 
 from metrics.neighbours import BLOCK, Pairs, find_radii
-from metrics.products import full_float32
 from metrics.overlap import IMPROVED
+from metrics.products import full_float32
 
 ROUNDING = 1 + 2.0**-20  # of a float32 quotient, and more
 
