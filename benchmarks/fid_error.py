@@ -21,8 +21,13 @@ from metrics.frechet import FeatureStatistics, compute_fid_from_statistics, comp
 DRAWS = 1000
 FEWEST = 10
 # Values of an error that are averaged: one varies by itself, most where there are few images.
-ESTIMATES = {64: 50, 512: 10, 2048: 2}
-SIZES = {64: (10, 20, 64, 200, 1000, 5000), 512: (100, 1000, 5000), 2048: (1000, 10_000)}
+ESTIMATES = {16: 50, 64: 50, 512: 10, 2048: 2}
+SIZES = {
+    16: (20, 50, 200, 1000, 5000),
+    64: (10, 20, 64, 200, 1000, 5000),
+    512: (100, 1000, 5000),
+    2048: (1000, 10_000),
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def run(
     device: str = "auto",
     threads: int | None = None,
     scale: float = 1.0,
-    widths: Sequence[int] = (64, 512, 2048),
+    widths: Sequence[int] = tuple(SIZES),
 ) -> dict[str, Any]:
     """Every case of the widths: up to 1000 * scale draws, or what fits into 1.5 times the seconds."""
     _, about, limits = start(device, threads)

@@ -13,13 +13,13 @@ from typing import Literal, get_args
 
 import torch
 
+from metrics.fid_pairs import compute_fid_pair_influence
 from metrics.frechet import (
     EPSILON,
     ROWS,
     FeatureStatistics,
     as_statistics,
     check_comparable,
-    compute_fid,
     compute_fid_from_statistics,
     compute_statistics,
     select_features,
@@ -28,8 +28,6 @@ from metrics.frechet import (
 
 # Under this many images the error itself is known to no better than a half: none is given.
 MINIMUM = 10
-# Pairs are left out together, in this many groups.
-GROUPS = 20
 # Trapezoid rule for an integral over e^s: the step and where it ends, for a relative error of 1e-10.
 STEP, END = 0.4, 26.0
 TINY = 1e-120
@@ -73,7 +71,8 @@ def compute_fid_stderr(
     if min(len(features) for features in drawn) < MINIMUM:
         return None
     if reference == "paired":
-        return _paired_stderr(features_gen, features_real)
+        _check_pairs(features_gen, features_real)
+        return math.sqrt(jackknife_variance(compute_fid_pair_influence(features_gen, features_real)))
     real = as_statistics(features_real)
     gen = compute_statistics(features_gen, correction=real.correction)
     influence, roots = _leave_one_out(features_gen, gen, real)
@@ -124,17 +123,6 @@ def compute_fid_difference(
 def jackknife_variance(influence: torch.Tensor) -> float:
     """Variance over new draws by the influence of each image, [N]: (N - 1)/N sum (influence - mean)^2."""
     return influence.var(correction=0).item() * (len(influence) - 1)
-
-
-def _paired_stderr(features_gen: torch.Tensor, features_real: torch.Tensor) -> float:
-    """Jackknife over groups of pairs: images of a pair are nearly alike and must leave together."""
-    _check_pairs(features_gen, features_real)
-    groups = torch.arange(len(features_gen), device=features_gen.device) % min(GROUPS, len(features_gen) // 2)
-    values = [
-        compute_fid(features_gen[groups != group], features_real[groups != group])
-        for group in range(groups.max().item() + 1)
-    ]
-    return math.sqrt(jackknife_variance(torch.tensor(values, dtype=torch.float64)))
 
 
 def _leave_one_out(

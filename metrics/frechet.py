@@ -132,13 +132,6 @@ def select_features(statistics: FeatureStatistics, columns: torch.Tensor) -> Fea
     return FeatureStatistics(statistics.n, mean, cov, rows, statistics.correction)
 
 
-def move_statistics(statistics: FeatureStatistics, device: torch.device | str) -> FeatureStatistics:
-    """The statistics on a device."""
-    rows = None if statistics.rows is None else statistics.rows.to(device)
-    mean, cov = statistics.mean.to(device), statistics.cov.to(device)
-    return FeatureStatistics(statistics.n, mean, cov, rows, statistics.correction)
-
-
 def as_statistics(features: torch.Tensor | FeatureStatistics, *, correction: int = 1) -> FeatureStatistics:
     """Statistics as they are, or those of features [N, D]."""
     if isinstance(features, FeatureStatistics):
@@ -158,7 +151,7 @@ def check_comparable(gen: FeatureStatistics, real: FeatureStatistics) -> None:
 
 
 def _distance_by_eigenvalues(gen: FeatureStatistics, real: FeatureStatistics, apart: float) -> float | None:
-    """With S1 = F F': eigenvalues of F' S2 F, a third of the work of singular values. None where inexact."""
+    """A third of the work of singular values: eigenvalues of F' S2 F, S1 = F F'. None where inexact."""
     if gen.rows is not None or real.rows is not None:
         return None
     values = torch.linalg.eigvalsh(_congruence(gen.factor, real.cov)).clamp(min=0)

@@ -9,6 +9,7 @@ from metrics.fid_error import (
     compute_fid_stderr,
     jackknife_variance,
 )
+from metrics.fid_pairs import compute_fid_pair_influence
 from metrics.frechet import FeatureStatistics, compute_fid, compute_fid_from_statistics, compute_statistics
 
 WIDTH = 64
@@ -68,6 +69,32 @@ def test_influence_is_the_fid_less_the_fid_without_the_image(n, m, width, correc
     assert (influence - expected).abs().max() < bound * expected.abs().max()
 
 
+@pytest.mark.parametrize(("n", "width"), [(12, 5), (40, 30), (31, 30), (8, 20), (3, 4)])
+@pytest.mark.parametrize("apart_by", [1.0, 0.1, 1e-3])
+def test_influence_of_a_pair_is_the_fid_less_the_fid_without_it(n, width, apart_by):
+    rng = torch.Generator().manual_seed(n)
+    a = torch.randn(n, width, generator=rng, dtype=torch.float64)
+    b = a + apart_by * (torch.randn(n, width, generator=rng, dtype=torch.float64) + 0.3)
+
+    def fid(*sets):
+        return compute_fid_from_statistics(*map(compute_statistics, sets), clamp=False)
+
+    rest = [torch.arange(n) != i for i in range(n)]
+    expected = torch.tensor([fid(a, b) - fid(a[kept], b[kept]) for kept in rest], dtype=torch.float64)
+    found = compute_fid_pair_influence(a, b)
+    # Rounding of traces near the width, in what we compare with too: the FID is apart_by^2 of them.
+    assert (found - expected).abs().max() < 1e-13 * width + 1e-11 * expected.abs().max()
+
+
+def test_influence_of_nearly_equal_pairs_scales_with_the_square_of_their_difference():
+    rng = torch.Generator().manual_seed(11)
+    a, step = (torch.randn(60, 80, generator=rng, dtype=torch.float64) for _ in range(2))
+    near, nearer = (compute_fid_pair_influence(a, a + size * step) / size**2 for size in (1e-4, 1e-6))
+    # The next order is 1e-4 of the first; rounding is 1e-16 of traces near 80, over 1e-12.
+    assert (near - nearer).abs().max() < 0.02 * near.abs().max()
+    assert torch.equal(compute_fid_pair_influence(a[:, :1] * 0, a[:, :1] * 0), torch.zeros(60).double())
+
+
 def test_influence_of_dead_features_is_none():
     rng = torch.Generator().manual_seed(0)
     gen, real = alike(90, rng), alike(200, rng)
@@ -121,7 +148,7 @@ def test_stderr_of_paired_sets_is_no_less_than_repeated_draws_say():
         return compute_fid(gen, real), lambda: compute_fid_stderr(gen, real, reference="paired")
 
     stderr, spread = errors_over_draws(once)
-    # Twenty groups know it to 16 %, and the quadratic part may be counted twice: at most sqrt(2).
+    # The quadratic part may be counted twice: at most sqrt(2).
     assert 0.8 * spread < stderr < 1.2 * 2**0.5 * spread
     gen = alike(200, torch.Generator().manual_seed(3))
     assert compute_fid_stderr(gen, gen * 1.01, reference="sample") > 10 * compute_fid_stderr(
@@ -174,6 +201,8 @@ def test_statistics_cannot_stand_for_a_sample_and_pairs_are_of_one_length():
         compute_fid_difference(gen, gen[1:], POPULATION, paired=True)
     with pytest.raises(ValueError, match="got 20 and 19"):
         compute_fid_stderr(gen, gen[1:], reference="paired")
+    with pytest.raises(ValueError, match="one shape with N >= 3"):
+        compute_fid_pair_influence(gen[:2], gen[:2])
     with pytest.raises(ValueError, match="'samples', not one of population, sample, paired"):
         compute_fid_stderr(gen, gen, reference="samples")
     with pytest.raises(ValueError, match=r"'paired', not one of population, sample$"):
