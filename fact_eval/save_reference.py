@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from fact_eval.cache import FeatureCache
-from fact_eval.evaluate import choose_device, full_float32
+from fact_eval.evaluate import choose_device
 from fact_eval.extract import extract_features
 from fact_eval.progress import Progress
 from fact_eval.reference_stats import ReferenceStatistics, save_statistics
@@ -14,6 +14,7 @@ from fact_train.data import open_dataset
 from metrics.errors import UsageError
 from metrics.features import get_detector
 from metrics.frechet import compute_statistics
+from metrics.tf32 import tf32
 
 
 def save_reference(
@@ -31,7 +32,7 @@ def save_reference(
     fingerprint = get_detector(detector, device).describe()
     dataset = open_dataset(data, split=split)
     progress = Progress()
-    with full_float32():
+    with tf32(False):
         features = extract_features(
             PicturesSource(dataset),
             {detector: len(dataset)},
