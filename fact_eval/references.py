@@ -68,6 +68,10 @@ class References:
         count = self._count(split, count)
         return self._features[split].get(detector, count)
 
+    def forget_features(self) -> None:
+        """Give back their memory; they are prepared again where they are needed."""
+        self._features.clear()
+
     def _count(self, split: str, count: int | None) -> int:
         dataset = self.dataset(split)
         if count is not None and count > len(dataset):
