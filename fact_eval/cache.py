@@ -23,9 +23,8 @@ import metrics
 from fact_eval.records import canonical_json
 from fact_train.atomic import write_atomically, write_text
 from metrics.errors import UserError
+from metrics.folders import cache_folder
 
-ENVIRONMENT = "FACT_CACHE"
-DEFAULT = "~/.cache/fact-stylegan"
 FORMAT = 2
 CHUNK = 256  # images: a multiple of usual batches, and little to lose where a network takes long
 KEY_FILE = "key.json"
@@ -58,11 +57,6 @@ class Entry:
             "code": "current" if key.get("code") == features_code() else "another",
             "entry": self.path.name[:12],
         }
-
-
-def cache_folder() -> Path:
-    """$FACT_CACHE, or ~/.cache/fact-stylegan."""
-    return Path(os.environ.get(ENVIRONMENT) or DEFAULT).expanduser()
 
 
 def code_sha256(*paths: Path) -> str:

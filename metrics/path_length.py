@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from metrics.features import Detector, get_detector
-from metrics.features.stlpips import MIN_RESOLUTION
+from metrics.features.perceptual import MIN_RESOLUTION
 from metrics.registry import GeneratorInputs, MetricInputs, MetricValue, Register, register_metric
 from metrics.tf32 import tf32
 
