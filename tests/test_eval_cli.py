@@ -288,7 +288,7 @@ def test_a_damaged_options_file_is_named(tmp_path, data, toys, call):
 
 def test_a_run_without_snapshot_fails_and_the_others_are_scored(tmp_path, data, toys, call):
     make_run(tmp_path / "runs", data), make_run(tmp_path / "runs", data, seed=1, kimgs=())
-    code, _, err = call("all", "runs", "--no-controls")
+    code, out, err = call("all", "runs", "--no-controls")
     assert code == 1 and "4 records written" in err and "has no snapshot yet" in err and "toy" in out
 
 
