@@ -187,7 +187,7 @@ def check_counts(cards: Iterable[Card], *, generated: int | None, real: dict[str
                 few[need.side, need.count, there].append(card.name)
             used = min(n for n in (need.count, there) if n is not None)
             width = card.protocol["detectors"][need.detector]["width"]
-            if card.family == "fid" and used <= width:
+            if card.from_statistics and used <= width:
                 rank[need.side, need.detector, used, width].append(card.name)
     findings = [
         Finding(

@@ -121,6 +121,12 @@ class Evaluation:
                 self._run_job(job)
         return self.outcome
 
+    def forget(self) -> None:
+        """Drop what was done and the real features; opened datasets stay, and the store has the rest."""
+        self.outcome = Outcome()
+        for references in self._references.values():
+            references.forget_features()
+
     def _run_job(self, job: Job) -> None:
         # Held-out reals are of the split that a metric does not compare with: one pass per such split.
         passes: dict[tuple[int, str], list[Card]] = defaultdict(list)
@@ -302,7 +308,7 @@ def score(
     processes = Processes.join()
     progress = Progress(quiet=processes.rank > 0)
     try:
-        jobs = _agreed(jobs, processes)
+        jobs = agreed(jobs, processes)
         missing = len([job for job in jobs if job.missing])
         if processes.rank == 0 and missing:
             shared = f", {processes.size} processes" if processes.size > 1 else ""
@@ -314,7 +320,7 @@ def score(
         processes.leave()
 
 
-def _agreed(jobs: Sequence[Job], processes: Processes) -> list[Job]:
+def agreed(jobs: Sequence[Job], processes: Processes) -> list[Job]:
     """The jobs of the first process, with the pictures that this one has opened."""
     pictures = {job.content_sha256: job.pictures for job in jobs}
     agreed = processes.first([dataclasses.replace(job, pictures=None) for job in jobs])

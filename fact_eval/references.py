@@ -79,6 +79,10 @@ class References:
     def statistics(self, detector: str, *, correction: int) -> None:
         """None: there are images, and so features."""
 
+    def forget_features(self) -> None:
+        """Give back their memory; they are prepared again where they are needed."""
+        self._features.clear()
+
     def _count(self, split: str, count: int | None) -> int:
         dataset = self.dataset(split)
         if count is not None and count > len(dataset):
@@ -115,6 +119,9 @@ class StatisticsOnly:
     def features(self, detector: str, split: str, count: int | None) -> torch.Tensor:
         """Raises UserError: there are none."""
         raise UserError(f"{self._reference.data} {NEEDS_IMAGES}")
+
+    def forget_features(self) -> None:
+        """Nothing is kept but the statistics."""
 
     def statistics(self, detector: str, *, correction: int) -> FeatureStatistics:
         """Those of the file. UserError where they are of features of another width."""

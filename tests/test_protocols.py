@@ -61,6 +61,7 @@ def toys(monkeypatch, tmp_path):
     monkeypatch.setitem(DETECTORS, "projection", Projection)
     get_detector("projection")._loaded = (None, None)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("leaderboard.publish.RESULTS", tmp_path / "published")
     publish(monkeypatch, "toy", save_projection(tmp_path / "downloads" / "toy-1.pth"))
     fixed = dict(family="toy", higher_is_better=True, citation="none", reference="none")
     projected = FeatureNeed("projection", "generated", count=COUNT)
@@ -231,6 +232,8 @@ def test_random_weights_run_without_a_file_and_mark_their_rows(toys, call, folde
     assert compare([record], [real])[1] == ["toy_standard: random weights, a smoke test"]
     code, _, err = call("publish", "runs/images-samples", "--allow-dirty")
     assert code == 1 and "1 records are invalid: random weights" in err
+    (published,) = (tmp_path / "published").iterdir()
+    assert [r.invalid for r in read_records(published)] == [None]
 
 
 def test_random_weights_do_not_touch_what_needs_no_download(toys, call, folders, tmp_path) -> None:
