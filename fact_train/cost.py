@@ -7,9 +7,8 @@ products that run, counted by torch, without element-wise work.
 
 import itertools
 import math
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +62,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Row:
-    """One case in one order: millions of multiply-adds a sample, milliseconds of the batch, medians."""
+    """One case in one order: millions of multiply-adds a sample, best milliseconds of the batch."""
 
     case: str
     fused: bool
@@ -82,20 +81,23 @@ def measure(
     )
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
-    with torch.no_grad():
-        forward = _median_seconds(run, seconds / 2)
+
+    def forward() -> None:
+        with torch.no_grad():
+            run()
 
     def training() -> None:
         y = run()
         torch.autograd.grad(y, list(layer.parameters()), torch.ones_like(y), allow_unused=True)
 
+    best = _best_seconds([forward, training], seconds)
     return Row(
         case.name,
         fused,
         parameters=sum(p.numel() for p in layer.parameters()),
         mega_macs=counter.get_total_flops() / 2 / batch / 1e6,
-        milliseconds=forward * 1e3,
-        milliseconds_training=_median_seconds(training, seconds / 2) * 1e3,
+        milliseconds=best[0] * 1e3,
+        milliseconds_training=best[1] * 1e3,
     )
 
 
@@ -107,11 +109,10 @@ def break_even(*, channels: int, batch: int, w_dim: int, seconds: float) -> tupl
     """
     case, times = CASES[5], []
     for side in SIZES:
-        pair = []
-        for fused in (False, True):
-            run, _ = _runner(case, fused=fused, resolution=side, channels=channels, batch=batch, w_dim=w_dim)
-            with torch.no_grad():
-                pair.append(_median_seconds(run, seconds / 2) * 1e3)
+        size = dict(resolution=side, channels=channels, batch=batch, w_dim=w_dim)
+        runs = [_runner(case, fused=fused, **size)[0] for fused in (False, True)]
+        with torch.no_grad():
+            pair = [1e3 * best for best in _best_seconds(runs, seconds)]
         times.append((side, *pair))
         if len(times) > 1 and pair[1] < pair[0] and times[-2][2] < times[-2][1]:
             break
@@ -175,12 +176,17 @@ def _runner(
     return lambda: layer(x, w, bias=bias, fused=fused), layer
 
 
-def _median_seconds(function: Callable[[], object], seconds: float) -> float:
-    """Median over at least 3 calls and about this long, after one that is not timed."""
-    function()
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
-        start = time.perf_counter()
+def _best_seconds(functions: Sequence[Callable[[], object]], seconds: float) -> list[float]:
+    """The best time of each, called in turn at least 3 times and about this long, after one call untimed.
+
+    The best, as what disturbs a machine only ever adds.
+    """
+    times: list[list[float]] = [[] for _ in functions]
+    for function in functions:
         function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    while len(times[0]) < 3 or sum(map(sum, times)) < seconds:
+        for function, own in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            function()
+            own.append(time.perf_counter() - start)
+    return [min(own) for own in times]
