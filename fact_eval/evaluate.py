@@ -65,14 +65,21 @@ class Inputs:
         *,
         seed: int,
         device: str,
-        encoder: Encoder | None = None,
+        encoder: Encoder | NoSplit | None = None,
         reconstructed: Features | None = None,
     ):
         self.seed, self.device = seed, torch.device(device)
         self.generator = source if isinstance(source, GeneratorSource) else None
-        self.encoder = encoder
+        self._encoder = encoder
         self._source, self._generated, self._references = source, generated, references
         self._reconstructed = reconstructed
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """Of a StylEx run; NoSplit where the dataset has no held-out images to show it."""
+        if isinstance(self._encoder, NoSplit):
+            raise self._encoder
+        return self._encoder
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU, in index order. UserError where there are too few images."""
@@ -142,11 +149,7 @@ class Evaluation:
             real = self._real(job)
             wanted = _wanted(cards, "generated", source)
             generated = self._extract(source, wanted, title=f"{job.title}, images")
-            encoder, reconstructed = None, None
-            if any(card.needs_encoder for card in cards):
-                encoder = Encoder(source, real.dataset("test"), batch=self.batch)
-                wanted = _wanted(cards, "reconstructed", encoder.source)
-                reconstructed = self._extract(encoder.source, wanted, title=f"{job.title}, reconstructions")
+            encoder, reconstructed = self._encode(job, source, cards)
             real.prepare(need for card in cards for need in card.needs if need.side == "real")
         except NoSplit as error:  # no row to be had, now or later: a record without a value, not a failure
             for card in cards:
@@ -169,6 +172,19 @@ class Evaluation:
         )
         for card in cards:
             self._compute(job, card, seed, inputs)
+
+    def _encode(
+        self, job: Job, source: Source, cards: Sequence[Card]
+    ) -> tuple[Encoder | NoSplit | None, Features | None]:
+        """The encoder's side where a metric asks for it, or why there is none."""
+        if not any(card.needs_encoder for card in cards):
+            return None, None
+        try:
+            encoder = Encoder(source, self._real(job).dataset("test"), batch=self.batch)
+        except NoSplit as error:
+            return error, None
+        wanted = _wanted(cards, "reconstructed", encoder.source)
+        return encoder, self._extract(encoder.source, wanted, title=f"{job.title}, reconstructions")
 
     def _compute(self, job: Job, card: Card, seed: int, inputs: Inputs) -> None:
         started, clock = provenance.utc_now(), time.monotonic()

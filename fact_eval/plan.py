@@ -138,7 +138,8 @@ def plan_run(run: Run, request: Request) -> list[Job]:
 def _cards_of_run(run: Run, request: Request) -> list[Card]:
     """The metrics that mean something on a run: those of the encoder where it trains one."""
     cards = request.cards_for(run.options["dataset"]["name"])
-    if run.config.get("model") == "stylex" and run.config["branches"] != "mapping":
+    config = run.config
+    if config.get("model") == "stylex" and (config["branches"] != "mapping" or config["rec_in_d_phase"]):
         return cards
     for card in cards:
         if request.named and card.needs_encoder:

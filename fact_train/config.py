@@ -198,7 +198,7 @@ class TrainConfig:
         panel="StylEx",
     )
     branches: Literal["both", "encoder", "mapping"] = _field(
-        "both", "where w comes from in training: encoder, mapping or both", panel="StylEx"
+        "both", "whose images meet D: the encoder's, the mapping's or both", panel="StylEx"
     )
     alternation: Literal["off", "step", "microbatch", "probability"] = _field(
         "step",
@@ -212,7 +212,10 @@ class TrainConfig:
         False, "divide reconstruction and KL by the share of encoder turns (x2 for 1/2)", panel="StylEx"
     )
     rec_in_d_phase: bool = _field(
-        False, "reconstruct and compare classes after D too, in a step of G and E of its own", panel="StylEx"
+        False, "reconstruct and compare classes after D, in a step of G and E of its own", panel="StylEx"
+    )
+    rec_in_g_phase: bool = _field(
+        True, "reconstruct and compare classes in G's own step, beside the adversarial loss", panel="StylEx"
     )
     encoder_lr_mult: float = _field(1.0, "encoder's learning rate relative to --g-lr", panel="StylEx")
     encoder_init: Literal["random", "standardised"] = _field(

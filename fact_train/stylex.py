@@ -133,7 +133,8 @@ class StylexTrainer(Trainer):
         self._forced = regularise is not None
         yield from super()._phases(real, real_c, regularise=regularise)
         rounds = range(self.share.rounds)
-        if self.rec_opt is not None and (self.mixes or any(self._is_encoder_turn("D", i) for i in rounds)):
+        always = self.mixes or self.cfg.branches == "mapping"
+        if self.rec_opt is not None and (always or any(self._is_encoder_turn("D", i) for i in rounds)):
             yield (Phase("REC", self.rec_opt, self._reconstruction),)
 
     def _generator_main(self, work: Work) -> Tensor:
@@ -144,7 +145,7 @@ class StylexTrainer(Trainer):
         work.report("Loss/G", loss)
         work.report("Scores/generated", scores)
         total = loss.mean()
-        if sample.encoded:
+        if sample.encoded and self.cfg.rec_in_g_phase:
             total = total + self._explanation(sample, images[: sample.encoded], work)
         if self.cfg.kl_branches == "both" and sample.encoded < work.size:
             drawn = slice(sample.encoded, None)
@@ -172,7 +173,8 @@ class StylexTrainer(Trainer):
             parts["l1"] = cfg.w_l1, losses.mean_absolute(x, images)
         if cfg.rec_scale and cfg.w_l2:
             parts["l2"] = cfg.w_l2, (x - images).square().flatten(1).mean(dim=1)
-        suffix = "_in_d_phase" if work.phase == "REC" else ""
+        twice = cfg.rec_in_g_phase and cfg.branches != "mapping"
+        suffix = "_in_d_phase" if work.phase == "REC" and twice else ""
         total = images.new_zeros([])
         for name, (weight, values) in parts.items():
             work.report(f"Loss/rec_{name}{suffix}", values)

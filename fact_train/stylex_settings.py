@@ -41,12 +41,13 @@ def _turns(v: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _losses(v: dict[str, Any]) -> tuple[str, str] | None:
-    if v["branches"] == "mapping":
-        neutral = {"rec_in_d_phase": False, "encoder_lr_mult": 1.0, "e_channel_mult": 1.0}
-        neutral["encoder_init"] = "random"
+    if v["branches"] == "mapping" and not v["rec_in_d_phase"]:
+        neutral = {"encoder_lr_mult": 1.0, "e_channel_mult": 1.0, "encoder_init": "random"}
         for name, value in neutral.items():
             if v[name] != value:
-                return name, "--branches mapping never runs the encoder"
+                return name, "--branches mapping runs the encoder in --rec-in-d-phase alone"
+    if not v["rec_in_g_phase"] and not v["rec_in_d_phase"]:
+        return "rec_in_g_phase", "nothing would be reconstructed; give --rec-in-d-phase, or --rec-scale 0"
     if v["rec_in_d_phase"] and not (v["rec_scale"] or v["kl_scale"]):
         return "rec_in_d_phase", "there is nothing to learn from with --rec-scale 0 and --kl-scale 0"
     if v["rec_scale"] and not any(v[name] for name in ("w_lpips", "w_w", "w_l1", "w_l2")):

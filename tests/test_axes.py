@@ -92,6 +92,7 @@ STYLEX_AXES = {
     "encoder_prob": {"alternation": "probability", "encoder_prob": 0.9},
     "compensation": {"compensation": True},
     "rec_in_d_phase": {"rec_in_d_phase": True},
+    "rec_in_g_phase": {"rec_in_g_phase": False, "rec_in_d_phase": True},
     "encoder_lr_mult": {"encoder_lr_mult": 0.1},
     "encoder_init": {"encoder_init": "standardised"},
     "e_channel_mult": {"e_channel_mult": 0.5},

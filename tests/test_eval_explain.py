@@ -2,15 +2,16 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from eval_toys import make_data, make_record, make_run, make_stylex_run
+from eval_toys import make_data, make_record, make_run, make_stylex_run, register_toys
 
-from fact_eval.catalog import load_cards
+from fact_eval.catalog import card_of, load_cards
 from fact_eval.encoder import Encoder, ReconstructionSource
 from fact_eval.evaluate import Evaluation
 from fact_eval.explain import draw_w_gap, measure_health, seconds_until
@@ -22,6 +23,7 @@ from fact_train.classifier_training import train_classifier
 from fact_train.data import open_dataset
 from fact_train.snapshot import list_snapshots, load_snapshot
 from metrics.errors import UsageError
+from metrics.registry import METRICS, get_metric
 
 SMALL = ["recon10k_mse", "recon10k_psnr", "agreement10k", "kl10k", "wgap10k_frechet", "wgap10k_kernel"]
 
@@ -91,6 +93,25 @@ def test_records_of_a_stylex_run_and_none_of_another(place, tmp_path) -> None:
     assert plan_run(read_run(plain), Request(cards))[0].missing == ()
     controls = plan_controls([jobs[0].reference], tmp_path, Request(cards, named=True))
     assert [job.missing for job in controls] == [(), ()]
+
+
+def test_without_held_out_images_only_the_encoder_s_metrics_have_no_value(place, tmp_path) -> None:
+    """A record without a value and with the reason; what needs no encoder is measured."""
+    config = read_run(place["run"]).config
+    bare = tmp_path / "bare"
+    shutil.copytree(place["data"] / "train", bare)
+    run = make_stylex_run(tmp_path, bare, config["classifier"])
+    register_toys()
+    try:
+        cards = (*load_cards(["agreement10k", "recon10k_mse"]), card_of(get_metric("toy_distance")))
+        Evaluation().run(plan_run(read_run(run), Request(cards, named=True)))
+    finally:
+        for name in ("toy_distance", "toy_distance_test", "toy_sharpness", "toy_path"):
+            METRICS.pop(name)
+    found = {record.metric: record for record in read_records(run / "results.jsonl")}
+    assert found["toy_distance"].value > 0
+    for name in ("agreement10k", "recon10k_mse"):
+        assert found[name].value is None and "no test split" in found[name].error
 
 
 def test_a_run_without_a_trained_encoder_has_no_encoder_metrics(place) -> None:

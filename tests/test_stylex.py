@@ -117,9 +117,10 @@ def test_path_length_meets_both_branches_at_an_even_interval(stylex_config, monk
         ({"alternation": "probability", "encoder_prob": 1.0}, "mapping would never be trained"),
         ({"encoder_prob": 0.5}, "only --alternation probability"),
         ({"branches": "encoder"}, "--alternation off"),
-        ({"branches": "mapping", "alternation": "off", "rec_in_d_phase": True}, "never runs the encoder"),
-        ({"branches": "mapping", "alternation": "off", "e_channel_mult": 2.0}, "never runs the encoder"),
+        ({"branches": "mapping", "alternation": "off", "encoder_init": "standardised"}, "phase alone"),
+        ({"branches": "mapping", "alternation": "off", "e_channel_mult": 2.0}, "phase alone"),
         ({"compensation": True, "alternation": "off"}, "nothing is to be made up for"),
+        ({"rec_in_g_phase": False}, "nothing would be reconstructed"),
         ({"rec_in_d_phase": True, "rec_scale": 0.0, "kl_scale": 0.0}, "nothing to learn from"),
         ({"w_w": 0.0, "w_l1": 0.0}, "its weights are all 0"),
         ({"lpips_batch_shrink": 2}, "perceptual distance is off"),
@@ -172,6 +173,12 @@ def test_the_step_after_d_is_taken_on_encoder_turns_by_an_optimiser_of_its_own(s
         seen.append("Loss/rec_in_d_phase" in t.stats.collect())
     assert seen == [False, True, False, True]
     assert t.rec_opt is not t.G_opt
+    aside = trainer_of(stylex_config, rec_in_d_phase=True, branches="mapping", alternation="off")
+    assert moved(aside, 1) == EVERYTHING  # D meets the mapping's images only, and E learns beside
+    alone = trainer_of(stylex_config, rec_in_d_phase=True, rec_in_g_phase=False)
+    alone.step()
+    alone.step()
+    assert alone.stats.collect()["Loss/rec"]["num"] == 1  # in that step, and in no other
     encoder = next(t.E.parameters())
     assert t.rec_opt.state[encoder]["exp_avg_sq"] is not t.G_opt.state[encoder]["exp_avg_sq"]
 
