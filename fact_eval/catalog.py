@@ -7,6 +7,7 @@ hash holds.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from fact_eval.records import canonical_json, finite, protocol_sha256
 from fact_eval.sampling import SAMPLING
 from fact_train.atomic import write_text
 from metrics.errors import UserError, unknown_name
+from metrics.weight_store import installed_state
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Card:
     needs: tuple[Need, ...]
     needs_generator: bool
     datasets: tuple[str, ...] | None  # dataset names it means something on; None: any
+    weights: tuple[str, ...]  # weight files it needs, of metrics/weight_store.py; none: no download
+    from_statistics: bool  # mean and covariance of the real features do
     protocol: dict
 
     @property
@@ -75,6 +79,7 @@ class DetectorCard:
     summary: str
     citation: str
     fingerprint: dict
+    weights: tuple[str, ...]  # names of the weight files it reads, of metrics/weight_store.py
 
 
 def load_cards(names: Sequence[str] | None = None) -> list[Card]:
@@ -108,6 +113,8 @@ def card_of(metric) -> Card:
         needs=needs,
         needs_generator=metric.needs_generator,
         datasets=None if metric.datasets is None else tuple(sorted(metric.datasets)),
+        weights=metric.weights,
+        from_statistics=metric.from_statistics,
         protocol=protocol,
     )
 
@@ -119,7 +126,8 @@ def _catalog() -> tuple[list[Card], list[DetectorCard]]:
     path = cache_folder() / "catalog" / f"{_code()}.json"
     try:
         stored = json.loads(path.read_text())
-        return [_read_card(c) for c in stored["metrics"]], [DetectorCard(**d) for d in stored["detectors"]]
+        detectors = [DetectorCard(**{**d, "weights": tuple(d["weights"])}) for d in stored["detectors"]]
+        return [_read_card(c) for c in stored["metrics"]], detectors
     except (OSError, ValueError, TypeError, KeyError):
         cards, detectors = _registered()
     stored = {
@@ -139,18 +147,20 @@ def _registered() -> tuple[list[Card], list[DetectorCard]]:
     from metrics.registry import get_metric, list_metrics
 
     detectors = [get_detector(name) for name in list_detectors()]
-    cards = [DetectorCard(d.name, d.summary, d.citation, d.describe()) for d in detectors]
+    cards = [DetectorCard(d.name, d.summary, d.citation, d.describe(), d.weights) for d in detectors]
     return [card_of(get_metric(name)) for name in list_metrics()], cards
 
 
 def _read_card(stored: dict) -> Card:
     needs = tuple(Need(**need) for need in stored["needs"])
     datasets = None if stored["datasets"] is None else tuple(stored["datasets"])
-    return Card(**{**stored, "needs": needs, "datasets": datasets})
+    weights = tuple(stored["weights"])
+    return Card(**{**stored, "needs": needs, "datasets": datasets, "weights": weights})
 
 
 def _code() -> str:
-    """Hash of everything that can change a card: metrics' code, weight cards, how images are sampled."""
+    """Hash of all that can change a card: metrics' code, weight cards and files, how images are sampled."""
     here, ours = Path(metrics.__file__).parent, Path(__file__)
     weights = sorted((here / "features" / "weights").glob("*.json"))
-    return code_sha256(here, ours, ours.with_name("sampling.py"), *weights)
+    code = code_sha256(here, ours, ours.with_name("sampling.py"), *weights)
+    return hashlib.sha256(canonical_json([code, installed_state()]).encode()).hexdigest()

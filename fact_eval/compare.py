@@ -51,6 +51,9 @@ def compare(a: Sequence[Record], b: Sequence[Record]) -> tuple[list[Comparison],
             left_out.append(f"{metric}: measured on one side only")
             continue
         left, right = sides[0][metric], sides[1][metric]
+        if invalid := next((r.invalid for r in left + right if r.invalid), None):
+            left_out.append(f"{metric}: {invalid}")
+            continue
         if len({(r.metric_version, r.protocol_sha256, r.dataset["sha256"]) for r in left + right}) > 1:
             left_out.append(f"{metric}: other protocol or other images")
             continue

@@ -5,12 +5,13 @@ Ctrl-C and SIGTERM leave a `cancelled` record of the metric they hit; finished r
 stay.
 """
 
+import dataclasses
 import math
+import os
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,14 +21,18 @@ from fact_eval.cache import FeatureCache
 from fact_eval.catalog import Card
 from fact_eval.extract import Features, extract_features
 from fact_eval.plan import Job
+from fact_eval.processes import Processes, describe, started_together
 from fact_eval.progress import Progress
 from fact_eval.records import Record, append_records, finite
-from fact_eval.references import NoSplit, References
+from fact_eval.references import NoSplit, References, StatisticsOnly
 from fact_eval.sources import GeneratorSource, NoiseSource, PicturesSource, Source
 from fact_train.memory import keep_freed_memory
 from fact_train.snapshot import load_snapshot
 from metrics.errors import UsageError, UserError
+from metrics.frechet import FeatureStatistics
 from metrics.registry import FeatureNeed, MetricValue, get_metric
+from metrics.tf32 import tf32
+from metrics.weight_store import mentions_random_weights
 
 
 @dataclass
@@ -64,11 +69,16 @@ class Inputs:
             return self._references.features(need.detector, need.split or "train", need.count)
         return self._generated.get(need.detector, wanted_count(need.count, self._source))
 
+    def statistics(self, need: FeatureNeed, *, correction: int) -> FeatureStatistics | None:
+        """Statistics of a need's reals where the reference is a file of them; None where there are images."""
+        return self._references.statistics(need.detector, correction=correction)
+
 
 class Evaluation:
     """Computes and appends missing records; nothing given here changes a number beyond rounding.
 
-    `again` writes records also where the key is done already.
+    `again` writes records also where the key is done already. Of several processes all make features; the
+    first one computes the metrics and writes, while the others go on to the features of the next job.
     """
 
     def __init__(
@@ -79,20 +89,30 @@ class Evaluation:
         cache: FeatureCache | None = None,
         progress: Progress | None = None,
         again: bool = False,
+        processes: Processes | None = None,
     ):
         self.device, self.batch, self.again = device, batch, again
+        self.processes = processes or Processes()
         self.progress = progress or Progress(quiet=True)
         self.cache = cache or FeatureCache(report=self.progress.note)
         self.outcome = Outcome()
         self._references: dict[str, References] = {}
-        self._origin = provenance.collect(device=device, threads=torch.get_num_threads())
+        self._origin = provenance.collect(
+            device=device, threads=torch.get_num_threads(), world_size=self.processes.size
+        )
 
     def run(self, jobs: Sequence[Job]) -> Outcome:
         """All missing records of the jobs, in order; returns what was written and what failed."""
-        with full_float32():
+        with tf32(False):  # float32 means float32
             for job in jobs:
                 self._run_job(job)
         return self.outcome
+
+    def forget(self) -> None:
+        """Drop what was done and the real features; opened datasets stay, and the store has the rest."""
+        self.outcome = Outcome()
+        for references in self._references.values():
+            references.forget_features()
 
     def _run_job(self, job: Job) -> None:
         # Held-out reals are of the split that a metric does not compare with: one pass per such split.
@@ -105,7 +125,7 @@ class Evaluation:
     def _score(self, job: Job, seed: int, split: str, cards: Sequence[Card]) -> None:
         """Metrics of a job for one evaluation seed: one pass over the images, then each metric."""
         try:
-            source = self._source(job, seed, split)
+            source = self.processes.together(lambda: self._source(job, seed, split))
             wanted: dict[str, int] = {}
             for need in (need for card in cards for need in card.needs if need.side == "generated"):
                 wanted[need.detector] = max(wanted.get(need.detector, 0), wanted_count(need.count, source))
@@ -119,6 +139,8 @@ class Evaluation:
         except Exception as error:
             for card in cards:
                 self._fail(job, card, seed, error)
+            return
+        if self.processes.rank > 0:
             return
         inputs = Inputs(source, generated, real, seed=seed, device=self.device)
         for card in cards:
@@ -169,7 +191,8 @@ class Evaluation:
 
     def _real(self, job: Job) -> References:
         if job.reference.name not in self._references:
-            self._references[job.reference.name] = References(job.reference, self._extract)
+            kind = References if job.reference.statistics is None else StatisticsOnly
+            self._references[job.reference.name] = kind(job.reference, self._extract)
         return self._references[job.reference.name]
 
     def _extract(self, source: Source, wanted: dict[str, int], *, title: str) -> Features:
@@ -181,14 +204,13 @@ class Evaluation:
             device=self.device,
             batch=self.batch,
             progress=self.progress,
+            processes=self.processes,
         )
 
     def _fail(self, job: Job, card: Card, seed: int, error: Exception) -> None:
         """Record a failure; a mistake of the user is one line, anything else also shows where it happened."""
-        if isinstance(error, UserError):
-            text = str(error)
-        else:
-            text = f"{type(error).__name__}: {error}"
+        text = describe(error)
+        if not isinstance(error, UserError):
             self.progress.note("".join(traceback.format_exception(error)).rstrip())
         self._append(job, card, seed, provenance.utc_now(), status="failed", error=text)
         self.outcome.failures.append((job.title, card.name, text))
@@ -206,13 +228,14 @@ class Evaluation:
         dataset: dict | None = None,
         seconds: float | None = None,
     ) -> Record:
+        label = f"{job.label} (random weights)" if mentions_random_weights(card.protocol) else job.label
         requested = card.n_generated
         if requested is None and value is not None:
             requested = value.n_generated
         record = Record(
             run_id=job.run_id,
             source=job.source,
-            label=job.label,
+            label=label,
             snapshot=job.snapshot.name if job.snapshot else None,
             snapshot_sha256=job.content_sha256,
             kimg=job.kimg,
@@ -240,7 +263,7 @@ class Evaluation:
             training=job.training,
             provenance={**self._origin, "started": started, "finished": provenance.utc_now()},
         )
-        if append_records(job.results, [record], again=self.again):
+        if self.processes.rank == 0 and append_records(job.results, [record], again=self.again):
             self.outcome.written.append(record)
         return record
 
@@ -248,38 +271,51 @@ class Evaluation:
 def score(
     jobs: Sequence[Job], *, device: str, batch: int, threads: int | None, again: bool = False
 ) -> Outcome:
-    """Evaluate jobs with progress on stderr, on `threads` CPU threads (torch's own choice for None)."""
+    """Evaluate jobs with progress on stderr, on `threads` CPU threads (torch's own choice for None).
+
+    Under torchrun all its processes evaluate the jobs of the first one.
+    """
     device = choose_device(device)
     keep_freed_memory()
+    if threads is None and started_together() > 1:  # torchrun sets one; use the cores that each can have
+        threads = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     if threads is not None:
         torch.set_num_threads(threads)
-    progress = Progress()
-    progress.note(f"scoring {len([job for job in jobs if job.missing])} sources on {device}")
-    return Evaluation(device=device, batch=batch, progress=progress, again=again).run(jobs)
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """float32 means float32: TF32 would round what enters a GPU's convolutions and products to 10 bits."""
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = False
+    processes = Processes.join()
+    progress = Progress(quiet=processes.rank > 0)
     try:
-        yield
+        jobs = agreed(jobs, processes)
+        missing = len([job for job in jobs if job.missing])
+        if processes.rank == 0 and missing:
+            shared = f", {processes.size} processes" if processes.size > 1 else ""
+            progress.note(f"scoring {missing} sources on {device}{shared}")
+        return Evaluation(
+            device=device, batch=batch, progress=progress, again=again, processes=processes
+        ).run(jobs)
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+        processes.leave()
+
+
+def agreed(jobs: Sequence[Job], processes: Processes) -> list[Job]:
+    """The jobs of the first process, with the pictures that this one has opened."""
+    pictures = {job.content_sha256: job.pictures for job in jobs}
+    agreed = processes.first([dataclasses.replace(job, pictures=None) for job in jobs])
+    return [dataclasses.replace(job, pictures=pictures.get(job.content_sha256)) for job in agreed]
 
 
 def choose_device(name: str) -> str:
-    """`auto` is the GPU where there is one. UsageError where the named device cannot be used."""
+    """`auto` is the GPU where there is one; under torchrun each process takes that of its LOCAL_RANK.
+
+    UsageError where the named device cannot be used.
+    """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cpu" and not name.startswith("cuda"):
         raise UsageError(f"--device {name!r}: give auto, cpu, cuda or cuda:N")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {name}: torch sees no CUDA GPU here; use --device cpu")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     return name
 
 

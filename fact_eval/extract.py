@@ -1,13 +1,17 @@
-"""Features of a source for many detectors in one pass: every image is made once and shown to all of them."""
+"""Features of a source for many detectors in one pass: every image is made once and shown to all of them.
 
-import functools
-from pathlib import Path
+The unit of work is a chunk of the store: what is there is read, what is missing is dealt to the processes and
+stored as it is made. A chunk is cut into batches from its own start, so that its rows have the same bits
+whoever makes them.
+"""
+
+import contextlib
+from collections.abc import Sequence
 
 import torch
 
-import fact_train
-import metrics.features
-from fact_eval.cache import FeatureCache, code_sha256
+from fact_eval.cache import FeatureCache, features_code
+from fact_eval.processes import Processes, describe
 from fact_eval.progress import Progress
 from fact_eval.sources import Source
 from metrics.errors import UserError
@@ -46,71 +50,131 @@ def extract_features(
     device: str,
     batch: int,
     progress: Progress,
+    processes: Processes | None = None,
 ) -> Features:
-    """`wanted` rows per detector, from the cache or one pass over the source in index order.
+    """`wanted` rows per detector, from the store and one pass over the chunks it lacks.
 
-    Memory beside the features does not depend on the counts. A detector that fails is left out and its
-    error kept; a source that fails raises.
+    Of several processes the first one gets the rows, the others what they made. Memory beside the features
+    does not depend on the counts. A detector that fails is left out and its error kept; a source that fails
+    raises in all processes.
     """
-    features = Features()
-    missing = {}
-    for name, count in wanted.items():
-        try:
-            detector = get_detector(name, device=device)
-            key = feature_key(source, detector.describe())
-        except UserError as error:
-            features.failures[name] = error
-            continue
-        cached = cache.load(key, count)
-        if cached is None:
-            missing[name] = (detector, key, count)
-        else:
-            features.rows[name] = cached
-    if missing:
-        _one_pass(source, missing, features, title=title, batch=batch, progress=progress)
-        for name, (_, key, _) in missing.items():
-            if name in features.rows:
-                try:
-                    cache.store(key, features.rows[name])
-                except (
-                    UserError,
-                    OSError,
-                ) as error:  # the number is still right; only the next run is slower
-                    progress.note(f"features of {name} are not cached: {error}")
-    return features
+    processes = processes or Processes()
+    work = _Pass(source, wanted, cache=cache, device=device, batch=batch, note=progress.note)
+    lead = processes.rank == 0
+    if lead:
+        work.read()
+    with cache.locked(work.keys.values()) if lead and work.missing() else contextlib.nullcontext():
+        if lead:
+            work.read()  # what another process made while this one waited for the lock
+        agreed, missing = processes.first((title, work.missing()))
+        if agreed != title:
+            raise RuntimeError(f"this process makes {title!r} while the first one makes {agreed!r}")
+        if missing:
+            spared, total = work.spared(missing), max(work.counts.values())
+            if spared:
+                progress.note(f"{title}: {spared:,} of {total:,} are in the store and not made again")
+            _make(work, processes.share(missing), title=title, progress=progress, processes=processes)
+    return work.features
 
 
 def feature_key(source: Source, detector: dict) -> dict:
     """Everything that decides the features of a source under a detector."""
-    return {"images": source.describe(), "detector": detector, "code": _code()}
+    return {"images": source.describe(), "detector": detector, "code": features_code()}
 
 
-def _one_pass(
-    source: Source, missing: dict, features: Features, *, title: str, batch: int, progress: Progress
-) -> None:
-    total = max(count for _, _, count in missing.values())
-    rows = {name: torch.empty(count, detector.width) for name, (detector, _, count) in missing.items()}
-    with progress.stage(title, total) as stage, torch.inference_mode():
-        for start in range(0, total, batch):
-            stop = min(start + batch, total)
-            images = source.images(range(start, stop))
-            for name, (detector, _, count) in missing.items():
-                if start >= count or name in features.failures:
-                    continue
-                end = min(stop, count)
+def _make(work: "_Pass", chunks: Sequence, *, title: str, progress: Progress, processes: Processes) -> None:
+    """Make this process' chunks and bring all rows together in the first process."""
+    total = sum(len(work.span(number, names)) for number, names in chunks)
+    share = f", {processes.size} processes, share of one" if processes.size > 1 else ""
+
+    def make_mine() -> None:
+        done = 0
+        with progress.stage(title + share, total) as stage, torch.inference_mode():
+            for number, names in chunks:
+                for made in work.make(number, names):
+                    done += made
+                    stage.update(done)
+
+    processes.together(make_mine)
+    for failures in processes.gather({name: describe(e) for name, e in work.features.failures.items()}):
+        for name, error in failures.items():
+            work.features.failures.setdefault(name, UserError(error))
+    for name in work.counts:
+        if name in work.features.failures:
+            work.features.rows.pop(name, None)
+        else:
+            processes.add_up(work.features.rows[name])
+
+
+class _Pass:
+    """What one call needs to know of every detector: its rows so far, its key, how many rows it wants."""
+
+    def __init__(self, source: Source, wanted: dict[str, int], *, cache, device: str, batch: int, note):
+        self.features = Features()
+        self.counts: dict[str, int] = {}
+        self.keys: dict[str, dict] = {}
+        self._source, self._cache, self._batch, self._note = source, cache, batch, note
+        self._detectors, self._there, self._unstored = {}, {}, set()
+        for name, count in wanted.items():
+            try:
+                detector = get_detector(name, device=device)
+                self.keys[name] = feature_key(source, detector.describe())
+            except UserError as error:
+                self.features.failures[name] = error
+                continue
+            self._detectors[name], self.counts[name] = detector, count
+            self.features.rows[name] = torch.zeros(count, detector.width)
+            self._there[name] = set()
+
+    def read(self) -> None:
+        """Take over what the store holds and this does not."""
+        for name, count in self.counts.items():
+            for number, rows in self._cache.load(self.keys[name], count, skip=self._there[name]).items():
+                start = number * self._cache.chunk
+                self.features.rows[name][start : start + len(rows)] = rows
+                self._there[name].add(number)
+
+    def missing(self) -> list[tuple[int, list[str]]]:
+        """Chunk numbers that are not there, each with the detectors that lack it."""
+        lacking: dict[int, list[str]] = {}
+        for name, count in self.counts.items():
+            for number in set(range(-(-count // self._cache.chunk))) - self._there[name]:
+                lacking.setdefault(number, []).append(name)
+        return sorted(lacking.items())
+
+    def spared(self, missing: Sequence[tuple[int, list[str]]]) -> int:
+        """How many images need not be made, of all that the detectors want."""
+        made = sum(len(self.span(number, names)) for number, names in missing)
+        return max(self.counts.values()) - made
+
+    def span(self, number: int, names: Sequence[str]) -> range:
+        """Indices of the images of a chunk that some of the detectors want."""
+        start = number * self._cache.chunk
+        return range(start, min(start + self._cache.chunk, max(self.counts[name] for name in names)))
+
+    def make(self, number: int, names: Sequence[str]):
+        """Make the rows of a chunk and store them; yields the number of images done after every batch."""
+        rows, failures = self.features.rows, self.features.failures
+        span = self.span(number, names)
+        for start in range(span.start, span.stop, self._batch):
+            active = [name for name in names if name not in failures and start < self.counts[name]]
+            indices = range(start, min(start + self._batch, span.stop))
+            images = self._source.images(indices) if active else None
+            for name in active:
+                stop = min(indices.stop, self.counts[name])
                 try:
-                    rows[name][start:end] = detector(images[: end - start]).cpu()
+                    rows[name][start:stop] = self._detectors[name](images[: stop - start]).cpu()
                 except Exception as error:  # kept and raised for every metric that needs this detector
-                    features.failures[name] = error
-            stage.update(stop)
-    features.rows |= {name: row for name, row in rows.items() if name not in features.failures}
+                    failures[name] = error
+            yield len(indices)
+        for name in names:
+            if name not in failures:
+                self._store(name, number, rows[name][span.start : min(span.stop, self.counts[name])])
 
-
-@functools.cache
-def _code() -> str:
-    """Hash of the code that makes images and features, read once per process."""
-    trainer, detectors, here = (Path(m) for m in (fact_train.__file__, metrics.features.__file__, __file__))
-    sampling = [here.with_name(name) for name in ("sources.py", "sampling.py")]
-    return code_sha256(
-        trainer.with_name("networks"), trainer.with_name("injection.py"), detectors.parent, *sampling
-    )
+    def _store(self, name: str, number: int, rows: torch.Tensor) -> None:
+        try:
+            self._cache.store(self.keys[name], number, rows)
+        except (UserError, OSError) as error:  # the number is still right; only the next run is slower
+            if name not in self._unstored:
+                self._note(f"features of {name} are not cached: {error}")
+            self._unstored.add(name)

@@ -52,7 +52,7 @@ def reconstruct(
     reconstructions: Annotated[Path, typer.Argument(help="folder or zip with images of the same names")],
     out: Annotated[Path | None, typer.Option(help="CSV with one line per pair")] = None,
     measures: Annotated[
-        str | None, typer.Option(help="comma separated; all without it: LPIPS, MSE, PSNR, SSIM")
+        str | None, typer.Option(help="comma separated; without it all that need no download")
     ] = None,
     worst: Annotated[int, typer.Option(min=0, help="how many of the least alike pairs are listed")] = 10,
     by: Annotated[str | None, typer.Option(help="the measure that orders them; the first without it")] = None,
@@ -61,9 +61,9 @@ def reconstruct(
 ) -> None:
     """Compare reconstructions with their originals, paired by name."""
     from fact_eval.evaluate import choose_device
-    from fact_eval.reconstruct import MEASURES, reconstruct_folders, tables
+    from fact_eval.reconstruct import OFFLINE, reconstruct_folders, tables
 
-    names = tuple(MEASURES) if measures is None else tuple(measures.split(","))
+    names = OFFLINE if measures is None else tuple(measures.split(","))
     result = reconstruct_folders(
         originals, reconstructions, out=out, measures=names, alpha=alpha, device=choose_device(device)
     )

@@ -1,18 +1,41 @@
 """Jobs over folders of pictures, whatever made them, and over nothing but real images and noise."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
 from fact_eval.catalog import Card
 from fact_eval.plan import Job, Reference, Request
 from fact_eval.records import RESULTS, canonical_json
+from fact_eval.reference_stats import is_statistics, read_statistics
+from fact_eval.references import NEEDS_IMAGES
 from fact_train.data import open_dataset
+from fact_train.data.files import UnusableFiles
 from metrics.errors import UserError
 
 
 def open_reference(data: str) -> Reference:
-    """A dataset by name or path as a reference. UsageError and UserError as `open_dataset` raises them."""
+    """A dataset by name or path, or a file of statistics, as a reference. Raises as `open_dataset` does."""
+    if is_statistics(data):
+        return statistics_reference(data)
     return Reference(data, open_dataset(data, split="train").describe())
+
+
+def statistics_reference(data: str) -> Reference:
+    """A file of statistics as a reference; it is known by its content, and its images have no size yet."""
+    statistics = read_statistics(data)
+    of = statistics.dataset or {}
+    train = {
+        "name": of.get("name", statistics.path.stem),
+        "split": of.get("split", "train"),
+        "n": statistics.parts[0].n,
+        "sha256": statistics.sha256,
+        "resolution": of.get("resolution"),
+        "channels": of.get("channels"),
+        "statistics": statistics.kind,
+        "statistics_of": statistics.dataset,
+    }
+    return Reference(data, train, statistics)
 
 
 def plan_pictures(folder: Path, reference: Reference, out: Path, request: Request) -> tuple[Job, list[str]]:
@@ -24,13 +47,21 @@ def plan_pictures(folder: Path, reference: Reference, out: Path, request: Reques
     train = reference.train
     try:
         pictures = open_dataset(folder, channels=train["channels"])
+    except UnusableFiles as error:
+        opaque = [line.partition("; choose --alpha")[0] for line in error.problems]
+        raise UnusableFiles(opaque, error.among) from error
     except UserError as error:
         what, _, way_out = str(error).partition("; ")
         if "--" not in way_out:
             raise
         # training mends this with a flag; pictures are scored as they are
-        size = f"{train['resolution']}x{train['resolution']}"
+        size = "one size" if train["resolution"] is None else f"{train['resolution']}x{train['resolution']}"
         raise type(error)(f"{what}; save the pictures at {size}, the reference's size") from error
+    if reference.statistics is not None:  # what a peer's file does not say is taken from the pictures
+        known = {key: value for key, value in train.items() if value is not None}
+        seen = {key: pictures.describe()[key] for key in ("resolution", "channels")}
+        train = {**train, **seen, **known}
+        reference = dataclasses.replace(reference, train=train)
     if pictures.resolution != train["resolution"]:
         raise UserError(
             f"{folder} holds {pictures.resolution}x{pictures.resolution} pictures, {train['name']} is "
@@ -39,7 +70,7 @@ def plan_pictures(folder: Path, reference: Reference, out: Path, request: Reques
     content = canonical_json({"pictures": pictures.sha256, "reference": train["sha256"]})
     fitting, left_out = [], []
     for card in request.cards_for(train["name"]):
-        why = _obstacle(card, len(pictures))
+        why = _obstacle(card, len(pictures)) or _statistics_obstacle(card, reference, request)
         if why is None:
             fitting.append(card)
         elif request.named:
@@ -47,6 +78,8 @@ def plan_pictures(folder: Path, reference: Reference, out: Path, request: Reques
         else:
             left_out.append(f"{card.name} {why}")
     if not fitting:
+        if reference.statistics is not None:
+            raise UserError(f"{reference.data}: no metric takes it: {left_out[0]}")
         raise UserError(f"{folder} holds {len(pictures):,} pictures; no metric takes so few: {left_out[0]}")
     job = Job(
         source="images",
@@ -65,4 +98,28 @@ def _obstacle(card: Card, available: int) -> str | None:
         return "needs a generator, not pictures"
     if card.n_generated and card.n_generated > available:
         return f"needs {card.n_generated:,} pictures, there are {available:,}"
+    return None
+
+
+def _statistics_obstacle(card: Card, reference: Reference, request: Request) -> str | None:
+    """Why a metric cannot take a reference that is a file of statistics; None where it can or it is none."""
+    statistics = reference.statistics
+    need = next((need for need in card.needs if need.side == "real"), None)
+    if statistics is None or need is None:
+        return None
+    if not card.from_statistics:
+        return f"cannot be had: {reference.data} {NEEDS_IMAGES}"
+    detector = card.protocol["detectors"][need.detector]
+    if statistics.detector is None:
+        if not request.named:
+            return f"was not asked for by name (--metrics), and {reference.data} does not say what it is of"
+    elif statistics.detector != detector:
+        differing = [key for key in detector if statistics.detector.get(key) != detector[key]]
+        there = statistics.detector.get("detector")
+        return f"is on {need.detector}, {reference.data} is of {there} (differing: {', '.join(differing)})"
+    elif reference.train["split"] != need.split:
+        return f"compares with {need.split} images, {reference.data} is of {reference.train['split']} ones"
+    if statistics.part(detector["width"]) is None:
+        held = " and ".join(str(part.width) for part in statistics.parts)
+        return f"takes {detector['width']} features, {reference.data} holds statistics of {held}"
     return None

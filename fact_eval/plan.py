@@ -5,12 +5,16 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fact_eval.catalog import Card
 from fact_eval.provenance import portable_argv
 from fact_eval.records import RESULTS, Key, canonical_json, done_keys, read_records
 from fact_eval.runs import Run, choose_snapshots
 from metrics.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    from fact_eval.reference_stats import ReferenceStatistics
 
 PROCESSING = (
     "resolution",
@@ -27,6 +31,7 @@ class Reference:
 
     data: str
     train: dict  # Dataset.describe() of the training set
+    statistics: "ReferenceStatistics | None" = None  # what is known of the images where they are not there
 
     @property
     def options(self) -> dict:

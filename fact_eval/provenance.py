@@ -48,7 +48,7 @@ def portable_argv(argv: Sequence[str]) -> list[str]:
     return [Path(argv[0]).name, *(_portable(argument) for argument in argv[1:])] if argv else []
 
 
-def collect(*, device: str, threads: int, argv: Sequence[str] | None = None) -> dict:
+def collect(*, device: str, threads: int, world_size: int = 1, argv: Sequence[str] | None = None) -> dict:
     """Provenance of one scoring process, as JSON; `device` is what torch calls it ("cpu", "cuda:0")."""
     return {
         "git": git_state(),
@@ -57,7 +57,7 @@ def collect(*, device: str, threads: int, argv: Sequence[str] | None = None) -> 
         "platform": f"{platform.system()}-{platform.machine()}",
         "device": _device_name(device),
         "threads": threads,
-        "world_size": 1,
+        "world_size": world_size,
         "precision": "float32, TF32 off",
         "argv": portable_argv(sys.argv if argv is None else argv),
     }

@@ -39,6 +39,7 @@ from metrics.reconstruction import (
     compute_ssim,
     mean_and_stderr,
 )
+from metrics.weight_store import find_weights
 
 BATCH = 64
 BATCH_PIXELS = 2**24
@@ -48,11 +49,15 @@ SHOWN = 5  # names in a message
 
 @dataclass(frozen=True)
 class Measure:
-    """A distance of pairs: compute(a, b, device) is [N] of uint8 [N, C, H, W] with sides of `smallest` up."""
+    """A distance of pairs: compute(a, b, device) is [N] of uint8 [N, C, H, W] with sides of `smallest` up.
+
+    `weights` are the downloaded files it needs (metrics/weight_store.py).
+    """
 
     compute: Callable[[torch.Tensor, torch.Tensor, str], torch.Tensor]
     higher_is_better: bool
     smallest: int = 1
+    weights: tuple[str, ...] = ()
 
 
 def _lpips(a: torch.Tensor, b: torch.Tensor, device: str, *, detector: str) -> torch.Tensor:
@@ -63,8 +68,13 @@ def _pixels(a: torch.Tensor, b: torch.Tensor, device: str, *, compute: Callable)
     return compute(a, b, value_range=(0, 255))
 
 
+def _lpips_measure(name: str) -> Measure:
+    compute, weights = partial(_lpips, detector=name), DETECTORS[name].weights
+    return Measure(compute, higher_is_better=False, smallest=SMALLEST_LPIPS, weights=weights)
+
+
 MEASURES = {
-    f"lpips_{name}": Measure(partial(_lpips, detector=name), higher_is_better=False, smallest=SMALLEST_LPIPS)
+    f"lpips_{name.removeprefix('lpips_')}": _lpips_measure(name)
     for name in sorted(DETECTORS)
     if hasattr(DETECTORS[name], "distance")
 } | {
@@ -72,6 +82,8 @@ MEASURES = {
     "psnr": Measure(partial(_pixels, compute=compute_psnr), higher_is_better=True),
     "ssim": Measure(partial(_pixels, compute=compute_ssim), higher_is_better=True, smallest=WINDOW),
 }
+
+OFFLINE = tuple(name for name, measure in MEASURES.items() if not measure.weights)
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,7 @@ def reconstruct_folders(
     b: Path,
     *,
     out: Path | None = None,
-    measures: Sequence[str] = tuple(MEASURES),
+    measures: Sequence[str] = OFFLINE,
     alpha: str = "refuse",
     device: str = "cpu",
     progress: Progress | None = None,
@@ -126,6 +138,8 @@ def reconstruct_folders(
     for name in measures:
         if name not in MEASURES:
             raise unknown_name("measure", name, MEASURES)
+    for name in (weights for measure in measures for weights in MEASURES[measure].weights):
+        find_weights(name)  # missing ones are said before any image is read
     if not measures:
         raise UsageError(f"no measure is asked for; known: {', '.join(MEASURES)}")
     if alpha not in ALPHAS:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metrics.errors import UserError
+from metrics.weight_store import mentions_random_weights
 
 SCHEMA = 1
 RESULTS = "results.jsonl"
@@ -86,6 +87,11 @@ class Record:
             self.protocol_sha256,
             self.seed,
         )
+
+    @property
+    def invalid(self) -> str | None:
+        """Why the number is no measurement, however it came out; None where it is one."""
+        return "random weights, a smoke test" if mentions_random_weights(self.protocol) else None
 
     def to_json(self) -> str:
         """The record as one line of JSON, without the line end. NaN and infinities inside become null."""

@@ -1,7 +1,11 @@
-"""The real side: splits of one dataset, checked to be what the run was trained on, and their features."""
+"""The real side: splits of one dataset, checked to be what the run was trained on, and their features.
+
+Or nothing but statistics of features that somebody else kept in a file (reference_stats.py).
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 
@@ -11,6 +15,10 @@ from fact_eval.plan import Reference
 from fact_eval.sources import PicturesSource
 from fact_train.data import Dataset, open_dataset
 from metrics.errors import UserError
+from metrics.features import get_detector
+from metrics.frechet import FeatureStatistics
+
+NEEDS_IMAGES = "holds statistics, and this metric takes features: give the real images as the reference"
 
 
 class NoSplit(UserError):
@@ -61,11 +69,19 @@ class References:
             self._features.setdefault(split, Features()).update(made)
 
     def features(self, detector: str, split: str, count: int | None) -> torch.Tensor:
-        """Features [N, D] of `count` real images in the order of permutation 0; of all of them for None."""
+        """Features [N, D] of `count` real images in the order of permutation 0; of all of them for None.
+
+        They must have been prepared: several processes make them, and one of them computes metrics.
+        """
         count = self._count(split, count)
-        if self._held(split, detector) < count:
-            self.prepare([Need(detector, "real", split, count)])
         return self._features[split].get(detector, count)
+
+    def statistics(self, detector: str, *, correction: int) -> None:
+        """None: there are images, and so features."""
+
+    def forget_features(self) -> None:
+        """Give back their memory; they are prepared again where they are needed."""
+        self._features.clear()
 
     def _count(self, split: str, count: int | None) -> int:
         dataset = self.dataset(split)
@@ -75,3 +91,39 @@ class References:
 
     def _held(self, split: str, detector: str) -> int:
         return self._features[split].held(detector) if split in self._features else 0
+
+
+@dataclass(frozen=True)
+class Described:
+    """What stands for a dataset that is known by a file of statistics alone."""
+
+    description: dict
+
+    def describe(self) -> dict:
+        return self.description
+
+
+class StatisticsOnly:
+    """A reference without images: statistics of their features, enough for Fréchet distances alone."""
+
+    def __init__(self, reference: Reference, extract: Callable[..., Features]):
+        self._reference = reference
+
+    def dataset(self, split: str) -> Described:
+        """What is known of the images."""
+        return Described(self._reference.train)
+
+    def prepare(self, needs: Iterable[Need]) -> None:
+        """Nothing can be made."""
+
+    def features(self, detector: str, split: str, count: int | None) -> torch.Tensor:
+        """Raises UserError: there are none."""
+        raise UserError(f"{self._reference.data} {NEEDS_IMAGES}")
+
+    def forget_features(self) -> None:
+        """Nothing is kept but the statistics."""
+
+    def statistics(self, detector: str, *, correction: int) -> FeatureStatistics:
+        """Those of the file. UserError where they are of features of another width."""
+        width = get_detector(detector).width
+        return self._reference.statistics.statistics(width, correction=correction)

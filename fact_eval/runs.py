@@ -53,10 +53,11 @@ class SnapshotFile:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def find_runs(paths: Iterable[Path]) -> list[Run]:
+def find_runs(paths: Iterable[Path], *, problems: list[str] | None = None) -> list[Run]:
     """Every run at or under the paths, each once, sorted by folder.
 
-    Raises UsageError for a missing path, or where there is no run at all; UserError for unreadable options.
+    Raises UsageError for a missing path, or where there is no run at all; UserError for unreadable options,
+    unless `problems` takes their lines and there are other runs.
     """
     found: dict[Path, Run] = {}
     paths = [Path(path) for path in paths]
@@ -66,7 +67,14 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
         if not path.is_dir():
             raise UsageError(f"{path} is a file; give the run folder that holds it")
         for options in sorted(path.rglob(OPTIONS)):
-            found.setdefault(options.resolve(), read_run(options.parent))
+            try:
+                found.setdefault(options.resolve(), read_run(options.parent))
+            except UserError as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+    if not found and problems:
+        raise UserError(problems[0])
     if not found:
         where = ", ".join(map(str, paths))
         raise UsageError(

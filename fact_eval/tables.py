@@ -20,7 +20,7 @@ def records_table(records: Sequence[Record]) -> str:
             "interval": _interval(r.ci),
             "generated": "" if r.n_effective is None else f"{r.n_effective:,}",
             "real": "" if r.n_real is None else f"{r.n_real:,}",
-            "status": r.status + (f": {r.error}" if r.error else ""),
+            "status": r.status + (f": {r.error or r.invalid}" if r.error or r.invalid else ""),
         }
         for r in records
     ]
@@ -91,4 +91,6 @@ def _needs(card: Card) -> str:
         sides.append(f"{count} {need.split or 'generated'} {need.detector}")
     if card.needs_generator:
         sides.append("the generator")
+    if card.weights:
+        sides.append(f"weights {' and '.join(card.weights)}")
     return ", ".join(sides)

@@ -28,6 +28,10 @@ _OWN = {
         bool, typer.Option("--dry-run", "-n", help="print the resolved configuration and stop")
     ],
     "list_presets": Annotated[bool, typer.Option("--list-presets", help="print the presets and stop")],
+    "eval": Annotated[str | None, typer.Option(help="score snapshots with these metrics, comma separated")],
+    "eval_kimg": Annotated[
+        float | None, typer.Option(help="score the first snapshot after every this many kimg, and the last")
+    ],
 }
 
 
@@ -37,6 +41,8 @@ def _train(
     *,
     dry_run: bool,
     list_presets: bool,
+    scored: str | None,
+    eval_kimg: float | None,
     changes: dict[str, Any],
 ) -> None:
     if list_presets:
@@ -57,14 +63,33 @@ def _train(
     print(f"run {outdir}  (preset {preset_name})", file=sys.stderr)
     print(_resolved(cfg), file=sys.stderr, flush=True)
 
+    scorer = _scorer(scored, eval_kimg)
+
     from fact_train.loop import train
 
-    result = train(cfg, outdir, preset=preset_name, label=label)
+    result = train(cfg, outdir, preset=preset_name, label=label, after_snapshot=scorer)
     if int(os.environ.get("RANK", 0)) == 0:
         verb = "wrote" if result.trained else "nothing left to do: already trained,"
         print(f"{verb} {result.snapshot}", file=sys.stderr)
         print(f"next: fact-eval all {outdir.parent}", file=sys.stderr)
         print(result.snapshot)
+    if scorer is not None and scorer.problems:
+        count = len(scorer.problems)
+        raise UserError(f"trained, but {count} scores failed; fact-eval run {outdir} tries again")
+
+
+def _scorer(metrics: str | None, every_kimg: float | None):
+    """What --eval asks for; None without it. UsageError on an unknown metric."""
+    if metrics is None:
+        if every_kimg is not None:
+            raise UsageError(f"--eval-kimg {every_kimg:g} says how often; name metrics with --eval.")
+        return None
+    if every_kimg is not None and not every_kimg > 0:
+        raise UsageError(f"--eval-kimg {every_kimg:g}: it must be positive.")
+    from fact_eval.during_training import SnapshotScorer
+
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    return SnapshotScorer(names, every_kimg=every_kimg)
 
 
 def _resolved(cfg: TrainConfig) -> str:
@@ -176,6 +201,8 @@ def _command(**given: Any) -> None:
         given["outdir"],
         dry_run=given["dry_run"],
         list_presets=given["list_presets"],
+        scored=given["eval"],
+        eval_kimg=given["eval_kimg"],
         changes=changes,
     )
 

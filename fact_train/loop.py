@@ -4,9 +4,10 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from fact_train.progress import Progress, tick_line
 from fact_train.stats import StatsWriter
 from fact_train.trainer import Trainer
 from metrics.errors import UsageError, UserError
+
+AfterSnapshot = Callable[..., None]  # (outdir, device=, say=, done=)
 
 
 class NonFiniteLoss(UserError):
@@ -44,23 +47,32 @@ class Result:
     trained: bool  # False: the run was complete already
 
 
-def train(cfg: TrainConfig, outdir: Path, *, preset: str, label: str) -> Result:
+def train(
+    cfg: TrainConfig, outdir: Path, *, preset: str, label: str, after_snapshot: AfterSnapshot | None = None
+) -> Result:
     """Train until cfg.kimg, going on from the folder's newest checkpoint.
 
-    UserError for whatever the user can mend.
+    `after_snapshot(outdir, device=, say=, done=)` is called by every process after each snapshot, and with
+    `done` once training has ended. UserError for whatever the user can mend.
     """
     keep_freed_memory()
     device = resolve_device(cfg.device)
     threads = set_threads(cfg.threads)
     distributed.init(device)
     try:
-        return _train(cfg, Path(outdir), preset, label, device, threads)
+        return _train(cfg, Path(outdir), preset, label, device, threads, after_snapshot)
     finally:
         distributed.shutdown()
 
 
 def _train(
-    cfg: TrainConfig, outdir: Path, preset: str, label: str, device: torch.device, threads: int
+    cfg: TrainConfig,
+    outdir: Path,
+    preset: str,
+    label: str,
+    device: torch.device,
+    threads: int,
+    after_snapshot: AfterSnapshot | None,
 ) -> Result:
     """Rank 0 holds the folder and writes; the other processes of a group only train."""
     dataset = open_dataset(
@@ -75,10 +87,17 @@ def _train(
     )
     trainer = Trainer(cfg, dataset, device, threads=threads)
     with run_folder.locked(outdir) if distributed.rank() == 0 else nullcontext():
-        return _train_locked(trainer, outdir, preset, label, threads)
+        return _train_locked(trainer, outdir, preset, label, threads, after_snapshot)
 
 
-def _train_locked(trainer: Trainer, outdir: Path, preset: str, label: str, threads: int) -> Result:
+def _train_locked(
+    trainer: Trainer,
+    outdir: Path,
+    preset: str,
+    label: str,
+    threads: int,
+    after_snapshot: AfterSnapshot | None,
+) -> Result:
     lead = distributed.rank() == 0
     progress = Progress(outdir, enabled=lead)
     cfg, dataset, device = trainer.cfg, trainer.dataset, trainer.device
@@ -95,7 +114,10 @@ def _train_locked(trainer: Trainer, outdir: Path, preset: str, label: str, threa
         progress.say(f"warning: {w.message}")
     target = round(cfg.kimg * 1000)
     final = outdir / snapshot.snapshot_name(trainer.nimg)
+    saved = after_snapshot and partial(after_snapshot, outdir, device=str(device), say=progress.say)
     if trainer.nimg >= target and final.exists():
+        if saved is not None:
+            saved(done=True)
         return Result(outdir, final, trainer.nimg, trained=False)
 
     grid = grids.SampleGrid(trainer.G_ema, dataset, seed=cfg.seed, device=device)
@@ -111,12 +133,14 @@ def _train_locked(trainer: Trainer, outdir: Path, preset: str, label: str, threa
 
     writer = StatsWriter(outdir, nimg=trainer.nimg) if lead else None
     with _signals() as stop, progress.live(target=target, done=trainer.nimg):
-        _loop(trainer, cfg, outdir, run_id, grid, writer, progress, stop, target)
+        _loop(trainer, cfg, outdir, run_id, grid, writer, progress, stop, target, saved)
     if writer is not None:
         writer.close()
     final = outdir / snapshot.snapshot_name(trainer.nimg)
     if lead and not final.exists():  # stopped exactly at the end, or a target that was passed long ago
         snapshot.save_snapshot(final, trainer, run_id=run_id)
+    if saved is not None:
+        saved(done=True)
     return Result(outdir, final, trainer.nimg, trained=True)
 
 
@@ -130,6 +154,7 @@ def _loop(
     progress: Progress,
     stop: list[int],
     target: int,
+    saved: Callable[..., None] | None,
 ) -> None:
     tick_size = max(round(cfg.kimg_per_tick * 1000), 1)
     on_cpu = trainer.device.type == "cpu"
@@ -160,6 +185,8 @@ def _loop(
         seconds, images = now - tick_start, trainer.nimg - tick_nimg
         tick_start, tick_nimg = now, trainer.nimg
         if writer is None:
+            if saving and not done and saved is not None:
+                saved(done=False)
             continue
         timing = {
             "Timing/sec_per_kimg": seconds / (images / 1000),
@@ -179,6 +206,8 @@ def _loop(
         if saving:
             snapshot.save_snapshot(outdir / snapshot.snapshot_name(trainer.nimg), trainer, run_id=run_id)
             checkpoint.save_checkpoint(outdir, trainer)
+            if not done and saved is not None:
+                saved(done=False)
         tick_start = time.perf_counter()
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from fact_eval.intervals import Mean, mean_over_seeds
 from fact_eval.records import Record, latest_records
-from leaderboard.columns import Column, columns_for, metrics_for
+from leaderboard.columns import PROTOCOLS, Column, columns_for, metrics_for
 
 CONTROLS = {"reals": "real images, held out", "noise": "uniform noise"}
 
@@ -48,9 +48,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """The board of one dataset: columns with a number in them, then rows from best to worst."""
+    """A board of one dataset: columns with a number in them, then rows from best to worst."""
 
     dataset: dict
+    protocol: str  # standard | embedded
     columns: tuple[Column, ...]
     higher_is_better: dict[str, bool]
     protocols: dict[str, Record]  # metric -> the record whose protocol and dataset the column is gated on
@@ -77,21 +78,24 @@ class _Group:
 
 
 def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) -> list[Section]:
-    """One section per dataset, by name.
+    """One section per dataset and protocol, by name: numbers of two protocols never stand in one ranking.
 
     `local` records join as rows marked not published; no commit is asked of them.
     """
     published, local = list(published), list(local)
-    known = {(record.run_id, record.snapshot_sha256) for record in published}
+    known = {_scored(record) for record in published}
     records = [r for r in latest_records(published + local) if r.status == "ok" and r.value is not None]
     by_dataset: dict[tuple, list[Record]] = defaultdict(list)
     for origin in (True, False):
-        theirs = [r for r in records if ((r.run_id, r.snapshot_sha256) in known) is origin]
+        theirs = [r for r in records if (_scored(r) in known) is origin]
         for record in _newest_snapshots(theirs):
-            if record.metric in metrics_for(record.dataset["name"]):
-                by_dataset[section_key(record.dataset)].append(record)
-    sections = [sorted(group, key=_order) for _, group in sorted(by_dataset.items())]
-    return [_section(group, known) for group in sections]
+            by_dataset[section_key(record.dataset)].append(record)
+    sections = []
+    for _, group in sorted(by_dataset.items()):
+        for protocol in PROTOCOLS:
+            if shown := _of_board(group, protocol):
+                sections.append(_section(sorted(shown, key=_order), known, protocol))
+    return sections
 
 
 def section_key(dataset: dict) -> tuple:
@@ -101,6 +105,8 @@ def section_key(dataset: dict) -> tuple:
 
 def gate(record: Record, reference: Record, *, local: bool) -> str | None:
     """Why a record cannot stand in its column beside the reference record; None where it can."""
+    if record.invalid:
+        return f"invalid: {record.invalid}"
     if (record.metric_version, record.protocol_sha256) != (
         reference.metric_version,
         reference.protocol_sha256,
@@ -128,9 +134,35 @@ def git_problem(record: Record) -> str | None:
     return None
 
 
-def _section(records: Sequence[Record], known: set) -> Section:
+def _of_board(records: Sequence[Record], protocol: str) -> list[Record]:
+    """A dataset's records in columns of a protocol's board, of what has a number of that protocol's own.
+
+    Where a run has none of either protocol's own, what both boards show stands on the embedded one.
+    """
+    dataset = records[0].dataset["name"]
+    own = {
+        name: {
+            _scored(record)
+            for record in records
+            if record.metric in {c.metric for c in columns_for(dataset, name) if c.protocol == name}
+        }
+        for name in PROTOCOLS
+    }
+    rows = own[protocol]
+    if protocol == "embedded":
+        rows = rows | ({_scored(record) for record in records} - own["standard"])
+    shown = metrics_for(dataset, protocol)
+    return [record for record in records if record.metric in shown and _scored(record) in rows]
+
+
+def _scored(record: Record) -> tuple[str, str]:
+    """What a record is of: a run, or other images, and their content."""
+    return record.run_id, record.snapshot_sha256
+
+
+def _section(records: Sequence[Record], known: set, protocol: str) -> Section:
     def is_local(record: Record) -> bool:
-        return (record.run_id, record.snapshot_sha256) not in known
+        return _scored(record) not in known
 
     references: dict[str, Record] = {}
     for record in sorted(records, key=lambda r: _authority(r, local=is_local(r))):
@@ -156,12 +188,13 @@ def _section(records: Sequence[Record], known: set) -> Section:
             if failed:
                 unranked.append(_row(failed, local=local, why=why))
     columns = tuple(
-        column for column in columns_for(records[0].dataset["name"]) if column.metric in references
+        column for column in columns_for(records[0].dataset["name"], protocol) if column.metric in references
     )
     higher = {metric: record.higher_is_better for metric, record in references.items()}
     dataset = min((r.dataset for r in records), key=lambda d: (d["split"] != "train", d["sha256"]))
     return Section(
         dataset=dataset,
+        protocol=protocol,
         columns=columns,
         higher_is_better=higher,
         protocols=references,
@@ -213,12 +246,14 @@ def _order(record: Record) -> tuple:
 def _authority(record: Record, *, local: bool) -> tuple:
     """Sorts records by how far a column may be gated on them; the last one it is.
 
-    Metric version first, then whether the code is committed or the user's own, then time; the rest for ties.
+    Valid ones first, then metric version, whether the code is committed or the user's own, and time; the rest
+    for ties.
     """
     git = record.provenance.get("git") or {}
     trusted = local or (bool(git.get("commit")) and not git.get("dirty"))
     finished = record.provenance.get("finished") or ""
     return (
+        not record.invalid,
         record.metric_version,
         trusted,
         finished,

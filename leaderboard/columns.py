@@ -1,29 +1,45 @@
 """The columns of the board, in order, one line each; the first one ranks. Directions come with the records.
 
-`fact-eval all` computes exactly these, where they mean something on the dataset. Datasets with a published
-test split are compared with it; on any other the reference is all training images, as in fid50k_full.
+`fact-eval all` computes exactly these, where they mean something on the dataset, of one protocol: `standard`,
+the numbers of the field, which need downloaded weights, or `embedded`, which needs none. Embedded columns
+compare with the test split of datasets that have a published one; on any other, and in the standard ones, the
+reference is all training images, as in fid50k_full.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 WITH_TEST_SPLIT = ("mnist", "fashion-mnist", "kmnist")  # by dataset name
+PROTOCOLS = ("standard", "embedded")  # a dataset has a board of each, in this order
+# Networks trained on photographs know no digits: `--protocol auto` stays with the embedded detectors here.
+DIGITS = ("mnist",)
 
 
 @dataclass(frozen=True)
 class Column:
     """A registered metric, its column's name, how its numbers are written, and where it stands.
 
-    `on` test: datasets of WITH_TEST_SPLIT; full: all others; all: everywhere.
+    `on` test: datasets of WITH_TEST_SPLIT; full: all others; all: everywhere. `protocol` both: on the boards
+    of both.
     """
 
     metric: str
     header: str
     format: str = ".3f"
     on: Literal["all", "test", "full"] = "all"
+    protocol: Literal["standard", "embedded", "both"] = "embedded"
 
 
 COLUMNS = (
+    Column("fid50k_full", "FID", ".2f", protocol="standard"),
+    Column("fid50k_full_clean", "clean-FID", ".2f", protocol="standard"),
+    Column("kid50k_full", "KID", ".5f", protocol="standard"),
+    Column("is50k", "IS", ".2f", protocol="standard"),
+    Column("precision50k3_full", "precision", protocol="standard"),
+    Column("recall50k3_full", "recall", protocol="standard"),
+    Column("density50k5_full", "density", protocol="standard"),
+    Column("coverage50k5_full", "coverage", protocol="standard"),
+    Column("ppl2_wend", "PPL", ".1f", protocol="standard"),
     Column("fid10k_full_digits", "FID digits", ".2f"),
     Column("fid10k_test_efficientnet_lite0", "FID EffNet", ".2f", on="test"),
     Column("fid10k_full_efficientnet_lite0", "FID EffNet", ".2f", on="full"),
@@ -40,18 +56,19 @@ COLUMNS = (
     Column("sharpness10k_test", "sharpness gap", on="test"),
     Column("sharpness10k_full", "sharpness gap", on="full"),
     Column("ppl2k_wend_stlpips_vgg", "PPL", ".2f"),
-    Column("fused1k_maxabs", "fused max abs", ".1e"),
-    Column("fused1k_psnr", "fused dB", ".1f"),
-    Column("fused1k_lpips_stlpips_alex", "fused LPIPS", ".1e"),
+    Column("fused1k_maxabs", "fused max abs", ".1e", protocol="both"),
+    Column("fused1k_psnr", "fused dB", ".1f", protocol="both"),
+    Column("fused1k_lpips_stlpips_alex", "fused LPIPS", ".1e", protocol="both"),
 )
 
 
-def columns_for(dataset: str) -> list[Column]:
-    """Columns of the board of a dataset, by its name."""
+def columns_for(dataset: str, protocol: str = "embedded") -> list[Column]:
+    """Columns of a board of a dataset, by its name."""
     reference = "test" if dataset in WITH_TEST_SPLIT else "full"
-    return [column for column in COLUMNS if column.on in ("all", reference)]
+    of_dataset = [column for column in COLUMNS if column.on in ("all", reference)]
+    return [column for column in of_dataset if column.protocol in (protocol, "both")]
 
 
-def metrics_for(dataset: str) -> list[str]:
+def metrics_for(dataset: str, protocol: str = "embedded") -> list[str]:
     """Metrics of the columns of a dataset's board."""
-    return [column.metric for column in columns_for(dataset)]
+    return [column.metric for column in columns_for(dataset, protocol)]

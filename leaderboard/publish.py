@@ -79,7 +79,7 @@ def publish_records(
 
     One record per key: the latest ok. What is published already and not measured here stays. Returns the
     files written or changed, and a line for every run refused because it was trained or scored by code that
-    is not committed.
+    is not committed, or for records that are no measurement, which nothing lets in.
     """
     by_run: dict[str, list[Record]] = {}
     for path in (path for root in paths for path in find_results(root)):
@@ -87,7 +87,13 @@ def publish_records(
             if record.status == "ok":
                 by_run.setdefault(record.run_id, []).append(record)
     changed, refused = [], []
-    for run_id, records in sorted(by_run.items()):
+    for run_id, found in sorted(by_run.items()):
+        records = [record for record in found if not record.invalid]
+        if len(records) < len(found):
+            why = next(record.invalid for record in found if record.invalid)
+            refused.append(f"{run_id}: {len(found) - len(records)} records are invalid: {why}")
+        if not records:
+            continue
         problem = next((p for p in map(git_problem, records) if p), None)
         if problem and not allow_dirty:
             refused.append(

@@ -81,6 +81,7 @@ def board_json(sections: Sequence[Section]) -> list[dict]:
     return [
         {
             "dataset": section.dataset,
+            "protocol": section.protocol,
             "columns": [dataclasses.asdict(column) for column in section.columns],
             "higher_is_better": dict(sorted(section.higher_is_better.items())),
             "ranked": [row(r) for r in section.ranked],
@@ -92,9 +93,11 @@ def board_json(sections: Sequence[Section]) -> list[dict]:
 
 
 def section_title(section: Section) -> str:
-    """Dataset, size and channels of a section."""
+    """Dataset, size and channels of a section, and its protocol where that is the standard one."""
     d = section.dataset
-    return f"{d['name']}, {d['resolution']}x{d['resolution']}, {'gray' if d['channels'] == 1 else 'RGB'}"
+    standard = ", standard protocol" if section.protocol == "standard" else ""
+    colours = "gray" if d["channels"] == 1 else "RGB"
+    return f"{d['name']}, {d['resolution']}x{d['resolution']}, {colours}{standard}"
 
 
 def header(column: Column, section: Section) -> str:

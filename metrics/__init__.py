@@ -1,1 +1,17 @@
-"""Numbers from images and features. Imports nothing else of this project."""
+"""Numbers from images and features. Imports nothing else of this project.
+
+`metrics.compute(generated, real, names)` scores any images; `metrics.ImageMetrics` does in a training loop.
+"""
+
+import importlib
+
+_FROM = {"ImageMetrics": "api", "compute": "api", "get_metric": "registry", "list_metrics": "registry"}
+
+__all__ = ["ImageMetrics", "compute", "get_metric", "list_metrics"]
+
+
+def __getattr__(name: str):
+    """Read at first use: commands that need no torch import this package too."""
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"metrics.{_FROM[name]}"), name)

@@ -8,7 +8,15 @@ other; density weighs it once, and coverage asks for reals, not for generated on
 import torch
 
 from metrics.overlap import PRDC, Balls, Overlap, count_in_balls, measure_overlap, overlap_of, share
-from metrics.registry import FeatureNeed, MetricInputs, MetricValue, Register, against_reals, register_metric
+from metrics.registry import (
+    FeatureNeed,
+    MetricInputs,
+    MetricValue,
+    Register,
+    against_reals,
+    published_needs,
+    register_metric,
+)
 
 
 def compute_density(
@@ -77,6 +85,7 @@ def _coverage(inputs: MetricInputs, needs: tuple[FeatureNeed, ...]) -> MetricVal
 
 TEST_ALEX = against_reals("stlpips_alex", split="test")
 FULL_ALEX = against_reals("stlpips_alex", split="train")
+PUBLISHED = published_needs("vgg16_fc2")
 
 
 @_protocol("density", TEST_ALEX)
@@ -101,3 +110,15 @@ def coverage10k5_test_stlpips_alex(inputs: MetricInputs) -> MetricValue:
 def coverage10k5_full_stlpips_alex(inputs: MetricInputs) -> MetricValue:
     """Share of 5-neighbour balls of training images that hold a generated one, on AlexNet LPIPS features."""
     return _coverage(inputs, FULL_ALEX)
+
+
+@_protocol("density", PUBLISHED)
+def density50k5_full(inputs: MetricInputs) -> MetricValue:
+    """How many 5-neighbour balls of training images hold a generated one, over 5, on VGG16 fc2 features."""
+    return _density(inputs, PUBLISHED)
+
+
+@_protocol("coverage", PUBLISHED)
+def coverage50k5_full(inputs: MetricInputs) -> MetricValue:
+    """Share of 5-neighbour balls of training images that hold a generated one, on VGG16 fc2 features."""
+    return _coverage(inputs, PUBLISHED)

@@ -132,6 +132,13 @@ def select_features(statistics: FeatureStatistics, columns: torch.Tensor) -> Fea
     return FeatureStatistics(statistics.n, mean, cov, rows, statistics.correction)
 
 
+def move_statistics(statistics: FeatureStatistics, device: torch.device | str) -> FeatureStatistics:
+    """The statistics on a device."""
+    rows = None if statistics.rows is None else statistics.rows.to(device)
+    mean, cov = statistics.mean.to(device), statistics.cov.to(device)
+    return FeatureStatistics(statistics.n, mean, cov, rows, statistics.correction)
+
+
 def as_statistics(features: torch.Tensor | FeatureStatistics, *, correction: int = 1) -> FeatureStatistics:
     """Statistics as they are, or those of features [N, D]."""
     if isinstance(features, FeatureStatistics):

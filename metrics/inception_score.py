@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from metrics.registry import FeatureNeed, MetricInputs, MetricValue, register_metric
+
 SPLITS = 10
 SEED = 2020
 SUM_TOLERANCE = 1e-4
@@ -68,3 +70,28 @@ def compute_inception_score(
         divergence = torch.special.xlogy(p, p).sum(dim=1) - torch.special.xlogy(p, p.mean(dim=0)).sum(dim=1)
         scores.append(divergence.mean().exp())
     return InceptionScore(torch.stack(scores).cpu())
+
+
+LOGITS = FeatureNeed("inception_logits", "generated", count=50_000)
+
+
+@register_metric(
+    family="is",
+    higher_is_better=True,
+    citation="Salimans et al. 2016, arXiv:1606.03498",
+    reference="is50k of StyleGAN2-ADA; torch-fidelity 0.4.0 on the same logits, in order",
+    needs=[LOGITS],
+    settings={
+        "splits": SPLITS,
+        "order": "as generated",
+        "classes": "1,008, without the bias of the last layer",
+        "dtype": "float64",
+        "stderr": "over splits",
+    },
+)
+def is50k(inputs: MetricInputs) -> MetricValue:
+    """Inception score: how sure Inception-v3 is of each image, and of how many classes; mean of 10 splits."""
+    logits = inputs.features(LOGITS).to(inputs.device)
+    score = compute_inception_score(logits, logits=True, seed=None)
+    extras = {"split_std": score.split_std}
+    return MetricValue(score.value, stderr=score.split_stderr, n_generated=len(logits), extras=extras)

@@ -5,18 +5,18 @@
 Karras et al. 2019, arXiv:1812.04948, sec. 4.1; Karras et al. 2020, arXiv:1912.04958, for the whole image at
 the ends of paths. Five published protocols, by the name that StyleGAN2's tables give them:
 
-    name          path                     t                  image        registered as
+    name          path                     t                  image        with another LPIPS network
     ppl_zfull     z, spherical (`slerp`)   uniform in (0, 1)  face crop    ppl50k_zfull_crop_...
     ppl_zend      z, spherical             0                  face crop    ppl50k_zend_crop_...
     ppl_wfull     w, linear                uniform in (0, 1)  face crop    ppl50k_wfull_crop_...
     ppl_wend      w, linear                0                  face crop    ppl50k_wend_crop_...
     ppl2_wend     w, linear                0                  whole        ppl50k_wend_...
 
-Without `_crop` a registered name means the whole image. Labels and noise are equal in a pair and fresh for
-every pair; images are float32 and neither clamped nor quantised, as at this step uint8 would measure rounding
-alone; the mean leaves out distances under the 1st and above the 99th percentile. The published numbers use
-VGG16 LPIPS; the protocols here use the shift-tolerant networks that work offline, so they are not comparable
-with them.
+The published names are registered as they stand: VGG16 LPIPS, 50,000 pairs. Elsewhere no `_crop` in a name
+means the whole image. Labels and noise are equal in a pair and fresh for every pair; images are float32 and
+neither clamped nor quantised, as at this step uint8 would measure rounding alone; the mean leaves out
+distances under the 1st and above the 99th percentile. Protocols on the shift-tolerant networks, which work
+offline, are not comparable with the published ones.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from metrics.features import Detector, get_detector
-from metrics.features.stlpips import MIN_RESOLUTION
+from metrics.features.perceptual import MIN_RESOLUTION, PerceptualDetector
 from metrics.registry import GeneratorInputs, MetricInputs, MetricValue, Register, register_metric
 from metrics.tf32 import tf32
 
@@ -38,8 +38,6 @@ RESAMPLES = 1000
 LEVEL = 0.95
 END_STREAM = "path end"
 POSITION_STREAM = "path position"
-# Sides under which an LPIPS network has no value.
-SMALLEST_SIDES = {"stlpips_alex": MIN_RESOLUTION, "stlpips_vgg": MIN_RESOLUTION}
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,8 @@ class LatentPath:
         }
 
 
-# The published protocols.
+# The published protocols and their detector.
+PUBLISHED = "lpips_vgg"
 PATHS = {
     "ppl_zfull": LatentPath("z", "full", crop=True),
     "ppl_zend": LatentPath("z", "end", crop=True),
@@ -200,7 +199,7 @@ def _trimmed_means(distances: torch.Tensor) -> torch.Tensor:
 def _value(inputs: MetricInputs, path: LatentPath, detector_name: str, *, samples: int) -> MetricValue:
     generator, detector = inputs.generator, get_detector(detector_name, inputs.device)
     side = generator.resolution // 2 if path.crop else generator.resolution
-    if side < SMALLEST_SIDES.get(detector.name, 1):
+    if isinstance(detector, PerceptualDetector) and side < MIN_RESOLUTION:
         reason = f"{side} pixels are left of {generator.resolution}: too few for {detector.name}"
         return MetricValue(None, extras={"undefined": reason})
     distances = measure_path(generator, detector, path, samples=samples)
@@ -211,11 +210,12 @@ def _value(inputs: MetricInputs, path: LatentPath, detector_name: str, *, sample
 
 def _ppl(path: LatentPath, detector: str, *, samples: int) -> Register:
     published = next((name for name, one in PATHS.items() if one == path), "no published one")
+    another = "" if detector == PUBLISHED else ", with another LPIPS network"
     return register_metric(
         family="ppl",
         higher_is_better=False,
         citation="Karras et al. 2020, arXiv:1912.04958",
-        reference=f"{published} of StyleGAN2's tables, with another LPIPS network",
+        reference=f"{published} of StyleGAN2's tables{another}",
         needs_generator=True,
         detectors=(detector,),
         settings={
@@ -315,3 +315,33 @@ def ppl50k_wfull_crop_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
 def ppl50k_wend_crop_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
     """PPL at the ends of paths in W, face crop, shift-tolerant VGG16 LPIPS, 50,000 pairs."""
     return _value(inputs, PATHS["ppl_wend"], "stlpips_vgg", samples=50_000)
+
+
+@_ppl(PATHS["ppl_zfull"], PUBLISHED, samples=50_000)
+def ppl_zfull(inputs: MetricInputs) -> MetricValue:
+    """Perceptual path length anywhere on paths in Z, face crop, VGG16 LPIPS: StyleGAN2's ppl_zfull."""
+    return _value(inputs, PATHS["ppl_zfull"], PUBLISHED, samples=50_000)
+
+
+@_ppl(PATHS["ppl_zend"], PUBLISHED, samples=50_000)
+def ppl_zend(inputs: MetricInputs) -> MetricValue:
+    """Perceptual path length at the ends of paths in Z, face crop, VGG16 LPIPS: StyleGAN2's ppl_zend."""
+    return _value(inputs, PATHS["ppl_zend"], PUBLISHED, samples=50_000)
+
+
+@_ppl(PATHS["ppl_wfull"], PUBLISHED, samples=50_000)
+def ppl_wfull(inputs: MetricInputs) -> MetricValue:
+    """Perceptual path length anywhere on paths in W, face crop, VGG16 LPIPS: StyleGAN2's ppl_wfull."""
+    return _value(inputs, PATHS["ppl_wfull"], PUBLISHED, samples=50_000)
+
+
+@_ppl(PATHS["ppl_wend"], PUBLISHED, samples=50_000)
+def ppl_wend(inputs: MetricInputs) -> MetricValue:
+    """Perceptual path length at the ends of paths in W, face crop, VGG16 LPIPS: StyleGAN2's ppl_wend."""
+    return _value(inputs, PATHS["ppl_wend"], PUBLISHED, samples=50_000)
+
+
+@_ppl(PATHS["ppl2_wend"], PUBLISHED, samples=50_000)
+def ppl2_wend(inputs: MetricInputs) -> MetricValue:
+    """Perceptual path length at the ends of paths in W, whole image, VGG16 LPIPS: ppl2_wend."""
+    return _value(inputs, PATHS["ppl2_wend"], PUBLISHED, samples=50_000)

@@ -8,7 +8,15 @@ compare float32 or float16 distances; here every comparison is exact.
 import torch
 
 from metrics.overlap import IMPROVED, Balls, count_in_balls, overlap_of, share
-from metrics.registry import FeatureNeed, MetricInputs, MetricValue, Register, against_reals, register_metric
+from metrics.registry import (
+    FeatureNeed,
+    MetricInputs,
+    MetricValue,
+    Register,
+    against_reals,
+    published_needs,
+    register_metric,
+)
 
 
 def compute_precision(
@@ -72,6 +80,7 @@ TEST_VGG = against_reals("stlpips_vgg", split="test")
 TEST_PIXELS = against_reals("pixels", split="test")
 FULL_ALEX = against_reals("stlpips_alex", split="train")
 FULL_PIXELS = against_reals("pixels_rgb", split="train")
+PUBLISHED = published_needs("vgg16_fc2")
 
 
 @_protocol("precision", TEST_ALEX)
@@ -132,3 +141,15 @@ def recall10k3_full_stlpips_alex(inputs: MetricInputs) -> MetricValue:
 def recall10k3_full_pixels_rgb(inputs: MetricInputs) -> MetricValue:
     """Share of training images in the 3-neighbour balls of generated ones, on raw colour pixels (MSE)."""
     return _recall(inputs, FULL_PIXELS)
+
+
+@_protocol("precision", PUBLISHED)
+def precision50k3_full(inputs: MetricInputs) -> MetricValue:
+    """Share of generated images in the 3-neighbour balls of all training images, on VGG16 fc2 features."""
+    return _precision(inputs, PUBLISHED)
+
+
+@_protocol("recall", PUBLISHED)
+def recall50k3_full(inputs: MetricInputs) -> MetricValue:
+    """Share of all training images in the 3-neighbour balls of generated ones, on VGG16 fc2 features."""
+    return _recall(inputs, PUBLISHED)

@@ -18,9 +18,10 @@ import torch
 import metrics
 from metrics.errors import unknown_name
 from metrics.features import get_detector
+from metrics.frechet import FeatureStatistics
 
 # Modules of this package that hold no metric.
-_INFRASTRUCTURE = {"errors", "registry", "features"}
+_INFRASTRUCTURE = {"api", "errors", "features", "folders", "registry", "weight_store"}
 
 # Data sets of handwritten digits, where the digit classifier is at home.
 DIGIT_DATASETS = ("mnist",)
@@ -49,6 +50,11 @@ def against_reals(
 ) -> tuple[FeatureNeed, ...]:
     """Needs of a metric that compares `count` generated images with all reals of a split, in that order."""
     return FeatureNeed(detector, "generated", count=count), FeatureNeed(detector, "real", split=split)
+
+
+def published_needs(detector: str) -> tuple[FeatureNeed, ...]:
+    """What the names of the field mean by `50k_full`: 50,000 generated, all training images, not mirrored."""
+    return against_reals(detector, split="train", count=50_000)
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,16 @@ class MetricInputs(Protocol):
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU."""
 
+    def statistics(self, need: FeatureNeed, *, correction: int) -> FeatureStatistics | None:
+        """Given statistics of a need's reals, n = 0 where unknown; None where there are features."""
+
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered protocol. `settings` holds what changes the number beyond the needs (k, epsilon, ...)."""
+    """A registered protocol. `settings` holds what changes the number beyond the needs (k, epsilon, ...).
+
+    `from_statistics`: mean and covariance of the reals do for their features.
+    """
 
     name: str
     family: str
@@ -120,6 +132,7 @@ class Metric:
     detectors: tuple[str, ...]
     settings: Mapping[str, object]
     datasets: frozenset[str] | None
+    from_statistics: bool
     compute: Callable[[MetricInputs], MetricValue]
 
     @property
@@ -132,6 +145,11 @@ class Metric:
             "detectors": {name: get_detector(name).describe() for name in self.detectors},
             "settings": dict(self.settings),
         }
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the weight files its detectors read (metrics/weight_store.py); none: no download."""
+        return tuple(sorted({name for detector in self.detectors for name in get_detector(detector).weights}))
 
     def fits(self, dataset: str | None) -> bool:
         """Whether the metric means something on the dataset of that name; None is any dataset."""
@@ -153,12 +171,14 @@ def register_metric(
     detectors: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
     datasets: Sequence[str] | None = None,
+    from_statistics: bool = False,
     unit: str = "",
     version: int = 1,
 ) -> Register:
     """Register the decorated function under its own name; the first line of its docstring is the summary.
 
-    `detectors` are those it calls itself, beside its needs; `datasets` names those it is confined to.
+    `detectors` are those it calls itself, beside its needs; `datasets` names those it is confined to;
+    `from_statistics` says that it asks `inputs.statistics` before the features of the reals.
     Raises ValueError where the name is taken or the docstring missing, and UsageError on an unknown detector.
     """
 
@@ -185,6 +205,7 @@ def register_metric(
             detectors=used,
             settings=settings or {},
             datasets=None if datasets is None else frozenset(datasets),
+            from_statistics=from_statistics,
             compute=compute,
         )
         return compute

@@ -15,6 +15,9 @@ class ToyInputs:
     def features(self, need):
         return self.make(need)
 
+    def statistics(self, need, *, correction):
+        return None
+
 
 class ToyGenerator:
     """GeneratorInputs whose images are `steepness` * (w as 2x2 pixels, enlarged) + noise.

@@ -280,6 +280,6 @@ def test_unknown_names_paths_and_options_suggest_what_was_meant(tmp_path):
 def test_a_file_that_is_no_zip_is_refused(tmp_path):
     write_files(tmp_path, image_files(1))
     with pytest.raises(
-        UserError, match=r"img0\.png: not a readable zip .*; give a folder or a zip of images"
+        UserError, match=r"img0\.png: not a readable zip or tar .*; give a folder, a zip or a tar"
     ):
         open_dataset(tmp_path / "img0.png")

@@ -1,12 +1,22 @@
-"""The feature cache gives back exactly what was stored under exactly that key, and never a damaged file."""
+"""The store gives back exactly what was stored under that key, chunk by chunk, and never damaged rows."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 import torch
 
-from fact_eval.cache import FeatureCache, cache_folder, code_sha256
+from fact_eval.cache import FeatureCache, cache_folder, code_sha256, features_code, garbage
 from metrics.errors import UserError
 
-KEY = {"images": {"source": "generator", "snapshot": "a" * 64, "seed": 0}, "detector": {"detector": "pixels"}}
+KEY = {
+    "images": {"source": "generator", "snapshot": "a" * 64, "seed": 0},
+    "detector": {"detector": "pixels"},
+    "code": "c",
+}
 
 
 @pytest.fixture
@@ -15,7 +25,8 @@ def said():
 
 
 @pytest.fixture
-def cache(tmp_path, said):
+def cache(tmp_path, said, monkeypatch):
+    monkeypatch.setattr(FeatureCache, "chunk", 4)
     return FeatureCache(tmp_path, report=said.append)
 
 
@@ -23,17 +34,37 @@ def features(n=10, width=3):
     return torch.randn(n, width, generator=torch.Generator().manual_seed(n))
 
 
+def fill(cache, key=KEY, n=10):
+    """Stores n rows in chunks; returns them and the files."""
+    rows = features(n)
+    return rows, [cache.store(key, i, part) for i, part in enumerate(rows.split(cache.chunk))]
+
+
+def joined(found):
+    return torch.cat([found[number] for number in sorted(found)])
+
+
 def test_features_come_back_as_they_were_stored(cache):
-    stored = features()
-    cache.store(KEY, stored)
-    assert torch.equal(cache.load(KEY, 10), stored)
+    stored, paths = fill(cache)
+    assert len(paths) == 3
+    assert torch.equal(joined(cache.load(KEY, 10)), stored)
 
 
-def test_a_longer_entry_serves_a_shorter_request_and_not_a_longer_one(cache):
-    cache.store(KEY, features())
-    assert torch.equal(cache.load(KEY, 4), features()[:4])
-    assert cache.load(KEY, 11) is None
+def test_a_longer_entry_serves_a_shorter_request(cache):
+    stored, _ = fill(cache)
+    assert torch.equal(joined(cache.load(KEY, 6)), stored[:6])
     assert len(cache.entries()) == 1
+
+
+def test_a_longer_request_finds_the_whole_chunks_of_a_shorter_entry(cache):
+    stored, _ = fill(cache)
+    assert sorted(cache.load(KEY, 15)) == [0, 1]  # the last one was cut short at 10
+    assert torch.equal(joined(cache.load(KEY, 15)), stored[:8])
+
+
+def test_chunks_that_are_held_are_not_read_again(cache):
+    fill(cache)
+    assert sorted(cache.load(KEY, 10, skip={0, 2})) == [1]
 
 
 @pytest.mark.parametrize(
@@ -46,63 +77,133 @@ def test_a_longer_entry_serves_a_shorter_request_and_not_a_longer_one(cache):
     ],
 )
 def test_any_change_of_the_key_misses(cache, change):
-    cache.store(KEY, features())
-    assert cache.load({**KEY, **change}, 10) is None
-    assert cache.load(KEY, 10) is not None
+    fill(cache)
+    assert cache.load({**KEY, **change}, 10) == {}
+    assert len(cache.load(KEY, 10)) == 3
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate header", "truncate data", "empty", "foreign"])
-def test_a_damaged_entry_is_said_removed_and_made_again(cache, said, damage):
-    path = cache.store(KEY, features(100))
-    data = bytearray(path.read_bytes())
+@pytest.mark.parametrize("damage", ["flip", "truncate header", "truncate data", "empty", "foreign", "moved"])
+def test_a_damaged_chunk_is_said_removed_and_the_others_kept(cache, said, damage):
+    stored, paths = fill(cache)
+    data = bytearray(paths[1].read_bytes())
     if damage == "flip":
         data[-5] ^= 1
     elif damage == "foreign":
         data = bytearray(b"not a safetensors file, but long enough to hold a header")
+    elif damage == "moved":  # whole, and of another place
+        data = paths[0].read_bytes()
     else:
         data = data[: {"truncate header": 20, "truncate data": len(data) - 7, "empty": 0}[damage]]
-    path.write_bytes(data)
-    assert cache.load(KEY, 100) is None
-    assert not path.exists() and len(said) == 1 and "damaged" in said[0]
-    cache.store(KEY, features(100))
-    assert torch.equal(cache.load(KEY, 100), features(100))
+    paths[1].write_bytes(data)
+    assert cache.damaged(cache.entries()[0]) == [paths[1]]
+    assert sorted(cache.load(KEY, 10)) == [0, 2]
+    assert not paths[1].exists() and len(said) == 1 and "damaged" in said[0]
+    cache.store(KEY, 1, stored[4:8])
+    assert torch.equal(joined(cache.load(KEY, 10)), stored)
+    assert cache.damaged(cache.entries()[0]) == []
 
 
-def test_a_store_that_fails_leaves_the_old_entry_and_no_part_of_the_new(cache, monkeypatch):
-    path = cache.store(KEY, features(5))
+def test_a_store_that_fails_leaves_the_old_chunk_and_no_part_of_the_new(cache, monkeypatch):
+    stored, paths = fill(cache)
+    before = sorted(p.name for p in paths[0].parent.iterdir())
 
     def full_disk(source, target):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full_disk)
     with pytest.raises(UserError, match="No space left"):
-        cache.store(KEY, features(50))
+        cache.store(KEY, 0, features(4))
     monkeypatch.undo()
-    assert torch.equal(cache.load(KEY, 5), features(5))
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    monkeypatch.setattr(FeatureCache, "chunk", 4)
+    assert torch.equal(joined(cache.load(KEY, 10)), stored)
+    assert sorted(p.name for p in paths[0].parent.iterdir()) == before
 
 
-def test_entries_say_what_they_hold_and_clear_frees_them(cache):
-    path = cache.store(KEY, features())
-    (path.parent / f".{path.name}.partial-1").write_bytes(b"leftover of a killed writer")
+def test_entries_say_what_they_hold_and_can_be_removed(cache):
+    _, paths = fill(cache)
+    (paths[0].parent / ".000009.safetensors.partial-1").write_bytes(b"leftover of a killed writer")
+    old = cache.root / "ab" / "entry-of-an-older-format.safetensors"
+    old.parent.mkdir()
+    old.write_bytes(b"x" * 100)
     (entry,) = cache.entries()
     shown = entry.describe()
-    assert (shown["source"], shown["detector"], shown["rows"], shown["of"]) == (
-        "generator",
-        "pixels",
-        10,
+    assert (shown["source"], shown["detector"], shown["rows"], shown["chunks"], shown["of"]) == (
+        *("generator", "pixels", 10, 3),
         "a" * 12,
     )
-    assert cache.clear() > entry.size
-    assert cache.entries() == [] and not list(path.parent.iterdir())
+    assert cache.remove_leftovers(dry_run=True) == 127 and old.exists()
+    assert cache.remove_leftovers() == 127 and not old.exists()
+    assert cache.remove([entry]) == entry.size > 0
+    assert cache.entries() == []
 
 
-def test_a_damaged_entry_can_be_listed_and_cleared(cache):
-    cache.store(KEY, features()).write_bytes(b"junk")
+def test_an_entry_whose_key_is_damaged_is_listed_and_is_garbage(cache):
+    _, paths = fill(cache)
+    (paths[0].parent / "key.json").write_bytes(b"junk")
     (entry,) = cache.entries()
     assert entry.describe()["source"] == "damaged"
-    cache.clear()
-    assert cache.entries() == []
+    assert "damaged" in garbage([entry], code="c", now=0.0)[entry.path]
+
+
+def test_garbage_is_other_code_what_lay_unused_and_the_oldest_beyond_the_size(cache):
+    for seed in range(3):
+        fill(cache, {**KEY, "images": {**KEY["images"], "seed": seed}})
+    fill(cache, {**KEY, "code": "old"})
+    now = time.time()
+    for entry in cache.entries():
+        os.utime(entry.path / "key.json", (now, now - 86400 * (1 + 10 * entry.key["images"]["seed"])))
+    entries = cache.entries()
+    path = {(e.key["code"], e.key["images"]["seed"]): e.path for e in entries}
+    assert set(garbage(entries, code="c", now=now)) == {path["old", 0]}
+    assert set(garbage(entries, code="c", now=now, days=15)) == {path["old", 0], path["c", 2]}
+    two = 2.5 * entries[0].size
+    assert set(garbage(entries, code="c", now=now, max_bytes=two)) == {path["old", 0], path["c", 2]}
+    assert len(garbage(entries, code="c", now=now, max_bytes=0)) == 4
+
+
+def test_reading_makes_an_entry_recently_used(cache):
+    _, paths = fill(cache)
+    os.utime(paths[0].parent / "key.json", (0, 0))
+    cache.load(KEY, 10)
+    assert cache.entries()[0].used > time.time() - 60
+
+
+def test_who_comes_second_waits_for_the_first(cache, said):
+    order = []
+
+    def second():
+        with cache.locked([KEY]):
+            order.append("second")
+
+    with cache.locked([KEY]):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"] and "waiting for it" in said[0]
+
+
+def test_an_entry_that_is_being_written_is_not_removed(cache, said):
+    fill(cache)
+    with cache.locked([KEY]):
+        assert cache.remove(cache.entries()) == 0
+    assert "being written" in said[0] and len(cache.entries()) == 1
+
+
+def test_a_killed_holder_frees_the_lock(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from fact_eval.cache import FeatureCache;"
+        f"held = FeatureCache(Path({str(tmp_path)!r})).locked([{KEY!r}]); held.__enter__();"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with FeatureCache(tmp_path).locked([KEY]):
+        pass
 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
@@ -123,3 +224,11 @@ def test_the_code_hash_sees_every_edit_and_no_move(tmp_path):
     (b / "x.py").write_text("x = 1\n")
     (b / "y.py").write_text("")
     assert code_sha256(a) != code_sha256(b)
+
+
+def test_the_code_of_features_is_known_without_torch():
+    code = (
+        "import sys; from fact_eval.cache import features_code;print(features_code(), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [features_code(), "False"]

@@ -105,6 +105,25 @@ def test_a_failure_is_summed_up_and_exits_with_1(tmp_path, data, toys, call):
     assert len(failed) == 1 and "4 metrics" in failed[0] and "truncated or damaged" in failed[0]
 
 
+def test_runs_that_cannot_be_read_stop_no_other_and_are_summed_up(tmp_path, data, toys, call):
+    runs = tmp_path / "runs"
+    make_run(runs, data)
+    (make_run(runs, data, seed=1) / "training_options.json").write_text("{")
+    (make_run(runs, data, seed=2) / "network-snapshot-000004.safetensors").write_bytes(b"torn")
+    (make_run(runs, data, seed=3) / "network-snapshot-000004.safetensors").unlink()
+    (make_run(runs, data, seed=4) / RESULTS).write_text("no record\n")
+    code, _, err = call("all", "runs", "--no-controls")
+    assert code == 1 and "4 records written, 4 failed in 1 of 2 sources" in err
+    assert len([r for r in read_records(runs / "toy-seed0" / RESULTS) if r.status == "ok"]) == 4
+    failed = [line for line in err.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 5
+    for seed, why in enumerate(("cannot be read", "truncated or damaged", "no snapshot yet", "line 1 is"), 1):
+        assert any(f"toy-seed{seed}" in line and why in line for line in failed), (seed, failed)
+    assert "no board" in failed[-1]
+    (runs / "toy-seed4" / RESULTS).unlink()
+    assert "toy" in call("all", "runs", "--no-controls")[1]
+
+
 def test_run_prints_records_and_takes_metrics_and_seeds(tmp_path, data, toys, call):
     folder = make_run(tmp_path / "runs", data)
     code, out, _ = call("run", folder, "--metrics", "toy_path,toy_sharpness", "--seeds", "0-2", "--json")
@@ -180,12 +199,15 @@ def test_list_names_metrics_and_detectors_with_direction_and_source(toys, call):
     assert all(d["fingerprint"] for d in listed["detectors"])
 
 
-def test_the_cache_is_listed_and_cleared(tmp_path, data, toys, call):
+def test_the_cache_is_listed_verified_and_cleared(tmp_path, data, toys, call):
     make_run(tmp_path / "runs", data)
     call("run", tmp_path / "runs" / "toy-seed0")
     assert {row["detector"] for row in json.loads(call("cache", "ls", "--json")[1])} == {"pixels", "spectrum"}
     assert "generator" in call("cache", "ls")[1]
-    assert call("cache", "clear")[0] == 0
+    assert call("cache", "gc", "--max-gb", "0", "--dry-run")[0] == 0
+    assert len(json.loads(call("cache", "ls", "--json")[1])) == 4
+    assert call("cache", "verify")[0] == 0
+    assert call("cache", "gc", "--max-gb", "0")[0] == 0
     assert json.loads(call("cache", "ls", "--json")[1]) == []
 
 
@@ -297,6 +319,12 @@ def test_finding_nothing_to_do_needs_no_torch(tmp_path, data):
         "print(code, 'torch' in sys.modules, file=sys.stderr)"
     )
     assert "nothing left to do" in again.stderr and again.stderr.splitlines()[-1] == "0 False", again.stderr
+    board = python(
+        "import sys; from fact_eval import cli;"
+        f"code = cli._run(['all', {str(folder.parent)!r}, '--no-controls']);"
+        "print(code, 'torch' in sys.modules, file=sys.stderr)"
+    )
+    assert "nothing left to do" in board.stderr and board.stderr.splitlines()[-1] == "0 False", board.stderr
 
 
 def wait_for(path, process, seconds=60):

@@ -11,7 +11,7 @@ from data_files import encode, gray, rgb, write_files, write_zip
 from PIL import Image
 
 from fact_eval import reconstruct
-from fact_eval.reconstruct import MEASURES, Reconstruction, reconstruct_folders, tables
+from fact_eval.reconstruct import OFFLINE, Reconstruction, reconstruct_folders, tables
 from metrics.errors import UsageError, UserError
 from metrics.reconstruction import compute_lpips, compute_mse, compute_psnr, compute_ssim
 
@@ -36,7 +36,7 @@ def folders(tmp_path):
 def test_every_pair_has_the_values_of_its_two_images_in_the_order_of_names(folders):
     a, b, files_a, files_b = folders
     found = reconstruct_folders(a, b)
-    assert found.names == ["a", "b/10", "b/2"] and list(found.values) == list(MEASURES)
+    assert found.names == ["a", "b/10", "b/2"] and list(found.values) == list(OFFLINE)
     order = ["a.png", "b/10.png", "b/2.png"]
     x, y = (torch.cat([tensor(files[name]) for name in order]) for files in (files_a, files_b))
     for measure, expected in (

@@ -67,8 +67,66 @@ def test_every_column_is_a_registered_metric_that_fits_its_board(monkeypatch):
         fitting = [column for column in columns_for(dataset) if cards[column.metric].fits(dataset)]
         headers = [column.header for column in fitting]
         assert len(fitting) >= fewest and len(set(headers)) == len(headers)
+        standard = columns_for(dataset, "standard")
+        assert standard[0].metric == "fid50k_full" and len({c.header for c in standard}) == len(standard)
     splits = {column.on: cards[column.metric].reference_split for column in COLUMNS if column.on != "all"}
     assert splits == {"test": "test", "full": "train"}
+    for column in COLUMNS:
+        assert bool(cards[column.metric].weights) == (column.protocol == "standard"), column.metric
+
+
+RANDOM = {"detectors": {"toy": {"weights_sha256": "random weights, seed 0"}}, "k": 3}
+
+
+def test_numbers_of_two_weight_files_are_never_ranked_together():
+    own, other = ({"detectors": {"toy": {"weights_sha256": c * 64}}} for c in "ab")
+    records = [
+        record("a", protocol=own, protocol_sha256=protocol_sha256(own)),
+        record("b", value=0.1, protocol=other, protocol_sha256=protocol_sha256(other)),
+    ]
+    section = only(records)
+    assert len(section.ranked) == 1 and len(section.unranked) == 1
+    assert "detectors.toy.weights_sha256" in section.unranked[0].why
+
+
+def test_random_weights_are_listed_and_never_ranked_even_alone_and_last(tmp_path):
+    random = record("b", value=0.01, protocol=RANDOM, protocol_sha256=protocol_sha256(RANDOM))
+    alone = only([random])
+    assert alone.ranked == () and alone.unranked[0].why == "invalid: random weights, a smoke test"
+    later = dataclasses.replace(random, provenance={**random.provenance, "finished": "2036-01-01T00:00:00Z"})
+    section = only([record("a"), later])
+    assert ranked(section) == ["a"] and [row.label for row in section.unranked] == ["b"]
+    assert section.protocols["toy_distance"].label == "a"
+    assert "random weights" in render_board([section]) and "random weights" in render_terminal([section])
+
+
+def test_random_weights_are_never_published(tmp_path):
+    random = record("b", metric="toy_share", protocol=RANDOM, protocol_sha256=protocol_sha256(RANDOM))
+    append_records(tmp_path / "run" / "results.jsonl", [record("b"), random])
+    for options in ({}, {"allow_dirty": True}):
+        _, refused = publish_records([tmp_path / "run"], tmp_path / "published", **options)
+        assert refused == ["b-seed0: 1 records are invalid: random weights, a smoke test"]
+    (path,) = (tmp_path / "published").iterdir()
+    assert [r.metric for r in read_records(path)] == ["toy_distance"]
+
+
+def test_a_dataset_has_a_board_for_each_protocol(monkeypatch):
+    toys = (
+        Column("toy_distance", "distance", ".2f"),
+        Column("toy_share", "share", protocol="standard"),
+        Column("toy_both", "both", protocol="both"),
+    )
+    monkeypatch.setattr(columns, "COLUMNS", toys)
+    rows = {"a": ("toy_distance", "toy_both"), "b": ("toy_share", "toy_both"), "c": ("toy_both",)}
+    rows["d"] = ("toy_distance", "toy_share")
+    records = [record(label, metric=metric) for label, metrics in rows.items() for metric in metrics]
+    standard, embedded = build_board(records)
+    assert (standard.protocol, embedded.protocol) == ("standard", "embedded")
+    assert sorted(ranked(standard)) == ["b", "d"] and sorted(ranked(embedded)) == ["a", "c", "d"]
+    assert [c.metric for c in standard.columns] == ["toy_share", "toy_both"]
+    text = render_board([standard, embedded])
+    assert "## toy, 8x8, gray, standard protocol\n" in text and "## toy, 8x8, gray\n" in text
+    assert [s["protocol"] for s in board_json([standard, embedded])] == ["standard", "embedded"]
 
 
 def test_training_seeds_of_one_configuration_are_one_row_with_mean_and_interval():

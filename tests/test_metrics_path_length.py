@@ -277,17 +277,22 @@ def test_a_protocol_measures_what_it_states(metric, monkeypatch):
     value = metric.compute(ToyInputs(generator=generator))
     settings = {**measured["path"].settings(), "samples": measured["samples"]}
     assert settings.items() <= metric.settings.items()
-    assert metric.detectors == (measured["detector"],) and metric.name.endswith(measured["detector"])
-    count, _, name = metric.name.removeprefix("ppl").partition("_")
-    assert value.n_generated == measured["samples"] == int(count.removesuffix("k")) * 1000
+    assert metric.detectors == (measured["detector"],)
     path = measured["path"]
-    assert name.startswith(
-        f"{path.space}{path.sampling}_crop" if path.crop else f"{path.space}{path.sampling}_stl"
-    )
+    if metric.name in PATHS:
+        assert (path, measured["samples"], measured["detector"]) == (PATHS[metric.name], 50_000, "lpips_vgg")
+    else:
+        assert metric.name.endswith(measured["detector"])
+        count, _, name = metric.name.removeprefix("ppl").partition("_")
+        assert value.n_generated == measured["samples"] == int(count.removesuffix("k")) * 1000
+        assert name.startswith(
+            f"{path.space}{path.sampling}_crop" if path.crop else f"{path.space}{path.sampling}_stl"
+        )
     assert value.ci["low"] < value.value < value.ci["high"] and value.stderr > 0
 
 
-def test_every_published_protocol_is_registered_at_its_published_size():
+def test_every_published_protocol_is_registered_under_its_name_and_at_its_size():
+    assert set(PATHS) <= {metric.name for metric in PPLS}
     registered = {(m.settings["space"], m.settings["sampling"], m.settings["crop"]): 0 for m in PPLS}
     for metric in PPLS:
         key = metric.settings["space"], metric.settings["sampling"], metric.settings["crop"]

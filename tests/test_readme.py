@@ -23,8 +23,12 @@ def commands(program: str) -> list[list[str]]:
     return [w[1:] for w in words if Path(w[0]).name == program]
 
 
+def torchrun(module: str) -> list[list[str]]:
+    return [words for words in commands("torchrun") if module in words]
+
+
 def test_every_training_command_resolves() -> None:
-    shown = commands("fact-train") + [w[w.index("fact_train") + 1 :] for w in commands("torchrun")]
+    shown = commands("fact-train") + [w[w.index("fact_train") + 1 :] for w in torchrun("fact_train")]
     assert len(shown) >= 4
     for arguments in shown:
         command = [sys.executable, "-m", "fact_train", *arguments, "--dry-run"]
@@ -33,8 +37,8 @@ def test_every_training_command_resolves() -> None:
 
 
 def test_every_evaluation_command_exists() -> None:
-    shown = commands("fact-eval")
-    assert shown
+    shown = commands("fact-eval") + [w[w.index("fact_eval") + 1 :] for w in torchrun("fact_eval")]
+    assert len(shown) > len(torchrun("fact_eval")) > 0
     for arguments in shown:
         command = [sys.executable, "-m", "fact_eval", arguments[0], "--help"]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -58,6 +62,43 @@ def test_make_targets_are_there() -> None:
 def test_python_examples_compile() -> None:
     for block in code_blocks("python"):
         compile(block, "README.md", "exec")
+
+
+def test_the_api_examples_run(capsys) -> None:
+    """With a stand-in for a diffusers pipeline (its call returns an object with `images`), a plain module."""
+    from types import SimpleNamespace
+
+    import torch
+    from PIL import Image
+
+    gen = torch.Generator().manual_seed(0)
+    real = torch.rand(48, 3, 32, 32, generator=gen) * 2 - 1
+    asked = []
+
+    def pipe(prompts):
+        asked.append(prompts)
+        noise = torch.randint(0, 256, (len(prompts), 32, 32, 3), dtype=torch.uint8, generator=gen)
+        return SimpleNamespace(images=[Image.fromarray(image.numpy()) for image in noise])
+
+    G = torch.nn.Sequential(
+        torch.nn.Linear(8, 3 * 32 * 32), torch.nn.Tanh(), torch.nn.Unflatten(1, (3, 32, 32))
+    )
+    names = {
+        "pipe": pipe,
+        "prompts": ["a digit"] * 8,
+        "real_dataset": [((image + 1) * 127.5).to(torch.uint8) for image in real],
+        "real_loader": [(real[:24], None), (real[24:], None)],
+        "G": G, "z_dim": 8, "device": "cpu", "steps": 1,
+    }  # fmt: skip
+    pipeline, loop = [block for block in code_blocks("python") if "import metrics" in block]
+    exec(pipeline.replace("count=2000", "count=48"), names)  # thousands of images would take minutes
+    assert sum(map(len, asked)) == 48 and set(names["found"]) == {
+        "fid10k_full_efficientnet_lite0",
+        "kid10k_full_efficientnet_lite0",
+    }
+    exec(loop.replace("500", "48"), names)
+    assert "kid10k_full_efficientnet_lite0" in capsys.readouterr().out
+    assert names["scores"].compute()["kid10k_full_efficientnet_lite0"].n_generated == 48
 
 
 @pytest.mark.parametrize("command", ["fact-train --list-presets", "fact-eval list"])

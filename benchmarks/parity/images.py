@@ -9,7 +9,8 @@ from torch import nn
 
 from benchmarks.parity import Parity
 from metrics.features import Detector
-from metrics.features.stlpips import VGGLPIPS, AlexLPIPS, PerceptualNet
+from metrics.features.perceptual import PerceptualNet
+from metrics.features.stlpips import VGGLPIPS, AlexLPIPS
 from metrics.path_length import PATHS, LatentPath, compute_ppl, measure_path
 from metrics.reconstruction import compute_lpips, compute_mse, compute_psnr, compute_ssim
 

@@ -44,22 +44,19 @@ class Header(NamedTuple):
 
 def read_header(stream: BinaryIO, path: str) -> Header:
     """Size and kind of an image. Raises UserError beginning with `path` where it cannot be used at all."""
-    with _open(stream, path) as image:
+    with open_image(stream, path) as image:
         return Header(*image.size, image.mode in GRAY_MODES)
 
 
 def decode(stream: BinaryIO, path: str, *, channels: int, alpha: str) -> Image.Image:
     """The whole image, upright, in mode L (channels 1) or RGB (3). Raises UserError beginning with `path`."""
-    with _open(stream, path) as image:
-        try:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-        except Exception as error:  # as in _open
-            raise _damaged(path, error) from error
+    with open_image(stream, path) as image:
+        load_upright(image, path)
         return _flatten(image, path, alpha).convert("L" if channels == 1 else "RGB")
 
 
-def _open(stream: BinaryIO, path: str) -> Image.Image:
+def open_image(stream: BinaryIO, path: str) -> Image.Image:
+    """The image with its header read. Raises UserError beginning with `path` where it cannot be used."""
     try:
         image = Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -75,6 +72,15 @@ def _open(stream: BinaryIO, path: str) -> Image.Image:
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise UserError(f"{path}: animated ({image.n_frames} frames); save its frames as single images")
     return image
+
+
+def load_upright(image: Image.Image, path: str) -> None:
+    """Decode all pixels and turn them upright. Raises UserError beginning with `path` where that fails."""
+    try:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception as error:  # as in open_image
+        raise _damaged(path, error) from error
 
 
 def _damaged(path: str, error: Exception) -> UserError:

