@@ -5,7 +5,16 @@ import importlib
 
 from benchmarks.machine import write_result
 
-BENCHMARKS = ("training", "frechet", "fid_error", "kid", "neighbours", "detectors", "one_pass")
+BENCHMARKS = (
+    "training",
+    "frechet",
+    "fid_error",
+    "kid",
+    "neighbours",
+    "detectors",
+    "inception",
+    "one_pass",
+)
 
 
 def main() -> None:
