@@ -5,7 +5,7 @@ import importlib
 
 from benchmarks.machine import write_result
 
-BENCHMARKS = ("training", "frechet", "fid_error", "kid", "neighbours", "one_pass")
+BENCHMARKS = ("training", "frechet", "fid_error", "kid", "neighbours", "one_pass", "checkpoints")
 
 
 def main() -> None:
