@@ -14,6 +14,7 @@ BENCHMARKS = (
     "detectors",
     "inception",
     "one_pass",
+    "checkpoints",
 )
 
 
