@@ -57,8 +57,8 @@ _MNIST = dict(
 _MNIST_STYLEGAN2 = {
     **_MNIST,
     **dict(g_lr=0.006, d_lr=0.006, kimg=100, kimg_per_tick=4, snapshot_ticks=5),
-    # Plain trunks and no noise: half as many operations to start on a CPU.
-    **dict(g_arch="orig", d_arch="orig", noise="off", r1_gamma_final=0.5, r1_decay_kimg=50),
+    **dict(g_arch="orig", d_arch="orig", noise="off"),  # half as many operations to start on a CPU
+    **dict(r1_gamma_final=0.5, r1_decay_kimg=50),
 }
 _ADA = "NVlabs/stylegan2-ada-pytorch, train.py"
 _NOTES = "style-injection notes: AFHQ cat at 32 px, cfg auto on 2 GPUs, gamma 10, fp32, noise off"
