@@ -5,7 +5,7 @@ import importlib
 
 from benchmarks.machine import write_result
 
-BENCHMARKS = ("training", "frechet", "fid_error", "kid", "neighbours")
+BENCHMARKS = ("training", "frechet", "fid_error", "kid", "neighbours", "inception")
 
 
 def main() -> None:
