@@ -211,6 +211,8 @@ PRESETS["mnist"] = Preset(
     ),
     summary="StylEx on MNIST: explains a classifier of the ten digits",
     source="mnist-stylegan2 with an encoder, reconstruction in a step of its own; weights by search",
+    minutes=10,
+    memory_gb=0.9,
 )
 for _kind, (_, _summary, _source) in KINDS.items():
     for _dataset, _fields in DATASETS.items():
