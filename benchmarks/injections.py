@@ -1,8 +1,9 @@
 """Fused against unfused evaluation of every style injection, in every precision the device has.
 
 `python -m benchmarks.injections` prints a table and writes benchmarks/results/injections.json. Networks are
-untrained, of the width of the preset mnist-stylegan2, with a skip trunk; the comparison is `fact-eval fused`'s. A 3x3 style is
-left out: baked and unbaked it is two functions, which differ at the borders.
+untrained, of the width of the preset mnist-stylegan2, with a skip trunk; the comparison is that of
+`fact-eval fused`. A 3x3 style is left out: baked and unbaked it is two functions, which differ at the
+borders.
 """
 
 import argparse
