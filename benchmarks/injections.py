@@ -1,8 +1,9 @@
 """Fused against unfused evaluation of every style injection, in every precision the device has.
 
 `python -m benchmarks.injections` prints a table and writes benchmarks/results/injections.json. Networks are
-untrained, of the width of the preset mnist-stylegan2; the comparison is `fact-eval fused`'s. A 3x3 style is
-left out: baked and unbaked it is two functions, which differ at the borders.
+untrained, of the width of the preset mnist-stylegan2, with a skip trunk; the comparison is that of
+`fact-eval fused`. A 3x3 style is left out: baked and unbaked it is two functions, which differ at the
+borders.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def run(*, device: str = "auto", pairs: int = 20, batch: int = 8, rounds: int = 
     dev = resolve_device(device)
     found: dict[str, dict[str, dict]] = {}
     for name, style in CASES.items():
-        cfg = dataclasses.replace(get_preset("mnist-stylegan2").config, **style)
+        cfg = dataclasses.replace(get_preset("mnist-stylegan2").config, g_arch="skip", **style)
         torch.manual_seed(0)
         G, D = (net.eval().requires_grad_(False).to(dev) for net in build_networks(cfg, DATASET))
         snapshot = Snapshot(Path(name), G, D, cfg.to_dict(), DATASET, name, 0, name)
