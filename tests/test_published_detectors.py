@@ -54,15 +54,16 @@ def detector(request):
     FILES[request.param]()
     made = parity.small_clip() if request.param == "clip_vit_b32" else get_detector(request.param)
     with installed(*made.weights):
+        made(images())  # the file is read here, before `empty_store` hides it
         yield made
 
 
 def images():
-    return read_pictures(pictures()[1])[:3]
+    return read_pictures(pictures()[1])[:2]
 
 
 def test_features_are_finite_rows_for_gray_and_colour_and_gray_is_three_equal_channels(detector):
-    gray = images()[:2, :1]
+    gray = images()[:, :1]
     found, colour = detector(gray), detector(gray.repeat(1, 3, 1, 1))
     assert found.shape == (2, detector.width) and found.dtype == torch.float32
     assert torch.isfinite(found).all() and found.std() > 0
@@ -230,9 +231,9 @@ def test_a_buffer_that_is_filled_again_is_not_taken_for_what_was_in_it():
 
     toy, buffer = Toy(), images()
     before = toy.outputs(buffer)[0].clone()
-    assert torch.equal(toy.outputs(buffer.clone())[0], before) and calls == [3]
+    assert torch.equal(toy.outputs(buffer.clone())[0], before) and calls == [2]
     buffer[0] += 1
-    assert not torch.equal(toy.outputs(buffer)[0], before) and calls == [3, 3]
+    assert not torch.equal(toy.outputs(buffer)[0], before) and calls == [2, 2]
     for i in range(REMEMBERED_PARTS + 5):
         toy.outputs(torch.full((1, 1, 2, 2), i, dtype=torch.uint8))
     assert len(toy._recent) == REMEMBERED_PARTS

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from metrics import weight_store
 
-IMAGES, RESOLUTION = 4, 64
+IMAGES, RESOLUTION = 3, 64
 # A matrix of more numbers than this repeats them, a row starting so many after the one above: small files.
 LARGE, STEP = 2_000_000, 97
 
@@ -37,7 +37,7 @@ def folder() -> Path:
 
 @functools.cache
 def pictures() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Files of two small sets of colour PNGs, smooth with noise on top; the second is darker and rougher."""
+    """Files of two sets of three colour PNGs, smooth with noise on top; the second is darker and rougher."""
     rng = np.random.default_rng(0)
     sets = []
     for name, level, noise in (("bright", 150, 10), ("dark", 90, 40)):
