@@ -140,7 +140,11 @@ def audit_references(jobs: Sequence[Job], report: Callable[[str], None]) -> tupl
     """
     problems: dict[str, list[str]] = {}
     for data, mine in _by_data(job for job in jobs if job.missing).items():
-        found = audit(path, decode=False) if (path := image_file_path(data)) else None
+        try:
+            found = audit(path, decode=False) if (path := image_file_path(data)) else None
+        except UserError as error:
+            problems[data] = [str(error)]
+            continue
         unusable = [f for f in found.findings if f.kind == "unusable"] if found else []
         if unusable:
             problems[data] = [f"{data}: {line}" for line in lines(unusable)]

@@ -3,13 +3,11 @@ state.
 
 The order is StyleGAN2-ADA's: generator, path length (every pl_interval steps), discriminator, R1 (every
 r1_interval steps), each with its own gradient step (simultaneous updates: generator and discriminator from
-one state, then the regularisers); a lazy regulariser is multiplied by its interval, and
-Adam's rate and betas are corrected by c = R / (R + 1) (Karras et al. 2020, appendix B).
+one state, then the regularisers).
 """
 
 import copy
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,6 +24,7 @@ from fact_train.networks.mapping import W_AVG_DECAY
 from fact_train.precision import set_precision
 from fact_train.seeds import generator_for
 from fact_train.stats import Stats
+from fact_train.step import Phase, Work, adam, gradients, set_gradients, share_of_batch
 from metrics.errors import UsageError
 
 
@@ -63,69 +62,6 @@ def build_networks(cfg: TrainConfig, dataset: dict[str, Any]) -> tuple[Generator
     return G, D
 
 
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """This process' part of every batch: `rounds` micro-batches of `size`, starting at `start`."""
-
-    start: int
-    size: int
-    rounds: int
-
-    def slices(self) -> Iterator[slice]:
-        for i in range(self.rounds):
-            first = self.start + i * self.size
-            yield slice(first, first + self.size)
-
-
-def share_of_batch(cfg: TrainConfig, *, rank: int, world_size: int) -> Share:
-    """Split cfg.batch over processes and micro-batches; UsageError where it does not divide."""
-    if cfg.batch % world_size:
-        raise UsageError(f"--batch {cfg.batch} does not divide over {world_size} processes.")
-    mine = cfg.batch // world_size
-    size = min(cfg.batch_gpu or mine, mine)
-    if mine % size:
-        raise UsageError(f"--batch-gpu {size} does not divide the {mine} images of each process.")
-    group = min(cfg.mbstd_group_size, size)
-    if size % group:
-        raise UsageError(
-            f"--mbstd-group-size {cfg.mbstd_group_size} does not divide the {size} images at once."
-        )
-    return Share(start=rank * mine, size=size, rounds=mine // size)
-
-
-class Work:
-    """One micro-batch of one phase: what it may draw, and what it leaves for the trainer to take in.
-
-    Micro-batches of a phase run side by side, so they change nothing: reports and averages are kept here and
-    taken in afterwards, in order.
-    """
-
-    def __init__(self, part: slice, gen: torch.Generator, host_gen: torch.Generator) -> None:
-        self.part = part
-        self.gen = gen  # on the device
-        self.host_gen = host_gen  # for what the host must know: reading it from a GPU would wait for it
-        self.reports: list[tuple[str, Tensor]] = []
-        self.w_means: list[Tensor] = []
-        self.pl_mean: Tensor | None = None
-
-    @property
-    def size(self) -> int:
-        return self.part.stop - self.part.start
-
-    def report(self, name: str, values: Tensor) -> None:
-        self.reports.append((name, values.detach()))
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """One loss of a step, as a function of a micro-batch, and who learns from it."""
-
-    name: str
-    net: nn.Module
-    optimiser: torch.optim.Optimizer
-    loss_of: Callable[[Work], Tensor]
-
-
 class Trainer:
     """Holds everything that training changes; `step()` advances it, `state_dict()` is all of it.
 
@@ -143,8 +79,8 @@ class Trainer:
             G, D = build_networks(cfg, dataset.describe())
         self.G, self.D = G.to(device).train(), D.to(device).train()
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        self.G_opt = _adam(self.G, cfg.g_lr, cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
-        self.D_opt = _adam(self.D, cfg.d_lr, cfg, interval=cfg.r1_interval if cfg.r1_gamma else None)
+        self.G_opt = adam([(self.G, cfg.g_lr)], cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
+        self.D_opt = adam([(self.D, cfg.d_lr)], cfg, interval=cfg.r1_interval if cfg.r1_gamma else None)
         self.pl_mean = torch.zeros([], device=device)
         self.stats = Stats()
         self.steps = 0
@@ -154,35 +90,45 @@ class Trainer:
         self.crew = Crew(side_by_side, threads=threads)
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Everything that is trained, by the name of its attribute."""
+        return {"G": self.G, "D": self.D}
+
+    @property
     def nimg(self) -> int:
         """Real images shown so far, over all processes."""
         return self.steps * self.cfg.batch
 
     def step(self, *, regularise: bool | None = None) -> None:
         """One step of all phases; `regularise` forces (or forbids) the lazy ones, for probing and timing."""
-        cfg, t = self.cfg, self.steps
-        reg_g = cfg.pl_weight > 0 and (t % cfg.pl_interval == 0 if regularise is None else regularise)
-        reg_d = cfg.r1_gamma > 0 and (t % cfg.r1_interval == 0 if regularise is None else regularise)
-        real, real_c = self._real_batch(t)
-        g_main = Phase("G", self.G, self.G_opt, self._generator_main)
-        d_main = Phase("D", self.D, self.D_opt, lambda work: self._discriminator_main(work, real, real_c))
-        path_length = [Phase("PL", self.G, self.G_opt, self._path_length)] * reg_g
-        r1 = [Phase("R1", self.D, self.D_opt, lambda work: self._r1(work, real, real_c))] * reg_d
-        if cfg.updates == "simultaneous":
-            self._take(g_main, d_main)
-            for phase in (*path_length, *r1):
-                self._take(phase)
-        else:
-            for phase in (g_main, *path_length, d_main, *r1):
-                self._take(phase)
+        for together in self._phases(*self._real_batch(self.steps), regularise=regularise):
+            self._take(*together)
         self._average()
         self.steps += 1
+
+    def _phases(
+        self, real: Tensor, real_c: Tensor | None, *, regularise: bool | None
+    ) -> Iterator[tuple[Phase, ...]]:
+        """The phases of this step in their order; those of one tuple start from the same weights."""
+        cfg, t = self.cfg, self.steps
+        g_main = Phase("G", self.G_opt, self._generator_main)
+        d_main = Phase("D", self.D_opt, lambda work: self._discriminator_main(work, real, real_c))
+        path_length = [(Phase("PL", self.G_opt, self._path_length),)]
+        r1 = [(Phase("R1", self.D_opt, lambda work: self._r1(work, real, real_c)),)]
+        if not (cfg.pl_weight and (t % cfg.pl_interval == 0 if regularise is None else regularise)):
+            path_length = []
+        if not (cfg.r1_gamma and (t % cfg.r1_interval == 0 if regularise is None else regularise)):
+            r1 = []
+        if cfg.updates == "simultaneous":
+            yield from [(g_main, d_main), *path_length, *r1]
+        else:
+            yield from [(g_main,), *path_length, (d_main,), *r1]
 
     # Phases: each returns the loss of one micro-batch, a mean over its samples.
 
     def _generator_main(self, work: Work) -> Tensor:
         ws, c = self._sample_ws(work, work.size)
-        scores = self.D(self._generate(ws, work), c, dtype=self.dtype)
+        scores = self._discriminate(self._generate(ws, work), c, work)
         loss = losses.generator_loss(scores)
         work.report("Loss/G", loss)
         work.report("Scores/generated", scores)
@@ -204,7 +150,7 @@ class Trainer:
         real, real_c = self._mine(work, real), self._mine(work, real_c)
         images = torch.cat([generated, real])  # one pass over both: half as many operations to start
         c = None if c is None else torch.cat([c, real_c])
-        scores_generated, scores_real = self.D(images, c, parts=2, dtype=self.dtype).chunk(2)
+        scores_generated, scores_real = self._discriminate(images, c, work, parts=2).chunk(2)
         loss = losses.discriminator_loss(scores_real, scores_generated)
         work.report("Loss/D", loss)
         work.report("Scores/real", scores_real)
@@ -213,7 +159,7 @@ class Trainer:
 
     def _r1(self, work: Work, real: Tensor, real_c: Tensor | None) -> Tensor:
         x = self._mine(work, real).detach().requires_grad_(True)
-        penalty = losses.r1_penalty(self.D(x, self._mine(work, real_c), dtype=self.dtype), x)
+        penalty = losses.r1_penalty(self._discriminate(x, self._mine(work, real_c), work), x)
         work.report("Loss/r1_penalty", penalty)
         cfg = self.cfg
         gamma = losses.r1_weight(
@@ -226,9 +172,12 @@ class Trainer:
 
         The gradients of a phase are summed over micro-batches and averaged over processes.
         """
-        for net in (self.G, self.D):
-            net.requires_grad_(any(phase.net is net for phase in phases))
-        params = {phase.name: list(phase.net.parameters()) for phase in phases}
+        params = {phase.name: phase.params for phase in phases}
+        for net in self.networks.values():
+            net.requires_grad_(False)
+        for learning in params.values():
+            for p in learning:
+                p.requires_grad_(True)
         rounds = self.share.rounds
         jobs = [(phase, self._work(phase.name, part)) for phase in phases for part in self.share.slices()]
         found = self.crew.map(
@@ -237,7 +186,7 @@ class Trainer:
         for i, phase in enumerate(phases):
             mine = slice(i * rounds, (i + 1) * rounds)
             self._take_in([work for _, work in jobs[mine]])
-            _set_gradients(params[phase.name], found[mine])
+            set_gradients(params[phase.name], found[mine])
             distributed.average_gradients(params[phase.name])
             phase.optimiser.step()
 
@@ -278,6 +227,10 @@ class Trainer:
 
     def _generate(self, ws: Tensor, work: Work) -> Tensor:
         return self.G.synthesis(ws, generator=work.gen, dtype=self.dtype)
+
+    def _discriminate(self, images: Tensor, c: Tensor | None, work: Work, *, parts: int = 1) -> Tensor:
+        """Scores [N, 1]: the one place where images, `parts` batches of them, meet D."""
+        return self.D(images, c, parts=parts, dtype=self.dtype)
 
     def _mine(self, work: Work, batch: Tensor | None) -> Tensor | None:
         """The micro-batch's rows of this process' batch."""
@@ -323,8 +276,8 @@ class Trainer:
         self.G_ema.mapping.w_avg.copy_(self.G.mapping.w_avg)  # the other buffers, noise maps, never change
 
     def weights_finite(self) -> bool:
-        """Whether every weight of G and D is finite; a checkpoint is only worth saving if so."""
-        totals = [p.detach().sum() for net in (self.G, self.D) for p in net.parameters()]
+        """Whether every trained weight is finite; a checkpoint is only worth saving if so."""
+        totals = [p.detach().sum() for net in self.networks.values() for p in net.parameters()]
         return bool(torch.stack(totals).isfinite().all())
 
     def state_dict(self) -> dict[str, Any]:
@@ -349,33 +302,3 @@ class Trainer:
         self.pl_mean = state["pl_mean"].to(self.device)
         self.steps = state["steps"]
         self.stats.load_state_dict(state["stats"], device=self.device)
-
-
-def gradients(loss: Tensor, params: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
-    """d loss / d params, None for those it does not depend on; nothing is added to `.grad`.
-
-    In the memory layout of the parameters: the fused Adam of a CPU reads both in storage order, unchecked.
-    """
-    found = torch.autograd.grad(loss, params, allow_unused=True)
-    return tuple(
-        g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-        for p, g in zip(params, found, strict=True)
-    )
-
-
-def _set_gradients(params: list[nn.Parameter], found: list[tuple[Tensor | None, ...]]) -> None:
-    """The sum of several gradients, in their order, as `.grad`."""
-    first, *others = found
-    for p, g in zip(params, first, strict=True):
-        p.grad = g
-    for more in others:
-        ours = [p.grad for p in params if p.grad is not None]
-        torch._foreach_add_(ours, [g for g in more if g is not None])
-
-
-def _adam(net: nn.Module, lr: float, cfg: TrainConfig, *, interval: int | None) -> torch.optim.Adam:
-    """Adam with the lazy-regularisation correction; `interval` None means no regulariser shares it."""
-    c = 1.0 if interval is None else interval / (interval + 1)
-    return torch.optim.Adam(
-        net.parameters(), lr=lr * c, betas=(cfg.beta1**c, cfg.beta2**c), eps=1e-8, fused=True
-    )

@@ -11,7 +11,8 @@ from fact_train.config import TrainConfig
 from fact_train.crew import Crew
 from fact_train.data import open_dataset
 from fact_train.probe import probe
-from fact_train.trainer import Phase, Trainer, share_of_batch
+from fact_train.step import Phase, share_of_batch
+from fact_train.trainer import Trainer
 from metrics.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -123,7 +124,6 @@ def test_gradient_accumulation_equals_the_whole_batch(tiny_config: TrainConfig) 
         real, _ = t._real_batch(0)
         r1 = Phase(
             "R1",
-            t.D,
             torch.optim.SGD(t.D.parameters(), lr=0.0),
             lambda work, t=t, r=real: t._r1(work, r, None),
         )
@@ -174,7 +174,7 @@ def test_w_avg_tracks_the_mean_of_w(tiny_config: TrainConfig) -> None:
 def test_a_phase_is_backward_and_the_optimiser_of_torch(tiny_config: TrainConfig) -> None:
     """Also where autograd hands a gradient over transposed: fused Adam would take it as it lies."""
     ours, plain = trainer_of(tiny_config), trainer_of(tiny_config)
-    ours._take(Phase("G", ours.G, ours.G_opt, ours._generator_main))
+    ours._take(Phase("G", ours.G_opt, ours._generator_main))
     plain.D.requires_grad_(False)
     group = plain.G_opt.param_groups[0]
     opt = torch.optim.Adam(plain.G.parameters(), group["lr"], group["betas"], group["eps"], foreach=False)
@@ -206,7 +206,7 @@ def test_simultaneous_updates_start_from_one_state(tiny_config: TrainConfig) -> 
     both.step()
     in_turn.step()
     real, _ = alone._real_batch(0)
-    alone._take(Phase("D", alone.D, alone.D_opt, lambda work: alone._discriminator_main(work, real, None)))
+    alone._take(Phase("D", alone.D_opt, lambda work: alone._discriminator_main(work, real, None)))
     assert torch.equal(weights(both.G), weights(in_turn.G))
     assert torch.equal(weights(both.D), weights(alone.D))
     assert not torch.equal(weights(both.D), weights(in_turn.D))
@@ -247,7 +247,7 @@ def test_bf16_gradients_point_where_float32_ones_do(tiny_config: TrainConfig) ->
             "R1": (t.D, t.D_opt, lambda work, t=t, r=real: t._r1(work, r, None)),
         }
         for name, phase in phases.items():
-            t._take(Phase(name, *phase))
+            t._take(Phase(name, *phase[1:]))
             found = [p.grad.flatten() for p in phase[0].parameters() if p.grad is not None]
             grads[precision, name] = torch.cat(found)
     for name in ("G", "PL", "D", "R1"):
@@ -333,7 +333,7 @@ def test_fused_modconv_changes_nothing_but_rounding(tiny_config: TrainConfig) ->
         t.G_opt = torch.optim.SGD(t.G.parameters(), lr=0.0)
         found = []
         for name, phase in (("G", t._generator_main), ("PL", t._path_length)):
-            t._take(Phase(name, t.G, t.G_opt, phase))
+            t._take(Phase(name, t.G_opt, phase))
             found += [p.grad for p in t.G.parameters() if p.grad is not None]
         grads.append(found)
     assert len(grads[0]) == len(grads[1]) > 20
