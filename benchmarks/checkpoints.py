@@ -1,4 +1,4 @@
-"""What one more checkpoint costs `fact-eval all`: its whole scoring against its bare generation and detectors.
+"""What one more checkpoint costs `fact-eval all`: all its scoring against bare generation and detectors.
 
 `python -m benchmarks checkpoints`. Untrained networks of the preset mnist-stylegan2, 10,000 images each. The
 first one also makes the real features; every further one is compared with a loop that only makes its images
