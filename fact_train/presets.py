@@ -210,7 +210,7 @@ PRESETS["mnist"] = Preset(
         kl_scale=0.02,  # more, and the encoder's image of a class is all that is learnt
     ),
     summary="StylEx on MNIST: explains a classifier of the ten digits",
-    source="mnist-stylegan2 with an encoder, reconstruction in a step of its own; weights by search",
+    source="StyleGAN2-ADA's cifar configuration, narrowed, with an encoder that learns in a step of its own",
     minutes=10,
     memory_gb=0.9,
 )
