@@ -135,7 +135,7 @@ def test_gray_part_and_rest_are_scaled_and_turned_on_their_own() -> None:
     """Luma, the mean of the channels, by `along`; the rest by `across`, its angle by `angle`."""
     x = random_images(1, 3, 4)
     along, across, angle, offset = (torch.tensor([v], dtype=F64) for v in (-1.5, 0.7, 0.4, 0.2))
-    y = color.apply_color(x, color._about_gray(along, across, angle, offset))
+    y = color.apply_colors(x, color.ColorMaps(along, across, angle, offset))
     luma, after = x.mean(dim=1), y.mean(dim=1)
     torch.testing.assert_close(after, -1.5 * luma + 0.2, rtol=0, atol=1e-14)
     before, rest = x - luma[:, None], y - after[:, None]
@@ -148,45 +148,50 @@ def test_luma_flip_is_the_householder_reflection_and_hue_is_orthogonal() -> None
     one, zero = torch.ones(1, dtype=F64), torch.zeros(1, dtype=F64)
     v = torch.full([3, 1], 3**-0.5, dtype=F64)
     eye = torch.eye(3, dtype=F64)
-    flip = color._about_gray(-one, one, zero, zero)[0, :, :3]
+    flip = color.ColorMaps(-one, one, zero, zero).matrices()[0]
     torch.testing.assert_close(flip, eye - 2 * v @ v.t(), rtol=0, atol=1e-15)
-    hue = color._about_gray(one, one, 1.1 * one, zero)[0, :, :3]
+    hue = color.ColorMaps(one, one, 1.1 * one, zero).matrices()[0]
     torch.testing.assert_close(hue @ hue.t(), eye, rtol=0, atol=1e-15)
     torch.testing.assert_close(hue @ v, v, rtol=0, atol=1e-15)
     assert float(torch.linalg.det(hue)) == pytest.approx(1.0)
 
 
 def test_colors_are_drawn_with_their_probabilities_and_spreads() -> None:
-    """20,000 samples: a standard deviation is known to 0.5 % (of those drawn at p = 1)."""
+    """20,000 samples: a standard deviation is known to 0.5 %."""
     n = 20_000
-    matrices, on = color.color_matrices(n, 3, number(0.3), generator=seeded(), dtype=F64)
+    maps, on = color.draw_colors(n, 3, number(0.3), generator=seeded(), dtype=F64)
     assert_share(on, 1 - 0.7**4 * (1 - 0.15))
-    luma = matrices[:, :, :3].sum(dim=(1, 2)) / 3
-    assert_share(luma < 0, 0.15)
-    assert_share(matrices[:, 0, 3] != 0, 0.3)
+    assert_share(maps.along < 0, 0.15)
+    assert_share(maps.along.abs() != 1, 0.3)
+    assert_share(maps.offset != 0, 0.3)
+    assert_share(maps.angle != 0, 0.3)
+    assert_share((maps.across / maps.along.abs() - 1).abs() > 1e-12, 0.3)
 
-    matrices, _ = color.color_matrices(n, 3, number(1.0), generator=seeded(), dtype=F64)
-    linear, luma = matrices[:, :, :3], matrices[:, :, :3].sum(dim=(1, 2)) / 3
-    contrast = luma.abs().log2()
-    assert float(contrast.std()) == pytest.approx(0.5, rel=0.03)
-    assert float((matrices[:, 0, 3] / luma).std()) == pytest.approx(0.2, rel=0.03)
-    across = (torch.linalg.det(linear) / luma).log2() / 2  # two axes
-    assert float((across - contrast).std()) == pytest.approx(1.0, rel=0.03)
-    turned = torch.stack(
-        [linear.diagonal(dim1=1, dim2=2).sum(1) - luma, linear[:, 1, 0] - linear[:, 0, 1]], 1
-    )
-    angle = torch.atan2(turned[:, 1] * math.sqrt(3) / 2, turned[:, 0] / 2)
+    maps, on = color.draw_colors(n, 3, number(1.0), generator=seeded(), dtype=F64)
+    assert bool(on.all())
+    assert float(maps.along.abs().log2().std()) == pytest.approx(0.5, rel=0.03)
+    assert float((maps.offset / maps.along).std()) == pytest.approx(0.2, rel=0.03)
+    assert float((maps.across / maps.along.abs()).log2().std()) == pytest.approx(1.0, rel=0.03)
     for low in (-1.0, -0.5, 0.0, 0.5):
-        assert_share((angle / math.pi >= low) & (angle / math.pi < low + 0.5), 0.25)
+        assert_share((maps.angle / math.pi >= low) & (maps.angle / math.pi < low + 0.5), 0.25)
+
+
+def test_colors_are_applied_in_their_order() -> None:
+    """Brightness comes first, so contrast and the luma flip act on it, and saturation does not."""
+    maps, _ = color.draw_colors(50, 3, number(1.0), generator=seeded(2), dtype=F64)
+    gray = torch.full((50, 3, 1, 1), 0.25, dtype=F64)
+    bright = maps.offset / maps.along
+    expected = ((0.25 + bright) * maps.along)[:, None, None, None].expand(-1, 3, 1, 1)
+    torch.testing.assert_close(color.apply_colors(gray, maps), expected)
 
 
 def test_one_channel_draws_no_hue_or_saturation_and_takes_the_mean_of_the_rows() -> None:
     x = random_images(3, 1, 4)
-    matrices, _ = color.color_matrices(3, 1, number(1.0), generator=seeded(4), dtype=F64)
-    gray = color.apply_color(x, matrices)
-    torch.testing.assert_close(gray, color.apply_color(x.expand(-1, 3, -1, -1), matrices)[:, :1])
-    rest = matrices[:, :, :3] @ torch.tensor([1.0, -1.0, 0.0], dtype=F64)
-    assert float(rest.sum(dim=1).abs().max()) < 1e-12  # the complement of gray is only scaled
+    maps, _ = color.draw_colors(3, 1, number(1.0), generator=seeded(4), dtype=F64)
+    assert torch.equal(maps.across, maps.along.abs()) and int(maps.angle.count_nonzero()) == 0
+    rows = torch.cat([maps.matrices(), maps.offset[:, None, None].expand(-1, 3, 1)], dim=2).mean(dim=1)
+    expected = x * rows[:, :3].sum(dim=1).reshape(3, 1, 1, 1) + rows[:, 3].reshape(3, 1, 1, 1)
+    torch.testing.assert_close(color.apply_colors(x, maps), expected)
 
 
 # Filter, noise, cutout

@@ -21,7 +21,7 @@ SIZE = 32
 def constant_blits(
     n: int, *, mirrored: bool = False, turns: int = 0, shift: tuple[int, int] = (0, 0)
 ) -> Blits:
-    return Blits(torch.full((n,), mirrored), torch.full((n,), turns), torch.tensor(shift).expand(n, 2))
+    return Blits(torch.full((n,), turns + 4 * mirrored), torch.tensor(shift).expand(n, 2))
 
 
 def random_images(n: int = 2, channels: int = 3, size: int = SIZE) -> torch.Tensor:
@@ -118,9 +118,7 @@ def test_blits_of_one_sample_are_done_in_their_order() -> None:
 
 def test_samples_of_a_batch_move_on_their_own() -> None:
     x = random_images(3)
-    blits = Blits(
-        torch.tensor([False, True, False]), torch.tensor([0, 0, 2]), torch.tensor([[0, 0], [0, 0], [0, 0]])
-    )
+    blits = Blits(torch.tensor([0, 4, 2]), torch.tensor([[0, 0], [0, 0], [0, 0]]))
     assert torch.equal(geometry.blit(x, blits), torch.stack([x[0], x[1].flip(2), x[2].flip(1, 2)]))
 
 
@@ -192,14 +190,14 @@ def test_resampling_agrees_with_scipy_on_the_same_matrix() -> None:
 
 def test_blits_and_a_map_compose_as_matrices() -> None:
     """The inverse of: mirror, then turn, then shift, then the inverse of the map."""
-    blits = Blits(torch.tensor([True, False]), torch.tensor([3, 1]), torch.tensor([[1, 4], [2, -3]]))
+    blits = Blits(torch.tensor([3 + 4, 1]), torch.tensor([[1, 4], [2, -3]]))
     matrix = affine((rotation(0.3) * 0.8).tolist(), (1.5, 0.3))
     got = geometry.after_blits(matrix, blits)
     bottom = [[0.0, 0.0, 1.0]]
     for i in range(2):
-        shift, turns = blits.shift[i].tolist(), int(blits.turns[i])
+        shift, turns = blits.shift[i].tolist(), int(blits.symmetry[i]) % 4
         moved = np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]], *bottom])
-        turned, mirrored = np.eye(3), np.diag([1.0 - 2.0 * float(blits.mirrored[i]), 1.0, 1.0])
+        turned, mirrored = np.eye(3), np.diag([-1.0 if blits.symmetry[i] >= 4 else 1.0, 1.0, 1.0])
         turned[:2, :2] = rotation(turns * math.pi / 2)
         mapped = np.linalg.inv(np.concatenate([matrix[i].numpy(), bottom]))
         expected = np.linalg.inv(mapped @ moved @ turned @ mirrored)
@@ -224,9 +222,9 @@ def test_bilinear_derivatives_are_torchs_own() -> None:
 def test_blits_are_drawn_with_their_probabilities() -> None:
     n, p = 20_000, 0.3
     blits = geometry.draw_blits(n, SIZE, torch.tensor(p), generator=torch.Generator().manual_seed(0))
-    assert_share(blits.mirrored, p / 2)
+    assert_share(blits.symmetry >= 4, p / 2)
     for turns in (1, 2, 3):
-        assert_share(blits.turns == turns, p / 4)
+        assert_share(blits.symmetry % 4 == turns, p / 4)
     for axis in (0, 1):  # +-4 pixels; uniform before rounding, so the ends have half a share: 1/16
         moved = blits.shift[:, axis]
         assert (int(moved.min()), int(moved.max())) == (-4, 4)

@@ -1,6 +1,12 @@
-"""Colour transformations: one affine map of the channels per sample (Karras et al. 2020, appendix B)."""
+"""Colour transformations: one affine map of the channels per sample (Karras et al. 2020, appendix B).
 
+All of them treat the gray axis v = (1, 1, 1) / sqrt 3 and the plane across it on their own, so that their
+composition does too.
+"""
+
+import functools
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,53 +16,61 @@ CONTRAST_STD = 0.5  # of log2 of the factor
 SATURATION_STD = 1.0  # of log2 of the factor
 
 
-def color_matrices(
-    n: int, channels: int, p: Tensor, *, generator: torch.Generator | None, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """A map [n, 3, 4] of RGB per sample (3x3 matrix and offset) and whether it does anything, [n] bool.
+@dataclass(frozen=True)
+class ColorMaps:
+    """Per sample [N]: luma times `along` plus `offset`; the rest times `across` and turned by `angle`."""
 
-    In this order, each with probability p: brightness, contrast, luma flip (a Householder reflection about
-    the plane of no luma, for half of those that draw it), hue rotation about the gray axis, saturation. The
-    last two are left out for one channel.
-    """
-    device = p.device
-    count = 5 if channels == 3 else 3
-    on = torch.rand(n, 5, generator=generator, device=device, dtype=dtype)[:, :count] < p
-    z = torch.randn(n, 3, generator=generator, device=device, dtype=dtype)
-    u = torch.rand(n, 2, generator=generator, device=device, dtype=dtype)
-    on[:, 2] &= u[:, 0] < 0.5
+    along: Tensor
+    across: Tensor
+    angle: Tensor
+    offset: Tensor
 
-    contrast = torch.where(on[:, 1], torch.exp2(z[:, 1] * CONTRAST_STD), 1.0)
-    offset = torch.where(on[:, 0], z[:, 0] * BRIGHTNESS_STD, 0.0) * contrast
-    # Luma flip, saturation and hue act on the gray axis v and on its complement separately.
-    along = torch.where(on[:, 2], -1.0, 1.0).to(dtype) * contrast
-    across, angle = contrast, torch.zeros_like(contrast)
-    if channels == 3:
-        angle = torch.where(on[:, 3], (u[:, 1] * 2 - 1) * math.pi, 0.0)
-        across = across * torch.where(on[:, 4], torch.exp2(z[:, 2] * SATURATION_STD), 1.0)
-    return _about_gray(along, across, angle, offset * torch.sign(along)), on.any(dim=1)
+    def matrices(self) -> Tensor:
+        """[N, 3, 3], by Rodrigues: along v v^T + across (cos (I - v v^T) + sin [v]x)."""
+        parts = [self.along, self.across * self.angle.cos(), self.across * self.angle.sin()]
+        basis = _basis(self.along.dtype, self.along.device)
+        return (torch.stack(parts, dim=1)[:, :, None, None] * basis).sum(dim=1)
 
 
-def _about_gray(along: Tensor, across: Tensor, angle: Tensor, offset: Tensor) -> Tensor:
-    """[n, 3, 4]: `along` times the gray part, `across` times the rest turned by `angle`, plus `offset`.
-
-    Rodrigues' rotation about v = (1, 1, 1) / sqrt 3: v v^T + cos (I - v v^T) + sin [v]x.
-    """
-    eye = torch.eye(3, dtype=along.dtype, device=along.device)
+@functools.cache
+def _basis(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """v v^T, I - v v^T and the cross product with v: [3, 3, 3]."""
+    eye = torch.eye(3, dtype=torch.float64)
     gray = torch.full_like(eye, 1 / 3)
     cross = (eye.roll(1, 0) - eye.roll(-1, 0)) / math.sqrt(3)
-    basis = torch.stack([gray, eye - gray, cross])
-    parts = torch.stack([along, across * angle.cos(), across * angle.sin()], dim=1)
-    linear = (parts[:, :, None, None] * basis).sum(dim=1)
-    return torch.cat([linear, offset[:, None, None].expand(-1, 3, 1)], dim=2)
+    return torch.stack([gray, eye - gray, cross]).to(device, dtype)
 
 
-def apply_color(images: Tensor, matrices: Tensor) -> Tensor:
-    """The maps [N, 3, 4] applied to [N, 3, H, W]; one channel takes the mean over the rows."""
+def draw_colors(
+    n: int, channels: int, p: Tensor, *, generator: torch.Generator | None, dtype: torch.dtype
+) -> tuple[ColorMaps, Tensor]:
+    """Maps of n samples and whether they do anything, [n] bool.
+
+    In this order, each with probability p: brightness, contrast, luma flip (a Householder reflection of the
+    gray axis, for half of those that draw it), hue rotation, saturation. One channel knows no last two.
+    """
+    like = dict(generator=generator, device=p.device, dtype=dtype)
+    on = torch.rand(n, 5, **like) < p
+    u, z = torch.rand(n, 2, **like), torch.randn(n, 3, **like)
+    bright, contrast, flip, hue, saturate = on.unbind(dim=1)
+    flip = flip & (u[:, 0] < 0.5)
+    if channels == 1:
+        hue = saturate = torch.zeros_like(flip)
+    factor = torch.exp2(torch.where(contrast, z[:, 1] * CONTRAST_STD, 0.0))
+    along = torch.where(flip, -factor, factor)
+    maps = ColorMaps(
+        along=along,
+        across=factor * torch.exp2(torch.where(saturate, z[:, 2] * SATURATION_STD, 0.0)),
+        angle=torch.where(hue, (u[:, 1] * 2 - 1) * math.pi, 0.0),
+        offset=torch.where(bright, z[:, 0] * BRIGHTNESS_STD, 0.0) * along,
+    )
+    return maps, bright | contrast | flip | hue | saturate
+
+
+def apply_colors(images: Tensor, maps: ColorMaps) -> Tensor:
+    """The maps applied to [N, C, H, W]; one channel is all luma, which is the mean over the map's rows."""
     n, c, h, w = images.shape
     if c == 1:
-        gray = matrices.mean(dim=1)
-        return images * gray[:, :3].sum(dim=1).reshape(n, 1, 1, 1) + gray[:, 3].reshape(n, 1, 1, 1)
-    return torch.baddbmm(matrices[:, :, 3:], matrices[:, :, :3], images.reshape(n, c, h * w)).reshape(
-        n, c, h, w
-    )
+        return images * maps.along.reshape(n, 1, 1, 1) + maps.offset.reshape(n, 1, 1, 1)
+    offset = maps.offset[:, None, None]
+    return torch.baddbmm(offset, maps.matrices(), images.reshape(n, c, h * w)).reshape(n, c, h, w)

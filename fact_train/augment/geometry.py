@@ -5,6 +5,7 @@ A position is (x, y) in pixels from the centre of the image, y downward. A map [
 position is read: the inverse of what happens to the image. Outside, the image goes on by reflection.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -22,19 +23,22 @@ SHIFT_STD = 0.125  # of the width: fractional translation
 
 @dataclass(frozen=True)
 class Blits:
-    """Per sample: mirrored or not, then quarter turns, then a shift (x, y) in whole pixels."""
+    """Per sample an element of SYMMETRIES, then a shift (x, y) in whole pixels."""
 
-    mirrored: Tensor  # [N] bool
-    turns: Tensor  # [N] int64 in 0..3
+    symmetry: Tensor  # [N] int64 in 0..7: quarter turns, + 4 where mirrored before them
     shift: Tensor  # [N, 2] int64
 
-    def reads(self) -> tuple[Tensor, Tensor]:
-        """Where an output position is read: integer matrices [N, 2, 2] and the shift."""
-        cos = (self.turns == 0).long() - (self.turns == 2).long()
-        sin = (self.turns == 1).long() - (self.turns == 3).long()
-        sign = 1 - 2 * self.mirrored.long()
-        rows = [torch.stack([sign * cos, sign * sin], dim=1), torch.stack([-sin, cos], dim=1)]
-        return torch.stack(rows, dim=1), self.shift
+    def matrices(self) -> Tensor:
+        """Where an output position is read once the shift is undone: integers [N, 2, 2]."""
+        return symmetries(self.symmetry.device)[self.symmetry]
+
+
+@functools.cache
+def symmetries(device: torch.device) -> Tensor:
+    """The inverses of mirroring or not, then 0 to 3 quarter turns: [8, 2, 2] int64."""
+    turns = [[[1, 0], [0, 1]], [[0, 1], [-1, 0]], [[-1, 0], [0, -1]], [[0, -1], [1, 0]]]
+    mirrored = [[[-a, -b], row] for (a, b), row in turns]
+    return torch.tensor(turns + mirrored, device=device)
 
 
 def draw_blits(n: int, size: int, p: Tensor, *, generator: torch.Generator | None) -> Blits:
@@ -45,11 +49,9 @@ def draw_blits(n: int, size: int, p: Tensor, *, generator: torch.Generator | Non
     u = torch.rand(n, 7, generator=generator, device=p.device)
     on = u[:, :3] < p
     shift = torch.round((u[:, 5:] * 2 - 1) * (SHIFT_MAX * size)).long()
-    return Blits(
-        mirrored=on[:, 0] & (u[:, 3] < 0.5),
-        turns=torch.where(on[:, 1], (u[:, 4] * 4).long(), 0),
-        shift=torch.where(on[:, 2:3], shift, 0),
-    )
+    mirrored = on[:, 0] & (u[:, 3] < 0.5)
+    turns = torch.where(on[:, 1], (u[:, 4] * 4).long(), 0)
+    return Blits(turns + 4 * mirrored, torch.where(on[:, 2:], shift, 0))
 
 
 def draw_affine(
@@ -90,7 +92,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 def blit(images: Tensor, blits: Blits) -> Tensor:
     """[N, C, H, H] moved by whole pixels: every output pixel is one input pixel, bit for bit."""
     n, c, size, _ = images.shape
-    matrix, shift = blits.reads()
+    matrix, shift = blits.matrices(), blits.shift
     at = torch.arange(size, device=images.device)
     # Every axis of the output walks along one axis of the input: forward or back, over columns or over rows.
     index = 0
@@ -105,10 +107,8 @@ def blit(images: Tensor, blits: Blits) -> Tensor:
 
 def after_blits(matrix: Tensor, blits: Blits) -> Tensor:
     """The map of blits followed by `matrix`."""
-    linear, shift = blits.reads()
-    linear = linear.to(matrix.dtype)
-    moved = matrix - torch.cat([torch.zeros_like(linear), shift[:, :, None].to(matrix.dtype)], dim=2)
-    return _product(linear, moved)
+    moved = torch.cat([matrix[:, :, :2], matrix[:, :, 2:] - blits.shift[:, :, None]], dim=2)
+    return _product(blits.matrices().to(matrix.dtype), moved)
 
 
 def resample(images: Tensor, matrix: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ class AugmentPipe:
         draw = dict(generator=generator, dtype=x.dtype)
         x = self._moved(x, p, generator)
         if "color" in self.parts:
-            matrices, on = color.color_matrices(n, c, p, **draw)
-            x = _where(on, color.apply_color(x, matrices), x)
+            maps, on = color.draw_colors(n, c, p, **draw)
+            x = _where(on, color.apply_colors(x, maps), x)
         if "filter" in self.parts:
             gains, on = corruption.draw_gains(n, p, **draw)
             x = _where(on, corruption.amplify(x, gains), x)
@@ -72,7 +72,9 @@ class AugmentPipe:
         if self.fixed_shapes:
             return _where(on, geometry.resample(x, matrix), moved)
         rows = on.nonzero()[:, 0]
-        return moved.index_copy(0, rows, geometry.resample(x[rows], matrix[rows])) if len(rows) else moved
+        if not len(rows):
+            return moved
+        return moved.index_copy(0, rows, geometry.resample(x.index_select(0, rows), matrix[rows]))
 
 
 def _where(on: Tensor, changed: Tensor, kept: Tensor) -> Tensor:
