@@ -3,7 +3,8 @@
 Lang et al. 2021, arXiv:2104.13369, with every factor that reproductions disagree about as a field of the
 configuration (panel StylEx). In encoder turns G draws G([E(x), C(x)]) and is held to x: reconstruction in
 pixels, in w and in a perceptual distance, and KL between what C says of both. In mapping turns w is
-[mapping(z), C(x)] with the class parts of the same batch. D meets either kind.
+[mapping(z), C(x)] with the class parts of the same batch. D meets the images of both, or (`branches`) of one;
+reconstruction may have a step of its own after D's (`rec_in_d_phase`), beside or instead of that in G's.
 """
 
 import copy
