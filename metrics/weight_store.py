@@ -26,6 +26,7 @@ RANDOM = "FACT_RANDOM_WEIGHTS"  # set by `random_weights`; an environment variab
 RANDOM_PREFIX = "random weights"
 MANIFEST = "manifest.json"
 SCHEMA = 1
+ENTRY = {"filename", "sha256", "bytes", "mtime_ns", "format", "trusted"}
 
 Format = Literal["state_dict", "safetensors", "torchscript"]
 
@@ -202,12 +203,15 @@ def read_manifest(folder: Path) -> dict[str, dict]:
     path = Path(folder) / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA or not isinstance(content["files"], dict):
+        files = content["files"]
+        if content["schema"] != SCHEMA or not all(ENTRY <= entry.keys() for entry in files.values()):
             raise ValueError(f"not of schema {SCHEMA}")
-        return content["files"]
+        if any(Path(entry["filename"]).name != entry["filename"] for entry in files.values()):
+            raise ValueError("it names a file outside its folder")
+        return files
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); remove it, then `fact-eval weights check` makes it again"
         ) from error
@@ -216,27 +220,23 @@ def read_manifest(folder: Path) -> dict[str, dict]:
 def look_up(name: str) -> tuple[Installed | None, list[str]]:
     """The installed file of that name, or None; and a line for every file in its place that is not it."""
     wanted = weight_file(name)
-    problems: list[str] = []
-    folders = [weights_folder(), *shared_folders()]
-    for folder in folders:
-        entry = read_manifest(folder).get(name)
-        if entry is None:
-            continue
-        path = folder / entry["filename"]
-        found = _recorded_sha256(path, entry)
-        if found is None:
-            continue
-        if found == entry["sha256"] and (entry["trusted"] or found == wanted.sha256):
-            return Installed(path, found, entry["format"], entry["trusted"]), []
-        problems.append(f"{path} is not it: sha256 {found[:12]}, {_size(path)}")
-    for folder in [*folders, torch_folder()]:
+    wrong: dict[Path, str] = {}
+    for folder in (weights_folder(), *shared_folders(), torch_folder()):
+        entry = None if folder == torch_folder() else read_manifest(folder).get(name)
+        if entry is not None:
+            path = folder / entry["filename"]
+            found = _recorded_sha256(path, entry)
+            if found == entry["sha256"] and (entry["trusted"] or found == wanted.sha256):
+                return Installed(path, found, entry["format"], entry["trusted"]), []
+            if found is not None:
+                wrong[path] = found
         for path in (folder / filename for filename in _filenames(wanted)):
             found = file_sha256(path)
             if found == wanted.sha256:
                 return Installed(path, found, wanted.format, trusted=False), []
-            if found is not None and not any(line.startswith(f"{path} ") for line in problems):
-                problems.append(f"{path} is not it: sha256 {found[:12]}, {_size(path)}")
-    return None, problems
+            if found is not None:
+                wrong[path] = found
+    return None, [f"{path} is not it: sha256 {found[:12]}, {_size(path)}" for path, found in wrong.items()]
 
 
 def find_weights(name: str) -> Path:

@@ -290,13 +290,29 @@ def test_random_weights_need_no_file_and_no_initial_values(toy) -> None:
 
 def test_a_damaged_manifest_is_named_with_the_way_out(toy, folder) -> None:
     add_weights(toy)
-    (folder / "manifest.json").write_text('{"schema": 1, "files"')
-    with pytest.raises(UserError, match=r"manifest.json cannot be read .*weights check"):
-        find_weights("toy")
+    entry = read_manifest(folder)["toy"]
+    outside = {"schema": 1, "files": {"toy": {**entry, "filename": "../toy-1.pth"}}}
+    partly = {"schema": 1, "files": {"toy": {"filename": "toy-1.pth"}}}
+    broken = ['{"schema": 1, "files"', "[]", '{"schema": 1, "files": [1]}']
+    for text in [*broken, json.dumps(outside), json.dumps(partly)]:
+        (folder / "manifest.json").write_text(text)
+        with pytest.raises(UserError, match=r"manifest.json cannot be read .*weights check"):
+            find_weights("toy")
     (folder / "manifest.json").unlink()
     assert find_weights("toy") == folder / toy.name
     assert [file.problem for file in check_weights()] == [None]
     assert read_manifest(folder)["toy"]["from"] == "found there"
+
+
+def test_the_own_folder_comes_before_what_a_shared_one_trusts(toy, folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(weight_store.FOLDER, str(tmp_path / "shared"))
+    add_weights(save_state(tmp_path / "mine.pth", seed=2), "toy", trust=True)
+    monkeypatch.setenv(weight_store.FOLDER, str(folder))
+    monkeypatch.setenv(weight_store.SHARED, str(tmp_path / "shared"))
+    assert look_up("toy")[0].trusted
+    folder.mkdir()
+    shutil.copy(toy, folder)
+    assert find_weights("toy") == folder / toy.name
 
 
 def test_a_shared_folder_is_read_and_never_written(toy, folder, tmp_path, monkeypatch) -> None:
