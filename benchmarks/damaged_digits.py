@@ -1,4 +1,4 @@
-"""MNIST test images spoiled step by step in six ways: what a feature space for digits must be able to rank."""
+"""MNIST test images spoiled step by step in six ways: what a feature space for digits must rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

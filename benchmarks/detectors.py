@@ -1,17 +1,18 @@
 """Which detector for digits: does FID in its space fall at every step as MNIST is spoiled less?
 
-`python -m benchmarks detectors`. Test images are blurred, noisy, mixed with what is no digit, or short of some
+`python -m benchmarks detectors`. Test images are blurred, noisy, mixed with what is no digit, or lack some
 digits (benchmarks/damaged_digits.py); their FID to training images must fall towards the untouched ones.
 Every step has a standard error, paired by image, so that falling is a statistical statement: a step counts
 where its difference is significant at 5 % after Holm's correction over all steps of the detector.
-Detectors whose weights are not here are left out and named. Those with a network are there twice: trained, and
-with its weights drawn at random, which shows what training is good for.
+Detectors whose weights are not here are left out and named. Those with a network are there twice: trained,
+and with its weights drawn at random, which shows what training is good for.
 """
 
 import copy
 import math
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -129,13 +130,13 @@ def _judge(detector: Detector, real: torch.Tensor, draws: list[DamagedDigits]) -
             sets = [pool[rows] for rows in draw.levels[way]]
             fids = [compute_fid_from_statistics(compute_statistics(rows), statistics) for rows in sets]
             influences = [compute_fid_influence(rows, statistics) for rows in sets]
-            pairs = zip(influences, influences[1:], strict=False)
-            paths.append((fids, [jackknife_variance(worse - better) for worse, better in pairs]))
+            errors = [jackknife_variance(worse - better) for worse, better in pairwise(influences)]
+            paths.append((fids, errors))
         fids = [fmean(levels) for levels in zip(*(path[0] for path in paths), strict=True)]
         errors = [
             math.sqrt(sum(drawn)) / len(draws) for drawn in zip(*(path[1] for path in paths), strict=True)
         ]
-        steps = [worse - better for worse, better in zip(fids, fids[1:], strict=False)]
+        steps = [worse - better for worse, better in pairwise(fids)]
         z = [step / error if error else 0.0 for step, error in zip(steps, errors, strict=True)]
         ways[way] = {"fid": fids, "step": steps, "stderr": errors, "z": z}
     scores = [z for way in ways.values() for z in way["z"]]
