@@ -5,7 +5,17 @@ import importlib
 
 from benchmarks.machine import write_result
 
-BENCHMARKS = ("training", "frechet", "fid_error", "kid", "neighbours", "detectors")
+BENCHMARKS = (
+    "training",
+    "frechet",
+    "fid_error",
+    "kid",
+    "neighbours",
+    "detectors",
+    "inception",
+    "one_pass",
+    "checkpoints",
+)
 
 
 def main() -> None:
@@ -14,13 +24,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="about this long per case")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--files", type=int, help="one_pass: how many generated and real files; default 5000")
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
     for name in args.names or BENCHMARKS:
         module = importlib.import_module(f"benchmarks.{name}")
-        result = module.run(seconds=args.seconds, device=args.device, threads=args.threads)
+        own = {"files": args.files} if name == "one_pass" and args.files else {}
+        result = module.run(seconds=args.seconds, device=args.device, threads=args.threads, **own)
         print(module.table(result))
         write_result(name, result)
 

@@ -18,13 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import fact_train.trainer
-from fact_train.config import TrainConfig
+from fact_train.config import TrainConfig, fields_of
 from fact_train.crew import Crew
 from fact_train.data import open_dataset
 from fact_train.loop import peak_memory_gb, resolve_device, set_threads
 from fact_train.memory import keep_freed_memory
 from fact_train.precision import PRECISIONS
 from fact_train.presets import get_preset
+from fact_train.stylex import new_trainer
 from fact_train.trainer import Trainer
 
 # StyleGAN2 at a fixed width, mapping depth 2, R1 every 16 steps and path length every 4.
@@ -32,6 +33,13 @@ BASE = TrainConfig(data="mnist", max_images=2000, map_depth=2, g_lr=0.0025, d_lr
 WIDTH_64 = dataclasses.replace(BASE, channel_base=2048, channel_max=64, batch=32)
 WIDTH_512 = dataclasses.replace(BASE, channel_base=16384, channel_max=512, batch=4)
 PIXELS_128 = dataclasses.replace(BASE, resolution=128, channel_base=8192, channel_max=64, batch=8)
+
+
+def without_encoder(cfg: TrainConfig) -> TrainConfig:
+    """The same networks, losses and rates without StylEx: what an encoder and a classifier cost."""
+    plain = {f.name: f.default for f in fields_of() if f.metadata["panel"] == "StylEx"}
+    return dataclasses.replace(cfg, **plain)
+
 
 CASES = {
     "32 px, 64 channels, batch 32": WIDTH_64,
@@ -41,7 +49,9 @@ CASES = {
     "128 px, 64 channels, batch 8": PIXELS_128,
     "128 px, 64 channels, batch 8, bf16": dataclasses.replace(PIXELS_128, precision="bf16"),
     "preset mnist-stylegan2": get_preset("mnist-stylegan2").config,
+    "preset mnist-cond": get_preset("mnist-cond").config,
     "preset mnist": get_preset("mnist").config,
+    "preset mnist, StyleGAN2 alone": without_encoder(get_preset("mnist").config),
 }
 
 
@@ -62,8 +72,8 @@ def measure(case: str, device_name: str, threads: int, *, seconds: float) -> dic
     keep_freed_memory()
     cfg, device = CASES[case], resolve_device(device_name)
     dataset = open_dataset(cfg.data, resolution=cfg.resolution, max_images=cfg.max_images)
-    trainer = Trainer(cfg, dataset, device, threads=threads)
-    cycle = max([cfg.pl_interval] * (cfg.pl_weight > 0) + [cfg.r1_interval] * (cfg.r1_gamma > 0) + [1])
+    trainer = new_trainer(cfg, dataset, device, threads=threads)
+    cycle = max([cfg.pl_interval] * (cfg.pl_weight > 0) + [cfg.r1_interval] * (trainer.r1_gamma > 0) + [1])
     for _ in range(2):
         trainer.step(regularise=True)
     rates: list[float] = []
@@ -109,7 +119,7 @@ def flops(trainer: Trainer, steps: int) -> int:
     trainer.crew = Crew(1, threads=1)  # the counter sees its own thread only
     cfg, found, total = trainer.cfg, {}, 0
     for step in range(steps):
-        kind = (step % cfg.pl_interval == 0, step % cfg.r1_interval == 0)
+        kind = (step % cfg.pl_interval == 0, step % cfg.r1_interval == 0, step % trainer.period)
         if kind not in found:
             trainer.steps = step
             with _FlopCounter() as counter:

@@ -127,7 +127,7 @@ def audit_pictures(pictures: Path, reference: str) -> list[Finding]:
     if image_file_path(pictures) is None:
         return []
     found = audit(pictures, decode=False)
-    if image_file_path(reference) is None:
+    if is_statistics(reference) or image_file_path(reference) is None:
         return list(found.findings)
     beside = compare_with_reference(found, audit(Path(reference), decode=False))
     return [*found.findings, *(f for f in beside if f.kind != "size")]  # that is said when they are opened
@@ -140,7 +140,11 @@ def audit_references(jobs: Sequence[Job], report: Callable[[str], None]) -> tupl
     """
     problems: dict[str, list[str]] = {}
     for data, mine in _by_data(job for job in jobs if job.missing).items():
-        found = audit(path, decode=False) if (path := image_file_path(data)) else None
+        try:
+            found = audit(path, decode=False) if (path := image_file_path(data)) else None
+        except UserError as error:
+            problems[data] = [str(error)]
+            continue
         unusable = [f for f in found.findings if f.kind == "unusable"] if found else []
         if unusable:
             problems[data] = [f"{data}: {line}" for line in lines(unusable)]

@@ -28,7 +28,7 @@ class Need:
     """Features a metric takes: `metrics.registry.FeatureNeed` as data."""
 
     detector: str
-    side: str  # generated | real
+    side: str  # generated | real | reconstructed
     split: str | None
     count: int | None  # None: all
 
@@ -46,6 +46,7 @@ class Card:
     unit: str
     needs: tuple[Need, ...]
     needs_generator: bool
+    needs_encoder: bool  # means something of StylEx runs only
     datasets: tuple[str, ...] | None  # dataset names it means something on; None: any
     weights: tuple[str, ...]  # weight files it needs, of metrics/weight_store.py; none: no download
     from_statistics: bool  # mean and covariance of the real features do
@@ -62,7 +63,7 @@ class Card:
     @property
     def n_generated(self) -> int | None:
         """Generated images the protocol asks for; None for a metric that draws its own from the generator."""
-        counts = [need.count for need in self.needs if need.side == "generated" and need.count]
+        counts = [need.count for need in self.needs if need.side != "real" and need.count]
         return max(counts, default=None)
 
     @property
@@ -112,6 +113,7 @@ def card_of(metric) -> Card:
         unit=metric.unit,
         needs=needs,
         needs_generator=metric.needs_generator,
+        needs_encoder=metric.needs_encoder,
         datasets=None if metric.datasets is None else tuple(sorted(metric.datasets)),
         weights=metric.weights,
         from_statistics=metric.from_statistics,

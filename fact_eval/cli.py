@@ -13,6 +13,7 @@ from fact_eval.audit_commands import audit_
 from fact_eval.board_commands import compare, leaderboard, publish_, show
 from fact_eval.cache_commands import cache_app
 from fact_eval.catalog_commands import list_, train_digits_
+from fact_eval.explain_command import explain
 from fact_eval.pair_commands import fused, reconstruct
 from fact_eval.score_commands import all_, images, ref, run
 from fact_eval.weights_commands import weights_app
@@ -31,6 +32,7 @@ COMMANDS = {
     "publish": publish_,
     "fused": fused,
     "reconstruct": reconstruct,
+    "explain": explain,
     "train-digits": train_digits_,
 }
 

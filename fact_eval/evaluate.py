@@ -19,6 +19,7 @@ import torch
 from fact_eval import provenance
 from fact_eval.cache import FeatureCache
 from fact_eval.catalog import Card
+from fact_eval.encoder import Encoder
 from fact_eval.extract import Features, extract_features
 from fact_eval.plan import Job
 from fact_eval.processes import Processes, describe, started_together
@@ -57,14 +58,33 @@ class Inputs:
     """What a metric computes from: `metrics.registry.MetricInputs` for one source and evaluation seed."""
 
     def __init__(
-        self, source: Source, generated: Features, references: References, *, seed: int, device: str
+        self,
+        source: Source,
+        generated: Features,
+        references: References,
+        *,
+        seed: int,
+        device: str,
+        encoder: Encoder | NoSplit | None = None,
+        reconstructed: Features | None = None,
     ):
         self.seed, self.device = seed, torch.device(device)
         self.generator = source if isinstance(source, GeneratorSource) else None
+        self._encoder = encoder
         self._source, self._generated, self._references = source, generated, references
+        self._reconstructed = reconstructed
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """Of a StylEx run; NoSplit where the dataset has no held-out images to show it."""
+        if isinstance(self._encoder, NoSplit):
+            raise self._encoder
+        return self._encoder
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU, in index order. UserError where there are too few images."""
+        if need.side == "reconstructed":
+            return self._reconstructed.get(need.detector, wanted_count(need.count, self.encoder.source))
         if need.side == "real":
             return self._references.features(need.detector, need.split or "train", need.count)
         return self._generated.get(need.detector, wanted_count(need.count, self._source))
@@ -126,11 +146,10 @@ class Evaluation:
         """Metrics of a job for one evaluation seed: one pass over the images, then each metric."""
         try:
             source = self.processes.together(lambda: self._source(job, seed, split))
-            wanted: dict[str, int] = {}
-            for need in (need for card in cards for need in card.needs if need.side == "generated"):
-                wanted[need.detector] = max(wanted.get(need.detector, 0), wanted_count(need.count, source))
-            generated = self._extract(source, wanted, title=f"{job.title}, images")
             real = self._real(job)
+            wanted = _wanted(cards, "generated", source)
+            generated = self._extract(source, wanted, title=f"{job.title}, images")
+            encoder, reconstructed = self._encode(job, source, cards)
             real.prepare(need for card in cards for need in card.needs if need.side == "real")
         except NoSplit as error:  # no row to be had, now or later: a record without a value, not a failure
             for card in cards:
@@ -142,9 +161,30 @@ class Evaluation:
             return
         if self.processes.rank > 0:
             return
-        inputs = Inputs(source, generated, real, seed=seed, device=self.device)
+        inputs = Inputs(
+            source,
+            generated,
+            real,
+            seed=seed,
+            device=self.device,
+            encoder=encoder,
+            reconstructed=reconstructed,
+        )
         for card in cards:
             self._compute(job, card, seed, inputs)
+
+    def _encode(
+        self, job: Job, source: Source, cards: Sequence[Card]
+    ) -> tuple[Encoder | NoSplit | None, Features | None]:
+        """The encoder's side where a metric asks for it, or why there is none."""
+        if not any(card.needs_encoder for card in cards):
+            return None, None
+        try:
+            encoder = Encoder(source, self._real(job).dataset("test"), batch=self.batch)
+        except NoSplit as error:
+            return error, None
+        wanted = _wanted(cards, "reconstructed", encoder.source)
+        return encoder, self._extract(encoder.source, wanted, title=f"{job.title}, reconstructions")
 
     def _compute(self, job: Job, card: Card, seed: int, inputs: Inputs) -> None:
         started, clock = provenance.utc_now(), time.monotonic()
@@ -326,6 +366,14 @@ def wanted_count(count: int | None, source: Source) -> int:
             raise ValueError("a metric asks for all generated images, and there is no end of them")
         return count
     return source.size if count is None else min(count, source.size)
+
+
+def _wanted(cards: Sequence[Card], side: str, source: Source) -> dict[str, int]:
+    """Images that each detector is to see of one side."""
+    wanted: dict[str, int] = {}
+    for need in (need for card in cards for need in card.needs if need.side == side):
+        wanted[need.detector] = max(wanted.get(need.detector, 0), wanted_count(need.count, source))
+    return wanted
 
 
 def held_out_split(card: Card) -> str:

@@ -70,8 +70,8 @@ def extract_features(
         if agreed != title:
             raise RuntimeError(f"this process makes {title!r} while the first one makes {agreed!r}")
         if missing:
-            spared, total = work.spared(missing), max(work.counts.values())
-            if spared:
+            if lead and (spared := work.spared(missing)):
+                total = max(work.counts.values())
                 progress.note(f"{title}: {spared:,} of {total:,} are in the store and not made again")
             _make(work, processes.share(missing), title=title, progress=progress, processes=processes)
     return work.features
@@ -84,11 +84,10 @@ def feature_key(source: Source, detector: dict) -> dict:
 
 def _make(work: "_Pass", chunks: Sequence, *, title: str, progress: Progress, processes: Processes) -> None:
     """Make this process' chunks and bring all rows together in the first process."""
-    total = sum(len(work.span(number, names)) for number, names in chunks)
     share = f", {processes.size} processes, share of one" if processes.size > 1 else ""
 
     def make_mine() -> None:
-        done = 0
+        done, total = 0, sum(len(work.span(number, names)) for number, names in chunks)
         with progress.stage(title + share, total) as stage, torch.inference_mode():
             for number, names in chunks:
                 for made in work.make(number, names):

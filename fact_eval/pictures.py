@@ -96,6 +96,8 @@ def plan_pictures(folder: Path, reference: Reference, out: Path, request: Reques
 def _obstacle(card: Card, available: int) -> str | None:
     if card.needs_generator:
         return "needs a generator, not pictures"
+    if card.needs_encoder:
+        return "needs an encoder, not pictures"
     if card.n_generated and card.n_generated > available:
         return f"needs {card.n_generated:,} pictures, there are {available:,}"
     return None

@@ -110,6 +110,7 @@ class Request:
 def plan_run(run: Run, request: Request) -> list[Job]:
     """Jobs of one run, one per chosen snapshot. UserError where it has no such snapshot or broken records."""
     jobs = []
+    cards = _cards_of_run(run, request)
     for chosen in choose_snapshots(run, request.snapshot):
         job = Job(
             source="run",
@@ -130,8 +131,22 @@ def plan_run(run: Run, request: Request) -> list[Job]:
                 "started": run.options.get("started"),
             },
         )
-        jobs.append(request.fill(job))
+        jobs.append(request.fill(job, cards=cards))
     return jobs
+
+
+def _cards_of_run(run: Run, request: Request) -> list[Card]:
+    """The metrics that mean something on a run: those of the encoder where it trains one."""
+    cards = request.cards_for(run.options["dataset"]["name"])
+    config = run.config
+    if config.get("model") == "stylex" and (config["branches"] != "mapping" or config["rec_in_d_phase"]):
+        return cards
+    for card in cards:
+        if request.named and card.needs_encoder:
+            raise UsageError(
+                f"--metrics {card.name} is for StylEx runs with a trained encoder, not for {run.folder}"
+            )
+    return [card for card in cards if not card.needs_encoder]
 
 
 def plan_controls(
@@ -144,7 +159,8 @@ def plan_controls(
     by_name = {reference.name: reference for reference in references}
     jobs = []
     for name, reference in sorted(by_name.items()):
-        cards = [card for card in request.cards_for(reference.train["name"]) if not card.needs_generator]
+        cards = request.cards_for(reference.train["name"])
+        cards = [card for card in cards if not (card.needs_generator or card.needs_encoder)]
         for source in ("reals", "noise"):
             content = canonical_json({"source": source, "dataset": reference.train["sha256"]})
             job = Job(

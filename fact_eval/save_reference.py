@@ -32,7 +32,7 @@ def save_reference(
     fingerprint = get_detector(detector, device).describe()
     dataset = open_dataset(data, split=split)
     progress = Progress()
-    with tf32(False):
+    with tf32(False):  # float32 means float32
         features = extract_features(
             PicturesSource(dataset),
             {detector: len(dataset)},

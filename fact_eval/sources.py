@@ -34,15 +34,16 @@ class GeneratorSource:
     """Images of a snapshot's EMA generator; also the GeneratorInputs that generator metrics take.
 
     `labels_of` is the training set of a conditional generator: each image takes the label of a random one
-    of its images.
+    of its images, or in StylEx the class part that C gives this image.
     """
 
     size = None
 
     def __init__(self, snapshot, *, seed: int, device: str = "cpu", labels_of=None):
-        self.G = snapshot.G
+        self.G, self.snapshot = snapshot.G, snapshot
         if self.G.c_dim and labels_of is None:
             raise ValueError("a conditional generator needs a dataset to take labels from")
+        self.class_parts = snapshot.class_parts if snapshot.C is not None else None
         self.snapshot_sha256, self.seed, self.device = snapshot.sha256, seed, device
         self.z_dim, self.num_ws = self.G.z_dim, self.G.num_ws
         self.resolution, self.num_channels = self.G.img_resolution, self.G.img_channels
@@ -51,24 +52,26 @@ class GeneratorSource:
         self._noise_shapes = self.G.synthesis.noise_shapes if self.G.synthesis.noise == "random" else []
 
     def latents(self, indices: Sequence[int], *, stream: str = "image") -> Tensor:
-        """z [N, z_dim], N(0, 1), one generator per index; another stream name gives independent latents."""
+        """z [N, *z_shape], N(0, 1), a generator per index; another stream name gives independent latents."""
         name = "image" if stream == "image" else f"latents {stream}"
-        rows = [torch.randn(self.z_dim, generator=self._generator(i, name)) for i in indices]
+        rows = [torch.randn(self.G.z_shape, generator=self._generator(i, name)) for i in indices]
         return torch.stack(rows).to(self.device)
 
     def labels(self, indices: Sequence[int]) -> Tensor | None:
-        """c [N, c_dim], one-hot for class labels; None for an unconditional generator."""
+        """c [N, c_dim], one-hot for class labels, C's word in StylEx; None for an unconditional generator."""
         if not self.G.c_dim:
             return None
         n = len(self._labels_of)
         drawn = [int(torch.randint(n, (), generator=self._generator(i, "labels"))) for i in indices]
+        if self.class_parts is not None:
+            return self.class_parts(self._labels_of.images(drawn)).to(self.device)
         labels = self._labels_of.labels(drawn)
         if labels.ndim == 1:
             labels = torch.nn.functional.one_hot(labels, self.G.c_dim)
         return labels.float().to(self.device)
 
     def mapping(self, z: Tensor, c: Tensor | None) -> Tensor:
-        """ws [N, num_ws, w_dim], no truncation."""
+        """ws [N, num_ws * K, w_dim], no truncation."""
         with torch.inference_mode():
             return self.G.mapping(z, c)
 

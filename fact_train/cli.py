@@ -11,8 +11,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fact_train.axes import axes_table
+from fact_train.classifier_cli import classifier
 from fact_train.config import TrainConfig, fields_of, flag
 from fact_train.presets import PRESETS, get_preset
+from fact_train.style_commands import bake, cost
 from metrics.errors import UsageError, UserError
 
 app = typer.Typer(
@@ -28,6 +31,9 @@ _OWN = {
         bool, typer.Option("--dry-run", "-n", help="print the resolved configuration and stop")
     ],
     "list_presets": Annotated[bool, typer.Option("--list-presets", help="print the presets and stop")],
+    "list_axes": Annotated[
+        bool, typer.Option("--list-axes", help="print the axes of style injection and stop")
+    ],
     "eval": Annotated[str | None, typer.Option(help="score snapshots with these metrics, comma separated")],
     "eval_kimg": Annotated[
         float | None, typer.Option(help="score the first snapshot after every this many kimg, and the last")
@@ -41,6 +47,7 @@ def _train(
     *,
     dry_run: bool,
     list_presets: bool,
+    list_axes: bool,
     scored: str | None,
     eval_kimg: float | None,
     changes: dict[str, Any],
@@ -48,14 +55,23 @@ def _train(
     if list_presets:
         _print_presets()
         return
+    if list_axes:
+        print(axes_table())
+        return
     if preset_name is None:
         raise UsageError("--preset is missing; see --list-presets, e.g. fact-train --preset mnist.")
     preset = get_preset(preset_name)
-    cfg = dataclasses.replace(preset.config, **changes)
+    missing = [name for name in preset.needs if name not in changes]
+    if missing:
+        raise UsageError(f"--preset {preset_name} needs {flag(missing[0])}.")
+    base = preset.at(changes.get("resolution"))
+    cfg = dataclasses.replace(base, **changes)
 
     from fact_train import run_folder  # cheap; torch stays out of --help and --dry-run
 
-    label = run_folder.run_label(preset_name, preset.config, cfg)
+    label = run_folder.run_label(
+        preset_name, dataclasses.replace(base, resolution=preset.config.resolution), cfg
+    )
     outdir = outdir or run_folder.default_outdir(preset_name, label, cfg.seed)
     if dry_run:
         print(json.dumps({"preset": preset_name, "outdir": str(outdir), "config": cfg.to_dict()}, indent=2))
@@ -104,22 +120,22 @@ def _resolved(cfg: TrainConfig) -> str:
 
 
 def _print_presets() -> None:
+    width = max(map(len, PRESETS))
     for name, p in PRESETS.items():
-        need = "  needs --data" if p.needs_data else ""
-        print(
-            f"{name:<18} {p.config.kimg:>7g} kimg  ~{p.minutes:g} min on 2 cores  {p.memory_gb:g} GB  "
-            f"{p.summary}{need}"
-        )
-        print(f"{'':<18} {p.source}")
+        need = f"  needs {', '.join(map(flag, p.needs))}" if p.needs else ""
+        cost = "" if p.minutes is None else f"  ~{p.minutes:g} min on 2 cores  {p.memory_gb:g} GB"
+        print(f"{name:<{width}} {p.config.kimg:>7g} kimg{cost}  {p.summary}{need}")
+        print(f"{'':<{width}} {p.source}")
 
 
 def _signature() -> inspect.Signature:
     """One option per TrainConfig field; None means "as in the preset"."""
-    parameters = [
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    parameters += [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=False if name in ("dry_run", "list_presets") else None,
+            default=False if name in ("dry_run", "list_presets", "list_axes") else None,
             annotation=annotation,
         )
         for name, annotation in _OWN.items()
@@ -144,7 +160,8 @@ def _flags(f: dataclasses.Field) -> list[str]:
 
 
 def _help(f: dataclasses.Field) -> str:
-    return f"{f.metadata['help']} (StyleGAN2: {f.default})"
+    whose = "default" if f.metadata["panel"] == "StylEx" else "StyleGAN2"
+    return f"{f.metadata['help']} ({whose}: {f.default})"
 
 
 def _alternatives(f: dataclasses.Field) -> tuple[list[Any], list[type]]:
@@ -190,7 +207,9 @@ def _parse(f: dataclasses.Field, text: str) -> Any:
     return text
 
 
-def _command(**given: Any) -> None:
+def _command(ctx: typer.Context, **given: Any) -> None:
+    if ctx.invoked_subcommand is not None:
+        return
     changes = {}
     for f in fields_of():
         value = given[f.name]
@@ -201,6 +220,7 @@ def _command(**given: Any) -> None:
         given["outdir"],
         dry_run=given["dry_run"],
         list_presets=given["list_presets"],
+        list_axes=given["list_axes"],
         scored=given["eval"],
         eval_kimg=given["eval_kimg"],
         changes=changes,
@@ -212,7 +232,10 @@ _command.__annotations__ = {name: p.annotation for name, p in _command.__signatu
 _command.__doc__ = (
     """Train a StyleGAN2-family model from a preset. The same command resumes an interrupted run."""
 )
-app.command()(_command)
+app.callback(invoke_without_command=True)(_command)
+app.command()(classifier)
+app.command()(bake)
+app.command()(cost)
 
 
 def main() -> None:

@@ -12,9 +12,20 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fact_train.config_checks import find_problem
 from metrics.errors import UsageError
 
 SCOPES = ("science", "schedule", "machine")
+
+# The fields of the first published runs. A later one counts in the hash where it is not at its default, so
+# that adding a field renames no earlier run; the default of such a field can never change.
+_FIRST_FIELDS = frozenset(
+    """data resolution resize crop channels alpha max_images mirror cond z_dim w_dim map_depth mapping_lr_mult
+    injection g_arch noise fused_modconv d_arch mbstd_group_size channel_base channel_max d_channel_mult
+    conv_clamp r1_gamma r1_gamma_final r1_decay_kimg r1_interval pl_weight pl_interval pl_batch_shrink
+    pl_decay style_mixing_prob updates batch batch_gpu precision g_lr d_lr beta1 beta2 ema_kimg
+    ema_rampup""".split()
+)
 
 
 def _field(default: Any, help: str, *, scope: str = "science", panel: str) -> Any:
@@ -43,12 +54,52 @@ class TrainConfig:
     w_dim: int = _field(512, "intermediate latent w dimensions", panel="Generator")
     map_depth: int = _field(8, "mapping network layers", panel="Generator")
     mapping_lr_mult: float = _field(0.01, "learning-rate multiplier of the mapping", panel="Generator")
-    injection: Literal["modconv"] = _field("modconv", "how styles enter the convolutions", panel="Generator")
+    train_mapping: bool = _field(True, "learn the mapping network; off leaves it as drawn", panel="Generator")
+    latent_space: Literal["w", "w_plus"] = _field(
+        "w", "w_plus draws a latent for every layer, in training and evaluation", panel="Generator"
+    )
     g_arch: Literal["skip", "resnet", "orig"] = _field("skip", "generator trunk", panel="Generator")
     noise: Literal["off", "const", "random"] = _field("random", "per-pixel noise inputs", panel="Generator")
     fused_modconv: Literal["train", "eval", "never", "always"] = _field(
-        "eval", "when modulated convolutions scale weights instead of activations", panel="Generator"
+        "eval",
+        "when the style enters the weights (a matrix is then baked) and not the activations",
+        panel="Generator",
     )
+    noise_learned: bool = _field(True, "learn each layer's noise strength", panel="Generator")
+    noise_strength_init: float = _field(0.0, "noise strength at the start", panel="Generator")
+
+    # Style
+    injection: Literal["modconv", "adain", "vectors", "matrix", "adaconv"] = _field(
+        "modconv",
+        "how styles enter: StyleGAN2's modulation, true AdaIN, K style vectors, a style matrix, or Chandran's"
+        " adaptive convolution",
+        panel="Style",
+    )
+    style_vectors: int = _field(1, "K: rows of w per layer, each from its own z", panel="Style")
+    style_amplify: float = _field(1.0, "c in S <- 1 + c (S - 1)", panel="Style")
+    affine_lr_mult: float = _field(1.0, "learning-rate multiplier of the affines, w to style", panel="Style")
+    affine_bias_init: float = _field(1.0, "style at w = 0 at the start", panel="Style")
+    latent_norm: Literal["row", "joint"] = _field(
+        "row", "normalise each of K rows of z, or all as one vector", panel="Style"
+    )
+    torgb_style: Literal["all", "final", "none", "first"] = _field(
+        "all", "ToRGB layers with a style: all, the last, none; first: the first of K vectors", panel="Style"
+    )
+    style_kernel: Literal[1, 3] = _field(
+        1, "side of the kernel that a style matrix or adaconv predicts", panel="Style"
+    )
+    matrix_centre: bool = _field(False, "style matrix: M <- M - 1", panel="Style")
+    matrix_normalise: bool = _field(False, "style matrix: rows to length 1, after centring", panel="Style")
+    matrix_scale: float | Literal["sqrt", "rsqrt"] = _field(
+        1.0, "style matrix: factor after that; sqrt I or 1 / sqrt I of I channels", panel="Style"
+    )
+    matrix_identity: bool = _field(False, "style matrix: add the identity at last", panel="Style")
+    matrix_postnorm: Literal["none", "weight", "composite", "instance"] = _field(
+        "composite",
+        "style matrix: demodulate the layer's weights, or their product with M, or normalise the output",
+        panel="Style",
+    )
+    adaconv_groups: int = _field(4, "groups of adaconv's kernels", panel="Style")
 
     # Discriminator and width
     d_arch: Literal["resnet", "skip", "orig"] = _field(
@@ -67,17 +118,43 @@ class TrainConfig:
     )
 
     # Losses
-    r1_gamma: float = _field(10.0, "R1 penalty weight; 0 is off", panel="Losses")
+    r1_gamma: float | Literal["auto"] = _field(
+        10.0, "R1 penalty weight; 0 is off; auto: 0.0002 resolution^2 / batch", panel="Losses"
+    )
     r1_gamma_final: float | None = _field(
         None, "R1 weight that r1_gamma moves to, geometrically; None keeps r1_gamma", panel="Losses"
     )
     r1_decay_kimg: float = _field(50.0, "kimg in which it gets there", panel="Losses")
     r1_interval: int = _field(16, "apply R1 every this many steps, times this", panel="Losses")
     pl_weight: float = _field(2.0, "path-length penalty weight; 0 is off", panel="Losses")
+    pl_power: float = _field(
+        0.5, "path lengths of K style vectors are multiplied by K to this power", panel="Losses"
+    )
     pl_interval: int = _field(4, "apply path length every this many steps, times this", panel="Losses")
     pl_batch_shrink: int = _field(2, "path length sees batch / this", panel="Losses")
     pl_decay: float = _field(0.01, "decay of the path-length average", panel="Losses")
     style_mixing_prob: float = _field(0.9, "probability of mixing two latents", panel="Losses")
+    d_loss_scale: float = _field(
+        1.0, "factor of the discriminator's loss on real and generated images, not of R1", panel="Losses"
+    )
+
+    # Augmentation
+    augment: Literal["none", "ada", "fixed", "diffaugment"] = _field(
+        "none", "of all images D sees: adaptive p, fixed p, or DiffAugment", panel="Augmentation"
+    )
+    augment_set: Literal[
+        "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"
+    ] = _field("bgc", "transformations of ada and fixed, by initials", panel="Augmentation")
+    augment_p: float = _field(
+        0.0, "probability of each transformation: of fixed, or where ada starts", panel="Augmentation"
+    )
+    ada_target: float = _field(0.6, "mean sign of D(real) that ada keeps", panel="Augmentation")
+    ada_interval: int = _field(4, "ada moves p every this many steps", panel="Augmentation")
+    ada_kimg: float = _field(500.0, "kimg in which ada may move p by 1", panel="Augmentation")
+    ada_ceiling: float | None = _field(None, "highest p of ada; None is no bound", panel="Augmentation")
+    diffaugment_policy: str = _field(
+        "color,translation,cutout", "some of these three, in this order", panel="Augmentation"
+    )
 
     # Optimisation
     updates: Literal["alternating", "simultaneous"] = _field(
@@ -91,11 +168,12 @@ class TrainConfig:
         "images of a micro-batch: fewer than a process' share accumulates gradients, side by side on a CPU",
         panel="Optimisation",
     )
-    precision: Literal["fp32", "tf32", "bf16"] = _field(
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = _field(
         "fp32", "of feature maps in training; weights, styles and images stay fp32", panel="Optimisation"
     )
     g_lr: float = _field(0.002, "generator learning rate", panel="Optimisation")
     d_lr: float = _field(0.002, "discriminator learning rate", panel="Optimisation")
+    ttur_mult: float = _field(1.0, "factor of the discriminator's learning rate", panel="Optimisation")
     beta1: float = _field(0.0, "Adam beta1", panel="Optimisation")
     beta2: float = _field(0.99, "Adam beta2", panel="Optimisation")
     ema_kimg: float = _field(10.0, "half-life of the generator average, kimg", panel="Optimisation")
@@ -103,6 +181,61 @@ class TrainConfig:
         None, "half-life at most this share of the images so far; None is off", panel="Optimisation"
     )
     seed: int = _field(0, "training seed: weights, data order, latents", panel="Optimisation")
+
+    # StylEx: refused where model is stylegan2, unless left as they are
+    model: Literal["stylegan2", "stylex"] = _field(
+        "stylegan2", "stylex trains an encoder and explains a classifier", panel="StylEx"
+    )
+    classifier: str | None = _field(
+        None, "the explained classifier: mnist, or a file of `fact-train classifier`", panel="StylEx"
+    )
+    class_repr: Literal["softmax", "logits"] = _field(
+        "softmax", "the class part of w: probabilities or logits", panel="StylEx"
+    )
+    d_cond: Literal["off", "projection", "weighted"] = _field(
+        "off",
+        "D sees the image's class probabilities: by projection, or weighting a score per class",
+        panel="StylEx",
+    )
+    branches: Literal["both", "encoder", "mapping"] = _field(
+        "both", "whose images meet D: the encoder's, the mapping's or both", panel="StylEx"
+    )
+    alternation: Literal["off", "step", "microbatch", "probability"] = _field(
+        "step",
+        "how the branches take turns: off gives each half of every micro-batch; probability draws",
+        panel="StylEx",
+    )
+    encoder_prob: float | None = _field(
+        None, "share of encoder turns under --alternation probability", panel="StylEx"
+    )
+    compensation: bool = _field(
+        False, "divide reconstruction and KL by the share of encoder turns (x2 for 1/2)", panel="StylEx"
+    )
+    rec_in_d_phase: bool = _field(
+        False, "reconstruct and compare classes after D, in a step of G and E of its own", panel="StylEx"
+    )
+    rec_in_g_phase: bool = _field(
+        True, "reconstruct and compare classes in G's own step, beside the adversarial loss", panel="StylEx"
+    )
+    encoder_lr_mult: float = _field(1.0, "encoder's learning rate relative to --g-lr", panel="StylEx")
+    encoder_init: Literal["random", "standardised"] = _field(
+        "random", "standardised: the first w of real images have mean 0 and deviation 1", panel="StylEx"
+    )
+    e_channel_mult: float = _field(1.0, "encoder width relative to the generator's", panel="StylEx")
+    rec_scale: float = _field(1.0, "weight of all reconstruction losses; 0 is off", panel="StylEx")
+    w_lpips: float = _field(0.1, "weight of the perceptual distance; 0 is off", panel="StylEx")
+    w_w: float = _field(0.1, "weight of |E(x) - E(G(w))|; 0 is off", panel="StylEx")
+    w_l1: float = _field(1.0, "weight of |x - G(w)|, images in [-1, 1]; 0 is off", panel="StylEx")
+    w_l2: float = _field(0.0, "weight of (x - G(w))^2, images in [-1, 1]; 0 is off", panel="StylEx")
+    perceptual: str = _field("stlpips_alex", "detector of the perceptual distance", panel="StylEx")
+    lpips_batch_shrink: int = _field(
+        1, "the perceptual distance sees a micro-batch's images / this", panel="StylEx"
+    )
+    kl_scale: float = _field(1.0, "weight of KL(C(x) || C(G(w))); 0 is off", panel="StylEx")
+
+    kl_branches: Literal["encoder", "both"] = _field(
+        "encoder", "also hold mapping's images to the class they were drawn for: both", panel="StylEx"
+    )
 
     # Schedule
     kimg: float = _field(
@@ -126,31 +259,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
-        self._check_ranges()
+        problem = find_problem(self, changed=_changed(self))
+        if problem is not None:
+            raise _refuse(problem[0], getattr(self, problem[0]), problem[1])
 
-    def _check_ranges(self) -> None:
-        positive = (
-            "z_dim w_dim mbstd_group_size channel_base channel_max d_channel_mult r1_interval pl_interval "
-            "pl_batch_shrink batch g_lr d_lr kimg_per_tick snapshot_ticks image_ticks map_depth "
-            "mapping_lr_mult r1_decay_kimg"
-        ).split()
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise _refuse(name, getattr(self, name), "it must be positive")
-        for name in ("r1_gamma", "pl_weight", "ema_kimg", "seed", "kimg"):
-            if getattr(self, name) < 0:
-                raise _refuse(name, getattr(self, name), "it must not be negative")
-        for name in ("style_mixing_prob", "pl_decay", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise _refuse(name, getattr(self, name), "it must lie in [0, 1]")
-        for name in ("batch_gpu", "threads", "max_images", "conv_clamp", "r1_gamma_final"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise _refuse(name, getattr(self, name), "it must be positive, or left out")
-        if self.r1_gamma_final is not None and self.r1_gamma == 0:
-            raise _refuse("r1_gamma_final", self.r1_gamma_final, "R1 is off, as --r1-gamma is 0")
-        group = min(self.mbstd_group_size, self.batch)
-        if self.batch % group:
-            raise _refuse("mbstd_group_size", self.mbstd_group_size, f"it must divide --batch {self.batch}")
+    @classmethod
+    def panel(cls, name: str) -> list[str]:
+        """Names of the fields of one panel."""
+        return [f.name for f in dataclasses.fields(cls) if f.metadata["panel"] == name]
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -168,8 +284,12 @@ class TrainConfig:
         return {f.name: getattr(self, f.name) for f in fields_of("science")}
 
     def sha256(self) -> str:
-        """Hash of the science fields without the seed: equal for the training seeds of one configuration."""
-        values = {k: v for k, v in self.science().items() if k != "seed"}
+        """Hash of the science fields without the seed: equal for the training seeds of one configuration.
+
+        Later fields count where they are not at their default.
+        """
+        counts = _FIRST_FIELDS | set(_changed(self))
+        values = {k: v for k, v in self.science().items() if k != "seed" and k in counts}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -188,6 +308,11 @@ def differing_fields(a: TrainConfig, b: TrainConfig) -> list[str]:
     return [f.name for f in fields_of("science") if getattr(a, f.name) != getattr(b, f.name)]
 
 
+def _changed(cfg: TrainConfig) -> list[str]:
+    """Names of the fields that are not at their default."""
+    return [f.name for f in fields_of() if getattr(cfg, f.name) != f.default]
+
+
 def _refuse(name: str, value: Any, why: str) -> UsageError:
     return UsageError(f"{flag(name)} {value}: {why}.")
 
@@ -204,9 +329,9 @@ def _checked(f: dataclasses.Field, value: Any) -> Any:
             types.append(option)
     if value is None and type(None) in types:
         return None
-    if literals:
-        if value in literals:
-            return value
+    if value in literals:
+        return value
+    if literals and not set(types) - {type(None)}:
         raise _refuse(f.name, value, f"it is one of {', '.join(map(str, literals))}")
     if bool in types:
         if isinstance(value, bool):
@@ -218,5 +343,5 @@ def _checked(f: dataclasses.Field, value: Any) -> Any:
         return value
     elif str in types and isinstance(value, str) and value:
         return value
-    wanted = " or ".join(t.__name__ for t in types if t is not type(None))
+    wanted = " or ".join([*(t.__name__ for t in types if t is not type(None)), *map(str, literals)])
     raise _refuse(f.name, value, f"it must be {wanted}")

@@ -31,13 +31,13 @@ def world_size() -> int:
 
 
 def average_gradients(params: Iterable[nn.Parameter]) -> None:
-    """Average the gradients over the group, in one flat all-reduce; parameters without one count as zero."""
+    """Average the gradients over the group, in one flat all-reduce.
+
+    Parameters without one, the same in every process, stay without: the optimiser leaves them alone.
+    """
     if world_size() == 1:
         return
-    params = list(params)
-    for p in params:
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
+    params = [p for p in params if p.grad is not None]
     flat = torch.cat([p.grad.flatten() for p in params])
     dist.all_reduce(flat)
     flat /= world_size()

@@ -44,6 +44,11 @@ def save_png(path: Path, picture: Tensor) -> None:
 
 def real_grid(dataset: Dataset, *, seed: int) -> Tensor:
     """Real images; with labels, one row a class where the rows suffice."""
+    return tile(dataset.images(grid_indices(dataset, seed=seed)), grid_size(dataset.resolution)[1])
+
+
+def grid_indices(dataset: Dataset, *, seed: int) -> Tensor:
+    """Which images stand in the grid of reals, row by row: int64 [rows * columns]."""
     rows, columns = grid_size(dataset.resolution)
     gen = generator_for("cpu", "grid", seed)
     order = torch.randperm(len(dataset), generator=gen)
@@ -52,21 +57,31 @@ def real_grid(dataset: Dataset, *, seed: int) -> Tensor:
         of_class = [order[labels[order] == k][:columns] for k in range(dataset.num_classes)]
         chosen = [idx for idx in of_class if len(idx) == columns][:rows]
         if len(chosen) == rows:
-            return tile(dataset.images(torch.cat(chosen)), columns)
-    index = order[torch.arange(rows * columns) % len(order)]
-    return tile(dataset.images(index), columns)
+            return torch.cat(chosen)
+    return order[torch.arange(rows * columns) % len(order)]
 
 
 class SampleGrid:
-    """The same latents, labels and noise maps every time it is drawn."""
+    """The same latents, labels and noise maps every time it is drawn.
 
-    def __init__(self, G: Generator, dataset: Dataset, *, seed: int, device: torch.device) -> None:
+    `c` [rows * columns, c_dim] replaces the labels: the class parts of w in StylEx.
+    """
+
+    def __init__(
+        self,
+        G: Generator,
+        dataset: Dataset,
+        *,
+        seed: int,
+        device: torch.device,
+        c: Tensor | None = None,
+    ) -> None:
         self.rows, self.columns = grid_size(G.img_resolution)
         count = self.rows * self.columns
         gen = generator_for("cpu", "grid", seed)
-        self.z = torch.randn(count, G.z_dim, generator=gen).to(device)
-        self.c = None
-        if G.c_dim:
+        self.z = torch.randn(count, *G.z_shape, generator=gen).to(device)
+        self.c = None if c is None else c.to(device)
+        if G.c_dim and c is None:
             classes = torch.arange(self.rows).repeat_interleave(self.columns) % G.c_dim
             self.c = torch.nn.functional.one_hot(classes, G.c_dim).float().to(device)
             if _class_labels(dataset) is None:  # vector labels: take those of real images
@@ -81,6 +96,12 @@ class SampleGrid:
             c = None if self.c is None else self.c[i : i + batch]
             parts.append(to_uint8(G(self.z[i : i + batch], c, noise_mode="const")).cpu())
         return tile(torch.cat(parts), self.columns)
+
+
+def pairs_picture(above: Tensor, below: Tensor, columns: int) -> Tensor:
+    """Two sets of images [N, C, H, W] as one picture, rows of the one over the same rows of the other."""
+    rows = [torch.cat([a, b]) for a, b in zip(above.split(columns), below.split(columns), strict=True)]
+    return tile(torch.cat(rows), columns)
 
 
 def _class_labels(dataset: Dataset) -> Tensor | None:

@@ -19,6 +19,7 @@ from fact_train.memory import keep_freed_memory
 from fact_train.probe import Probe, probe
 from fact_train.progress import Progress, tick_line
 from fact_train.stats import StatsWriter
+from fact_train.stylex import new_trainer
 from fact_train.trainer import Trainer
 from metrics.errors import UsageError, UserError
 
@@ -85,7 +86,7 @@ def _train(
         alpha=cfg.alpha,
         max_images=cfg.max_images,
     )
-    trainer = Trainer(cfg, dataset, device, threads=threads)
+    trainer = new_trainer(cfg, dataset, device, threads=threads)
     with run_folder.locked(outdir) if distributed.rank() == 0 else nullcontext():
         return _train_locked(trainer, outdir, preset, label, threads, after_snapshot)
 
@@ -102,7 +103,14 @@ def _train_locked(
     progress = Progress(outdir, enabled=lead)
     cfg, dataset, device = trainer.cfg, trainer.dataset, trainer.device
     if lead:
-        run_id = run_folder.prepare(outdir, cfg, preset=preset, label=label, dataset=dataset.describe())
+        run_id = run_folder.prepare(
+            outdir,
+            cfg,
+            preset=preset,
+            label=label,
+            dataset=dataset.describe(),
+            classifier=trainer.card,
+        )
     distributed.barrier()
     if not lead:
         run_id = run_folder.read_options(outdir)["run_id"]
@@ -120,7 +128,9 @@ def _train_locked(
             saved(done=True)
         return Result(outdir, final, trainer.nimg, trained=False)
 
-    grid = grids.SampleGrid(trainer.G_ema, dataset, seed=cfg.seed, device=device)
+    for note in trainer.notes:
+        progress.say(note)
+    grid = trainer.grid()
     if lead and resumed is None:
         grids.save_png(outdir / "reals.png", grids.real_grid(dataset, seed=cfg.seed))
         grids.save_png(outdir / "fakes_init.png", grid.draw(trainer.G_ema))
@@ -200,9 +210,9 @@ def _loop(
             nimg=trainer.nimg,
         )
         if done or tick % cfg.image_ticks == 0:
-            picture = grid.draw(trainer.G_ema)
-            grids.save_png(outdir / f"fakes{trainer.nimg // 1000:06d}.png", picture)
-            writer.image("generated", picture, nimg=trainer.nimg)
+            for name, picture in trainer.pictures(grid).items():
+                grids.save_png(outdir / f"{name}{trainer.nimg // 1000:06d}.png", picture)
+                writer.image(name, picture, nimg=trainer.nimg)
         if saving:
             snapshot.save_snapshot(outdir / snapshot.snapshot_name(trainer.nimg), trainer, run_id=run_id)
             checkpoint.save_checkpoint(outdir, trainer)

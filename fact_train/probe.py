@@ -36,7 +36,7 @@ def probe(trainer: Trainer) -> Probe:
     cfg = trainer.cfg
     saved = copy.deepcopy(trainer.state_dict())
     try:
-        trainer.step(regularise=True)
+        _timed(trainer, regularise=True)
         plain = _timed(trainer, regularise=False)
         full = _timed(trainer, regularise=True)
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -46,14 +46,17 @@ def probe(trainer: Trainer) -> Probe:
             f"({str(error).splitlines()[0]})"
         ) from error
     trainer.load_state_dict(saved)
-    intervals = [i for i, w in ((cfg.pl_interval, cfg.pl_weight), (cfg.r1_interval, cfg.r1_gamma)) if w > 0]
+    lazy = ((cfg.pl_interval, cfg.pl_weight), (cfg.r1_interval, trainer.r1_gamma))
+    intervals = [interval for interval, weight in lazy if weight > 0]
     extra = sum(1 / i for i in intervals) / max(len(intervals), 1)
     return Probe(seconds_per_step=plain + max(full - plain, 0.0) * extra, batch=cfg.batch)
 
 
 def _timed(trainer: Trainer, *, regularise: bool) -> float:
+    """Seconds of a step, the mean over every kind of step there is."""
     start = time.perf_counter()
-    trainer.step(regularise=regularise)
+    for _ in range(trainer.period):
+        trainer.step(regularise=regularise)
     if trainer.device.type == "cuda":
         torch.cuda.synchronize(trainer.device)
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / trainer.period

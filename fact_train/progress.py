@@ -73,8 +73,12 @@ def tick_line(tick: int, nimg: int, stats: dict, timing: dict) -> str:
     def mean(name: str) -> str:
         return f"{stats[name]['mean']:7.3f}" if name in stats else "      -"
 
+    more = f"p {mean('Augment/p')} r_t {mean('Augment/r_t')} " if "Augment/p" in stats else ""
+    if "Loss/kl" in stats:
+        more += f"rec {mean('Loss/rec')} kl {mean('Loss/kl')} agree {mean('Class/agreement')} "
     return (
         f"tick {tick:<5d} kimg {nimg / 1000:<9.1f} sec/kimg {timing['Timing/sec_per_kimg']:<7.2f} "
         f"img/s {timing['Timing/img_per_sec']:<7.0f} G {mean('Loss/G')} D {mean('Loss/D')} "
-        f"r1 {mean('Loss/r1_penalty')} pl {mean('Path_length')} mem {timing['Resources/peak_mem_gb']:.2f} GiB"
+        f"r1 {mean('Loss/r1_penalty')} pl {mean('Path_length')} {more}"
+        f"mem {timing['Resources/peak_mem_gb']:.2f} GiB"
     )

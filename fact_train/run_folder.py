@@ -67,14 +67,24 @@ def locked(outdir: Path) -> Iterator[None]:
             Path(outdir).rmdir()
 
 
-def prepare(outdir: Path, cfg: TrainConfig, *, preset: str, label: str, dataset: dict[str, Any]) -> str:
+def prepare(
+    outdir: Path,
+    cfg: TrainConfig,
+    *,
+    preset: str,
+    label: str,
+    dataset: dict[str, Any],
+    classifier: dict[str, Any] | None = None,
+) -> str:
     """Write the folder's training_options.json, or check that it agrees; returns the run id.
 
+    `classifier` is the card of the one that a StylEx run explains.
     ConfigConflict names the fields in which the folder's run differs; schedule and machine fields may differ.
     """
     path = Path(outdir) / OPTIONS_FILE
     if path.exists():
         options = read_options(outdir)
+        _refuse_other_classifier(outdir, options.get("classifier"), classifier, cfg)
         _refuse_conflict(outdir, TrainConfig.from_dict(options["config"]), cfg, options["dataset"], dataset)
         options["config"] = cfg.to_dict()
         write_json(path, options)
@@ -93,6 +103,7 @@ def prepare(outdir: Path, cfg: TrainConfig, *, preset: str, label: str, dataset:
             "config_sha256": cfg.sha256(),
             "seed": cfg.seed,
             "dataset": dataset,
+            **({} if classifier is None else {"classifier": classifier}),
             "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "packages": {name: metadata.version(name) for name in PACKAGES},
             "python": sys.version.split()[0],
@@ -152,6 +163,17 @@ def _refuse_conflict(
             f"{outdir} holds a run on other data: dataset hash {dataset_there['sha256'][:12]} there, "
             f"{dataset_here['sha256'][:12]} in {here.data} now. Choose another --outdir, or restore the data."
         )
+
+
+def _refuse_other_classifier(
+    outdir: Path, there: dict[str, Any] | None, here: dict[str, Any] | None, cfg: TrainConfig
+) -> None:
+    if there is None or here is None or there["weights_sha256"] == here["weights_sha256"]:
+        return
+    raise ConfigConflict(
+        f"{outdir} holds a run that explains another classifier: {there['weights_sha256'][:12]} there, "
+        f"{here['weights_sha256'][:12]} in {cfg.classifier} now. Choose another --outdir, or restore it."
+    )
 
 
 def _short(value: Any) -> str:

@@ -13,22 +13,31 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fact_train.atomic import write_atomically
+from fact_train.classifier import Card, new_classifier
 from fact_train.config import TrainConfig
+from fact_train.networks.classifier import Classifier, class_part
 from fact_train.networks.discriminator import Discriminator
+from fact_train.networks.encoder import Encoder
 from fact_train.networks.generator import Generator
+from fact_train.networks.mapping import join_class_part
+from fact_train.stylex import build_encoder
+from fact_train.tensors import weights_sha256
 from fact_train.trainer import Trainer, build_networks
 from metrics.errors import UsageError, UserError
 
 SCHEMA = 1
-PREFIXES = ("G_ema", "D")
+PREFIXES = {"stylegan2": ("G_ema", "D"), "stylex": ("G_ema", "D", "E_ema", "C")}
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A loaded snapshot: G is the EMA generator; both networks are in eval mode without gradients."""
+    """A loaded snapshot: G is the EMA generator; all networks are in eval mode without gradients.
+
+    Of a StylEx run also E, the EMA encoder, and C, the classifier it explains, with its card.
+    """
 
     path: Path
     G: Generator
@@ -38,10 +47,32 @@ class Snapshot:
     run_id: str
     nimg: int
     sha256: str
+    E: Encoder | None = None
+    C: Classifier | None = None
+    classifier: Card | None = None
 
     @property
     def kimg(self) -> float:
         return self.nimg / 1000
+
+    @torch.inference_mode()
+    def class_logits(self, images: Tensor) -> Tensor:
+        """What C says of uint8 images [N, C, R, R]: logits [N, K]. StylEx only."""
+        return self.C(_to_signed(images, self.C))
+
+    def class_parts(self, images: Tensor) -> Tensor:
+        """The class part of w of uint8 images, [N, K]. StylEx only."""
+        return class_part(self.class_logits(images), self.config["class_repr"])
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """E's part of w of uint8 images, [N, w_dim]. StylEx only."""
+        return self.E(_to_signed(images, self.E))
+
+    def reconstruction_ws(self, images: Tensor) -> Tensor:
+        """ws [N, num_ws, w_dim + K] of uint8 images: E's part and C's, nothing truncated. StylEx only."""
+        w = self.encode(images).unsqueeze(1).expand(-1, self.G.num_ws, -1)
+        return join_class_part(w, self.class_parts(images))
 
 
 def snapshot_name(nimg: int) -> str:
@@ -54,10 +85,10 @@ def list_snapshots(outdir: Path) -> list[Path]:
 
 
 def save_snapshot(path: Path, trainer: Trainer, *, run_id: str) -> None:
-    """Write G_ema and D with everything needed to rebuild them; atomic."""
+    """Write the networks (PREFIXES) with everything needed to rebuild them; atomic."""
     tensors = {
         f"{prefix}.{name}": value.detach().cpu().contiguous()
-        for prefix in PREFIXES
+        for prefix in PREFIXES[trainer.cfg.model]
         for name, value in getattr(trainer, prefix).state_dict().items()
     }
     meta = {
@@ -68,6 +99,8 @@ def save_snapshot(path: Path, trainer: Trainer, *, run_id: str) -> None:
         "nimg": trainer.nimg,
         "weights_sha256": weights_sha256(tensors),
     }
+    if trainer.cfg.model == "stylex":
+        meta["classifier"] = trainer.card
     text = json.dumps(meta, sort_keys=True)  # one key: safetensors does not order several
     write_atomically(path, lambda partial: save_file(tensors, str(partial), metadata={"fact": text}))
 
@@ -94,15 +127,18 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
             f"snapshot {path} has been altered: its weights do not have the hash it was saved with."
         )
     cfg = TrainConfig.from_dict(meta["config"])
-    G, D = build_networks(cfg, meta["dataset"])
-    for prefix, net in zip(PREFIXES, (G, D), strict=True):
+    networks = _build(cfg, meta)
+    for prefix, net in networks.items():
         own = {k.removeprefix(prefix + "."): v for k, v in tensors.items() if k.startswith(prefix + ".")}
         net.load_state_dict(own)
         net.eval().requires_grad_(False).to(device)
     return Snapshot(
         path=path,
-        G=G,
-        D=D,
+        G=networks["G_ema"],
+        D=networks["D"],
+        E=networks.get("E_ema"),
+        C=networks.get("C"),
+        classifier=meta.get("classifier"),
         config=cfg.to_dict(),
         dataset=meta["dataset"],
         run_id=meta["run_id"],
@@ -111,11 +147,17 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
     )
 
 
-def weights_sha256(tensors: dict[str, Tensor]) -> str:
-    """Hash of names, shapes, dtypes and bytes, in name order."""
-    h = hashlib.sha256()
-    for name in sorted(tensors):
-        t = tensors[name].contiguous()
-        h.update(f"{name} {t.dtype} {tuple(t.shape)}\n".encode())
-        h.update(t.reshape(-1).view(torch.uint8).numpy())
-    return h.hexdigest()
+def _to_signed(images: Tensor, net: nn.Module) -> Tensor:
+    """uint8 images in [-1, 1], on the network's device."""
+    return images.to(next(net.parameters()).device).float() / 127.5 - 1
+
+
+def _build(cfg: TrainConfig, meta: dict[str, Any]) -> dict[str, nn.Module]:
+    """The networks of a snapshot's metadata by their prefixes, before their weights are read."""
+    if cfg.model == "stylegan2":
+        networks = build_networks(cfg, meta["dataset"])
+    else:
+        C = new_classifier(meta["classifier"])
+        G, D = build_networks(cfg, meta["dataset"], class_dim=C.num_classes)
+        networks = G, D, build_encoder(cfg, meta["dataset"]), C
+    return dict(zip(PREFIXES[cfg.model], networks, strict=True))

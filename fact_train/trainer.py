@@ -3,13 +3,11 @@ state.
 
 The order is StyleGAN2-ADA's: generator, path length (every pl_interval steps), discriminator, R1 (every
 r1_interval steps), each with its own gradient step (simultaneous updates: generator and discriminator from
-one state, then the regularisers); a lazy regulariser is multiplied by its interval, and
-Adam's rate and betas are corrected by c = R / (R + 1) (Karras et al. 2020, appendix B).
+one state, then the regularisers).
 """
 
 import copy
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,43 +15,59 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fact_train import distributed, losses
+from fact_train.augment import build_augmentation
 from fact_train.config import TrainConfig
 from fact_train.crew import Crew
 from fact_train.data import Dataset, batch_indices
+from fact_train.grids import SampleGrid
+from fact_train.injection import StyleOptions
 from fact_train.networks.discriminator import Discriminator
 from fact_train.networks.generator import Generator
 from fact_train.networks.mapping import W_AVG_DECAY
 from fact_train.precision import set_precision
 from fact_train.seeds import generator_for
 from fact_train.stats import Stats
+from fact_train.step import Phase, Work, adam, gradients, set_gradients, share_of_batch
 from metrics.errors import UsageError
 
 
-def build_networks(cfg: TrainConfig, dataset: dict[str, Any]) -> tuple[Generator, Discriminator]:
+def build_networks(
+    cfg: TrainConfig, dataset: dict[str, Any], *, class_dim: int = 0
+) -> tuple[Generator, Discriminator]:
     """G and D of a configuration for a dataset description (resolution, channels, classes), randomly
-    initialised.
+    initialised; `class_dim` is the number of classes of the classifier that StylEx explains.
     """
     shape = dict(
-        c_dim=dataset["classes"] if cfg.cond else 0,
         img_resolution=dataset["resolution"],
         img_channels=dataset["channels"],
     )
+    labels = dataset["classes"] if cfg.cond else 0
     G = Generator(
         **shape,
+        c_dim=labels,
+        class_dim=class_dim,
         z_dim=cfg.z_dim,
         w_dim=cfg.w_dim,
         map_depth=cfg.map_depth,
         mapping_lr_mult=cfg.mapping_lr_mult,
         channel_base=cfg.channel_base,
         channel_max=cfg.channel_max,
+        latent_space=cfg.latent_space,
+        latent_norm=cfg.latent_norm,
         architecture=cfg.g_arch,
         injection=cfg.injection,
+        style=StyleOptions.of(cfg),
+        torgb_style=cfg.torgb_style,
         noise=cfg.noise,
+        noise_learned=cfg.noise_learned,
+        noise_strength_init=cfg.noise_strength_init,
         conv_clamp=cfg.conv_clamp,
         fused_modconv=cfg.fused_modconv,
     )
     D = Discriminator(
         **shape,
+        c_dim=labels if cfg.d_cond == "off" else class_dim,
+        conditioning="projection" if cfg.d_cond == "off" else cfg.d_cond,
         channel_base=round(cfg.channel_base * cfg.d_channel_mult),
         channel_max=round(cfg.channel_max * cfg.d_channel_mult),
         architecture=cfg.d_arch,
@@ -63,75 +77,17 @@ def build_networks(cfg: TrainConfig, dataset: dict[str, Any]) -> tuple[Generator
     return G, D
 
 
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """This process' part of every batch: `rounds` micro-batches of `size`, starting at `start`."""
-
-    start: int
-    size: int
-    rounds: int
-
-    def slices(self) -> Iterator[slice]:
-        for i in range(self.rounds):
-            first = self.start + i * self.size
-            yield slice(first, first + self.size)
-
-
-def share_of_batch(cfg: TrainConfig, *, rank: int, world_size: int) -> Share:
-    """Split cfg.batch over processes and micro-batches; UsageError where it does not divide."""
-    if cfg.batch % world_size:
-        raise UsageError(f"--batch {cfg.batch} does not divide over {world_size} processes.")
-    mine = cfg.batch // world_size
-    size = min(cfg.batch_gpu or mine, mine)
-    if mine % size:
-        raise UsageError(f"--batch-gpu {size} does not divide the {mine} images of each process.")
-    group = min(cfg.mbstd_group_size, size)
-    if size % group:
-        raise UsageError(
-            f"--mbstd-group-size {cfg.mbstd_group_size} does not divide the {size} images at once."
-        )
-    return Share(start=rank * mine, size=size, rounds=mine // size)
-
-
-class Work:
-    """One micro-batch of one phase: what it may draw, and what it leaves for the trainer to take in.
-
-    Micro-batches of a phase run side by side, so they change nothing: reports and averages are kept here and
-    taken in afterwards, in order.
-    """
-
-    def __init__(self, part: slice, gen: torch.Generator, host_gen: torch.Generator) -> None:
-        self.part = part
-        self.gen = gen  # on the device
-        self.host_gen = host_gen  # for what the host must know: reading it from a GPU would wait for it
-        self.reports: list[tuple[str, Tensor]] = []
-        self.w_means: list[Tensor] = []
-        self.pl_mean: Tensor | None = None
-
-    @property
-    def size(self) -> int:
-        return self.part.stop - self.part.start
-
-    def report(self, name: str, values: Tensor) -> None:
-        self.reports.append((name, values.detach()))
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """One loss of a step, as a function of a micro-batch, and who learns from it."""
-
-    name: str
-    net: nn.Module
-    optimiser: torch.optim.Optimizer
-    loss_of: Callable[[Work], Tensor]
-
-
 class Trainer:
     """Holds everything that training changes; `step()` advances it, `state_dict()` is all of it.
 
     On a CPU, `threads` micro-batches are computed at a time, on one thread each (or on an equal share of the
     threads where there are fewer micro-batches than threads).
     """
+
+    class_dim = 0  # of the classifier that StylEx explains
+    card: dict[str, Any] | None = None  # what it is
+    notes: tuple[str, ...] = ()  # what a run should say of itself when it starts
+    period = 1  # steps after which every kind of step has been seen
 
     def __init__(self, cfg: TrainConfig, dataset: Dataset, device: torch.device, *, threads: int = 1) -> None:
         self.cfg, self.dataset, self.device = cfg, dataset, device
@@ -140,12 +96,19 @@ class Trainer:
             raise UsageError(f"--cond: dataset {dataset.name} has no class labels.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for("cpu", "weights", cfg.seed).initial_seed())
-            G, D = build_networks(cfg, dataset.describe())
+            G, D = build_networks(cfg, dataset.describe(), class_dim=self.class_dim)
         self.G, self.D = G.to(device).train(), D.to(device).train()
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        self.G_opt = _adam(self.G, cfg.g_lr, cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
-        self.D_opt = _adam(self.D, cfg.d_lr, cfg, interval=cfg.r1_interval if cfg.r1_gamma else None)
+        self.G_opt = adam(self._g_groups(), cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
+        self.D_opt = adam(
+            [(self.D, cfg.d_lr * cfg.ttur_mult)], cfg, interval=cfg.r1_interval if cfg.r1_gamma else None
+        )
+        self.r1_gamma = losses.resolve_r1_gamma(cfg.r1_gamma, resolution=dataset.resolution, batch=cfg.batch)
+        self.notes += losses.r1_notes(
+            cfg.r1_gamma, self.r1_gamma, resolution=dataset.resolution, batch=cfg.batch
+        )
         self.pl_mean = torch.zeros([], device=device)
+        self.augment = build_augmentation(cfg, device)
         self.stats = Stats()
         self.steps = 0
         self.dtype = set_precision(cfg.precision, device)
@@ -154,35 +117,56 @@ class Trainer:
         self.crew = Crew(side_by_side, threads=threads)
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Everything that is trained, by the name of its attribute."""
+        return {"G": self.G, "D": self.D}
+
+    def _g_groups(self) -> list[tuple[nn.Module, float]]:
+        """What G's optimiser trains, with the learning rate."""
+        return [(self.G if self.cfg.train_mapping else self.G.synthesis, self.cfg.g_lr)]
+
+    @property
+    def averages(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(moving average, network it follows)."""
+        return [(self.G_ema, self.G)]
+
+    @property
     def nimg(self) -> int:
         """Real images shown so far, over all processes."""
         return self.steps * self.cfg.batch
 
     def step(self, *, regularise: bool | None = None) -> None:
         """One step of all phases; `regularise` forces (or forbids) the lazy ones, for probing and timing."""
-        cfg, t = self.cfg, self.steps
-        reg_g = cfg.pl_weight > 0 and (t % cfg.pl_interval == 0 if regularise is None else regularise)
-        reg_d = cfg.r1_gamma > 0 and (t % cfg.r1_interval == 0 if regularise is None else regularise)
-        real, real_c = self._real_batch(t)
-        g_main = Phase("G", self.G, self.G_opt, self._generator_main)
-        d_main = Phase("D", self.D, self.D_opt, lambda work: self._discriminator_main(work, real, real_c))
-        path_length = [Phase("PL", self.G, self.G_opt, self._path_length)] * reg_g
-        r1 = [Phase("R1", self.D, self.D_opt, lambda work: self._r1(work, real, real_c))] * reg_d
-        if cfg.updates == "simultaneous":
-            self._take(g_main, d_main)
-            for phase in (*path_length, *r1):
-                self._take(phase)
-        else:
-            for phase in (g_main, *path_length, d_main, *r1):
-                self._take(phase)
+        for together in self._phases(*self._real_batch(self.steps), regularise=regularise):
+            self._take(*together)
         self._average()
         self.steps += 1
+        for name, value in self.augment.update(self.steps).items():
+            self.stats.report(name, value, step=self.steps - 1)
+
+    def _phases(
+        self, real: Tensor, real_c: Tensor | None, *, regularise: bool | None
+    ) -> Iterator[tuple[Phase, ...]]:
+        """The phases of this step in their order; those of one tuple start from the same weights."""
+        cfg, t = self.cfg, self.steps
+        g_main = Phase("G", self.G_opt, self._generator_main)
+        d_main = Phase("D", self.D_opt, lambda work: self._discriminator_main(work, real, real_c))
+        path_length = [(Phase("PL", self.G_opt, self._path_length),)]
+        r1 = [(Phase("R1", self.D_opt, lambda work: self._r1(work, real, real_c)),)]
+        if not (cfg.pl_weight and (t % cfg.pl_interval == 0 if regularise is None else regularise)):
+            path_length = []
+        if not (cfg.r1_gamma and (t % cfg.r1_interval == 0 if regularise is None else regularise)):
+            r1 = []
+        if cfg.updates == "simultaneous":
+            yield from [(g_main, d_main), *path_length, *r1]
+        else:
+            yield from [(g_main,), *path_length, (d_main,), *r1]
 
     # Phases: each returns the loss of one micro-batch, a mean over its samples.
 
     def _generator_main(self, work: Work) -> Tensor:
         ws, c = self._sample_ws(work, work.size)
-        scores = self.D(self._generate(ws, work), c, dtype=self.dtype)
+        scores = self._discriminate(self._generate(ws, work), c, work)
         loss = losses.generator_loss(scores)
         work.report("Loss/G", loss)
         work.report("Scores/generated", scores)
@@ -191,7 +175,11 @@ class Trainer:
     def _path_length(self, work: Work) -> Tensor:
         cfg = self.cfg
         ws, _ = self._sample_ws(work, max(work.size // cfg.pl_batch_shrink, 1))
-        lengths = losses.path_lengths(self._generate(ws, work), ws, generator=work.gen)
+        if not ws.requires_grad:  # a mapping that does not learn
+            ws.requires_grad_(True)
+        images = self._generate(ws, work)
+        factor = cfg.style_vectors**cfg.pl_power
+        lengths = losses.path_lengths(images, ws, generator=work.gen) * factor
         penalty, work.pl_mean = losses.path_length_penalty(lengths, self.pl_mean, decay=cfg.pl_decay)
         work.report("Loss/path_length_penalty", penalty)
         work.report("Path_length", lengths)
@@ -204,20 +192,20 @@ class Trainer:
         real, real_c = self._mine(work, real), self._mine(work, real_c)
         images = torch.cat([generated, real])  # one pass over both: half as many operations to start
         c = None if c is None else torch.cat([c, real_c])
-        scores_generated, scores_real = self.D(images, c, parts=2, dtype=self.dtype).chunk(2)
+        scores_generated, scores_real = self._discriminate(images, c, work, parts=2).chunk(2)
         loss = losses.discriminator_loss(scores_real, scores_generated)
         work.report("Loss/D", loss)
         work.report("Scores/real", scores_real)
         work.report("Signs/real", scores_real.sign())
-        return loss.mean()
+        return loss.mean() * self.cfg.d_loss_scale
 
     def _r1(self, work: Work, real: Tensor, real_c: Tensor | None) -> Tensor:
         x = self._mine(work, real).detach().requires_grad_(True)
-        penalty = losses.r1_penalty(self.D(x, self._mine(work, real_c), dtype=self.dtype), x)
+        penalty = losses.r1_penalty(self._discriminate(x, self._mine(work, real_c), work), x)
         work.report("Loss/r1_penalty", penalty)
         cfg = self.cfg
         gamma = losses.r1_weight(
-            cfg.r1_gamma, final=cfg.r1_gamma_final, decay_kimg=cfg.r1_decay_kimg, nimg=self.nimg
+            self.r1_gamma, final=cfg.r1_gamma_final, decay_kimg=cfg.r1_decay_kimg, nimg=self.nimg
         )
         return penalty.mean() * (gamma / 2 * cfg.r1_interval)
 
@@ -226,9 +214,12 @@ class Trainer:
 
         The gradients of a phase are summed over micro-batches and averaged over processes.
         """
-        for net in (self.G, self.D):
-            net.requires_grad_(any(phase.net is net for phase in phases))
-        params = {phase.name: list(phase.net.parameters()) for phase in phases}
+        params = {phase.name: phase.params for phase in phases}
+        for net in self.networks.values():
+            net.requires_grad_(False)
+        for learning in params.values():
+            for p in learning:
+                p.requires_grad_(True)
         rounds = self.share.rounds
         jobs = [(phase, self._work(phase.name, part)) for phase in phases for part in self.share.slices()]
         found = self.crew.map(
@@ -237,20 +228,23 @@ class Trainer:
         for i, phase in enumerate(phases):
             mine = slice(i * rounds, (i + 1) * rounds)
             self._take_in([work for _, work in jobs[mine]])
-            _set_gradients(params[phase.name], found[mine])
+            set_gradients(params[phase.name], found[mine])
             distributed.average_gradients(params[phase.name])
             phase.optimiser.step()
 
     def _work(self, phase: str, part: slice) -> Work:
         stream = ("phase", self.cfg.seed, self.steps, phase, part.start)
         gen = generator_for(self.device, *stream)
-        return Work(part, gen, gen if self.device.type == "cpu" else generator_for("cpu", *stream))
+        host_gen = gen if self.device.type == "cpu" else generator_for("cpu", *stream)
+        return Work(part, gen, host_gen, phase=phase)
 
     def _take_in(self, works: list[Work]) -> None:
         """What the micro-batches of a phase leave, in their order."""
         for work in works:
             for name, values in work.reports:
                 self.stats.report(name, values, step=self.steps)
+                if name == "Signs/real":
+                    self.augment.observe(values)
             for mean in work.w_means:
                 self.G.mapping.w_avg.lerp_(mean, W_AVG_DECAY)
         if works[0].pl_mean is not None:
@@ -259,13 +253,13 @@ class Trainer:
     # Samples
 
     def _sample_ws(self, work: Work, n: int) -> tuple[Tensor, Tensor | None]:
-        """ws [n, num_ws, w_dim] of fresh latents and the labels they were drawn with."""
-        z = torch.randn(n, self.cfg.z_dim, generator=work.gen, device=self.device)
+        """ws [n, num_ws * K, w_dim] of fresh latents and the labels they were drawn with."""
+        z = torch.randn(n, *self.G.z_shape, generator=work.gen, device=self.device)
         c = None
         if self.cfg.cond:
             c = self._one_hot(torch.randint(len(self.dataset), [n], generator=work.host_gen))
         ws = self.G.mapping(z, c)
-        work.w_means.append(ws[:, 0].detach().mean(dim=0))
+        work.w_means.append(self.G.mapping.mean_w(ws))
         mixed = losses.style_mixing(
             self.G.mapping,
             ws,
@@ -278,6 +272,11 @@ class Trainer:
 
     def _generate(self, ws: Tensor, work: Work) -> Tensor:
         return self.G.synthesis(ws, generator=work.gen, dtype=self.dtype)
+
+    def _discriminate(self, images: Tensor, c: Tensor | None, work: Work, *, parts: int = 1) -> Tensor:
+        """Scores [N, 1]: the one place where images, `parts` batches of them, are augmented and meet D."""
+        images = self.augment(images, work.gen)
+        return self.D(images, c, parts=parts, dtype=self.dtype)
 
     def _mine(self, work: Work, batch: Tensor | None) -> Tensor | None:
         """The micro-batch's rows of this process' batch."""
@@ -307,6 +306,16 @@ class Trainer:
         """Without waiting for a GPU: only pinned memory is copied while the host goes on."""
         return x if self.device.type == "cpu" else x.pin_memory().to(self.device, non_blocking=True)
 
+    # Pictures
+
+    def grid(self) -> SampleGrid:
+        """The latents that every picture of this run is drawn from."""
+        return SampleGrid(self.G_ema, self.dataset, seed=self.cfg.seed, device=self.device)
+
+    def pictures(self, grid: SampleGrid) -> dict[str, Tensor]:
+        """What the run shows now and then: pictures [C, H, W] uint8 by the names of their files."""
+        return {"fakes": grid.draw(self.G_ema)}
+
     # Averages and state
 
     @torch.no_grad()
@@ -316,15 +325,15 @@ class Trainer:
         half_life = cfg.ema_kimg * 1000
         if cfg.ema_rampup is not None:
             half_life = min(half_life, self.nimg * cfg.ema_rampup)
-        decay = 0.5 ** (cfg.batch / max(half_life, 1e-8))
-        update = get_ema_multi_avg_fn(decay)
-        update(list(self.G_ema.parameters()), list(self.G.parameters()), None)
+        update = get_ema_multi_avg_fn(0.5 ** (cfg.batch / max(half_life, 1e-8)))
+        for average, net in self.averages:
+            update(list(average.parameters()), list(net.parameters()), None)
         distributed.average_(self.G.mapping.w_avg)
         self.G_ema.mapping.w_avg.copy_(self.G.mapping.w_avg)  # the other buffers, noise maps, never change
 
     def weights_finite(self) -> bool:
-        """Whether every weight of G and D is finite; a checkpoint is only worth saving if so."""
-        totals = [p.detach().sum() for net in (self.G, self.D) for p in net.parameters()]
+        """Whether every trained weight is finite; a checkpoint is only worth saving if so."""
+        totals = [p.detach().sum() for net in self.networks.values() for p in net.parameters()]
         return bool(torch.stack(totals).isfinite().all())
 
     def state_dict(self) -> dict[str, Any]:
@@ -336,6 +345,7 @@ class Trainer:
             "G_opt": self.G_opt.state_dict(),
             "D_opt": self.D_opt.state_dict(),
             "pl_mean": self.pl_mean,
+            "augment": self.augment.state_dict(),
             "steps": self.steps,
             "stats": self.stats.state_dict(),
         }
@@ -347,35 +357,6 @@ class Trainer:
         self.G_opt.load_state_dict(state["G_opt"])
         self.D_opt.load_state_dict(state["D_opt"])
         self.pl_mean = state["pl_mean"].to(self.device)
+        self.augment.load_state_dict(state.get("augment", {}))  # older states have none, and need none
         self.steps = state["steps"]
         self.stats.load_state_dict(state["stats"], device=self.device)
-
-
-def gradients(loss: Tensor, params: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
-    """d loss / d params, None for those it does not depend on; nothing is added to `.grad`.
-
-    In the memory layout of the parameters: the fused Adam of a CPU reads both in storage order, unchecked.
-    """
-    found = torch.autograd.grad(loss, params, allow_unused=True)
-    return tuple(
-        g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-        for p, g in zip(params, found, strict=True)
-    )
-
-
-def _set_gradients(params: list[nn.Parameter], found: list[tuple[Tensor | None, ...]]) -> None:
-    """The sum of several gradients, in their order, as `.grad`."""
-    first, *others = found
-    for p, g in zip(params, first, strict=True):
-        p.grad = g
-    for more in others:
-        ours = [p.grad for p in params if p.grad is not None]
-        torch._foreach_add_(ours, [g for g in more if g is not None])
-
-
-def _adam(net: nn.Module, lr: float, cfg: TrainConfig, *, interval: int | None) -> torch.optim.Adam:
-    """Adam with the lazy-regularisation correction; `interval` None means no regulariser shares it."""
-    c = 1.0 if interval is None else interval / (interval + 1)
-    return torch.optim.Adam(
-        net.parameters(), lr=lr * c, betas=(cfg.beta1**c, cfg.beta2**c), eps=1e-8, fused=True
-    )

@@ -155,7 +155,7 @@ class _Inputs:
         return rows[:count]
 
     def statistics(self, need: FeatureNeed, *, correction: int) -> None:
-        """None: there are features."""
+        """None: there are always rows here."""
 
     def _source(self, need: FeatureNeed) -> str:
         """Where the rows lie: one real set stands for either split, unless the metric tells them apart."""

@@ -105,8 +105,12 @@ def slerp(start: torch.Tensor, end: torch.Tensor, t: torch.Tensor) -> torch.Tens
 
     (sin((1 - t) a) u + sin(t a) v) / sin a, with unit vectors u and v at an angle a (Shoemake 1985; named in
     Karras et al. 2019, sec. 4.1). Latents live on the sphere that the mapping network normalises them to, so
-    their lengths do not count. In float64; NaN where start and end are parallel.
+    their lengths do not count. In float64; NaN where start and end are parallel. Latents of several rows,
+    [N, K, D], move each row on a circle of its own, all at the same t.
     """
+    if start.ndim == 3:
+        t = t.repeat_interleave(start.shape[1])
+        return slerp(start.flatten(0, 1), end.flatten(0, 1), t).reshape(start.shape)
     u, v = (F.normalize(x.double(), dim=1) for x in (start, end))
     angle = 2 * torch.atan2((u - v).norm(dim=1, keepdim=True), (u + v).norm(dim=1, keepdim=True))
     t = t.double().unsqueeze(1)
@@ -158,12 +162,12 @@ def measure_path(
 
 
 def _step(generator: GeneratorInputs, path: LatentPath, indices: range, *, epsilon: float) -> torch.Tensor:
-    """ws [2 N, num_ws, w_dim]: the starts of N steps, then their ends."""
+    """ws [2 N, num_ws * K, w_dim]: the starts of N steps, then their ends."""
     labels = generator.labels(indices)
     z_start, z_end = generator.latents(indices), generator.latents(indices, stream=END_STREAM)
     t = torch.zeros(len(indices), dtype=torch.float64, device=z_start.device)
     if path.sampling == "full":  # the distribution function of a normal number is a uniform one
-        t = torch.special.ndtr(generator.latents(indices, stream=POSITION_STREAM)[:, 0].double())
+        t = torch.special.ndtr(generator.latents(indices, stream=POSITION_STREAM).flatten(1)[:, 0].double())
     if path.space == "z":
         z = torch.cat([slerp(z_start, z_end, t), slerp(z_start, z_end, t + epsilon)])
         return generator.mapping(z, None if labels is None else torch.cat([labels, labels]))

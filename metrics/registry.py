@@ -31,10 +31,13 @@ METRICS: dict[str, "Metric"] = {}
 
 @dataclass(frozen=True)
 class FeatureNeed:
-    """Features a metric reads: of generated images (no split), or of a split of the reals (None: all)."""
+    """Features a metric reads: of generated images (no split), or of a split of the reals (None: all).
+
+    `reconstructed` images are those of a split, through the encoder and the generator.
+    """
 
     detector: str
-    side: Literal["generated", "real"]
+    side: Literal["generated", "real", "reconstructed"]
     split: Literal["train", "test"] | None = None
     count: int | None = None
 
@@ -43,6 +46,8 @@ class FeatureNeed:
             raise ValueError(f"generated features have no split and real ones need one: {self}")
         if self.side == "generated" and self.count is None:
             raise ValueError(f"generated features need a count: {self}")
+        if self.side == "reconstructed" and self.count is None:
+            raise ValueError(f"reconstructed features need a count: {self}")
 
 
 def against_reals(
@@ -78,13 +83,13 @@ class GeneratorInputs(Protocol):
     num_channels: int
 
     def latents(self, indices: Sequence[int], *, stream: str = "image") -> torch.Tensor:
-        """z [N, z_dim]; another stream name gives independent latents."""
+        """z [N, z_dim], or [N, K, z_dim] with K style vectors; another stream gives independent latents."""
 
     def labels(self, indices: Sequence[int]) -> torch.Tensor | None:
         """c [N, c_dim], or None for an unconditional generator."""
 
     def mapping(self, z: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
-        """ws [N, num_ws, w_dim], truncation_psi 1."""
+        """ws [N, num_ws * K, w_dim], truncation_psi 1."""
 
     def noise(self, indices: Sequence[int], *, stream: str = "image") -> list[torch.Tensor]:
         """Noise inputs of the synthesis network, [N, 1, r, r] each."""
@@ -98,12 +103,37 @@ class GeneratorInputs(Protocol):
         """May be called between batches."""
 
 
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Held-out images and what an explaining GAN makes of them, N of each, on the CPU.
+
+    Images uint8 [N, C, H, W]; `w` [N, w_dim] of the encoder; logits [N, K] of the classifier.
+    """
+
+    originals: torch.Tensor
+    reconstructions: torch.Tensor
+    w: torch.Tensor
+    logits_original: torch.Tensor
+    logits_reconstruction: torch.Tensor
+
+
+class EncoderInputs(Protocol):
+    """The encoder and the classifier of a StylEx run."""
+
+    def pairs(self, count: int) -> EncodedPairs:
+        """The first `count` held-out images (all where there are fewer) and their reconstructions."""
+
+    def mapping_w(self, count: int) -> torch.Tensor:
+        """w [N, w_dim] of the mapping network, without the class part."""
+
+
 class MetricInputs(Protocol):
-    """What a metric reads; implemented by fact_eval."""
+    """What a metric reads; implemented by fact_eval. `encoder` is None but for StylEx runs."""
 
     seed: int
     device: torch.device
     generator: GeneratorInputs | None
+    encoder: EncoderInputs | None
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU."""
@@ -129,6 +159,7 @@ class Metric:
     unit: str
     needs: tuple[FeatureNeed, ...]
     needs_generator: bool
+    needs_encoder: bool
     detectors: tuple[str, ...]
     settings: Mapping[str, object]
     datasets: frozenset[str] | None
@@ -172,6 +203,7 @@ def register_metric(
     reference: str,
     needs: Sequence[FeatureNeed] = (),
     needs_generator: bool = False,
+    needs_encoder: bool = False,
     detectors: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
     datasets: Sequence[str] | None = None,
@@ -208,6 +240,7 @@ def register_metric(
             unit=unit,
             needs=tuple(needs),
             needs_generator=needs_generator,
+            needs_encoder=needs_encoder or any(need.side == "reconstructed" for need in needs),
             detectors=used,
             settings=settings or {},
             datasets=None if datasets is None else frozenset(datasets),

@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, and a configuration that trains in milliseconds per step."""
 
+import dataclasses
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -50,4 +51,44 @@ def tiny_config(tiny_images: Path) -> TrainConfig:
         image_ticks=2,
         device="cpu",
         threads=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """File of a classifier of the tiny images, trained in a second."""
+    return _classifier(tiny_images, tmp_path_factory.mktemp("classifier") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier32(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same for the images enlarged to 32 px, where LPIPS begins."""
+    out = tmp_path_factory.mktemp("classifier32") / "tiny32.safetensors"
+    return _classifier(tiny_images, out, resolution=32)
+
+
+def _classifier(data: Path, out: Path, **options) -> str:
+    from fact_train.classifier_training import train_classifier
+
+    train_classifier(out, data=str(data), epochs=12, batch=8, report=lambda line: None, **options)
+    return str(out)
+
+
+@pytest.fixture
+def stylex_config(tiny_config: TrainConfig, tiny_classifier: str) -> TrainConfig:
+    """The tiny configuration with an encoder, branches in turns, and every loss but the perceptual one."""
+    return dataclasses.replace(tiny_config, model="stylex", classifier=tiny_classifier, w_lpips=0.0)
+
+
+@pytest.fixture
+def stylex32_config(stylex_config: TrainConfig, tiny_classifier32: str) -> TrainConfig:
+    """The same at 32 px with all losses."""
+    return dataclasses.replace(
+        stylex_config,
+        classifier=tiny_classifier32,
+        resolution=32,
+        w_lpips=0.1,
+        batch=4,
+        channel_base=256,
+        pl_weight=0.0,
     )

@@ -13,6 +13,7 @@ from fact_train import run_folder
 from fact_train.config import TrainConfig
 from fact_train.data import open_dataset
 from fact_train.snapshot import save_snapshot, snapshot_name
+from fact_train.stylex import new_trainer
 from fact_train.trainer import build_networks
 from metrics.registry import FeatureNeed, MetricValue, register_metric
 
@@ -154,3 +155,27 @@ def make_record(**changes) -> Record:
         },
     }  # fmt: skip
     return Record(**{**fields, **changes})
+
+
+def make_stylex_run(root: Path, data: Path, classifier: str, *, name: str = "stylex", **changes) -> Path:
+    """A StylEx run folder with a snapshot of random weights and the statistics of two ticks."""
+    cfg = toy_config(data, model="stylex", classifier=classifier, w_lpips=0.0, **changes)
+    dataset = open_dataset(cfg.data, split="train")
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = new_trainer(cfg, dataset, torch.device("cpu"))
+    run_id = run_folder.prepare(
+        folder, cfg, preset="toy", label=name, dataset=dataset.describe(), classifier=trainer.card
+    )
+    trainer.steps = 1000
+    save_snapshot(folder / snapshot_name(trainer.nimg), trainer, run_id=run_id)
+    ticks = [
+        {
+            "nimg": 2000 * i,
+            "Timing/sec_per_kimg": 3.0 * i,
+            "Rec/spikes": {"mean": 0.01 * i, "std": 0.1, "num": 100 * i},
+        }
+        for i in (1, 2)
+    ]
+    (folder / "stats.jsonl").write_text("".join(json.dumps(tick) + "\n" for tick in ticks))
+    return folder

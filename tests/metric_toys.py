@@ -4,13 +4,15 @@ import torch
 import torch.nn.functional as F
 
 from metrics.features import Detector
+from metrics.registry import EncodedPairs
 
 
 class ToyInputs:
     """MetricInputs over features made by `make(need)`; `generator` may be a ToyGenerator."""
 
-    def __init__(self, make=None, *, generator=None, seed=0):
-        self.make, self.generator, self.seed, self.device = make, generator, seed, torch.device("cpu")
+    def __init__(self, make=None, *, generator=None, encoder=None, seed=0):
+        self.make, self.generator, self.encoder = make, generator, encoder
+        self.seed, self.device = seed, torch.device("cpu")
 
     def features(self, need):
         return self.make(need)
@@ -58,6 +60,29 @@ class ToyGenerator:
 
     def progress(self, done, total):
         self.reported.append((done, total))
+
+
+class ToyEncoder:
+    """EncoderInputs whose reconstructions, logits and w are off by `defect`: 0 is a perfect encoder."""
+
+    def __init__(self, defect):
+        self.defect = defect
+
+    def pairs(self, count):
+        rng = torch.Generator().manual_seed(3)
+        images = torch.randint(60, 200, (200, 1, 32, 32), generator=rng).float()
+        noise = torch.randn(images.shape, generator=rng) * 50 * self.defect
+        logits = torch.randn(200, 4, generator=rng)
+        return EncodedPairs(
+            images.to(torch.uint8),
+            (images + noise).clamp(0, 255).to(torch.uint8),
+            self.mapping_w(count) + 3 * self.defect,
+            logits,
+            logits + 3 * self.defect * torch.randn(200, 4, generator=rng),
+        )
+
+    def mapping_w(self, count):
+        return cloud(200, 6, seed=4)
 
 
 class MeanSquares(Detector):

@@ -4,17 +4,14 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from metrics.errors import UsageError, UserError
 from metrics.features import DETECTORS, Detector, get_detector, list_detectors, register_detector
 from metrics.features.detector import fold_batchnorm, package_file, to_gray, verified_weights
 from metrics.features.efficientnet import EfficientNetLite0, EfficientNetLite0Detector, SameConv2d
-from metrics.features.resize import resize
 from metrics.features.spectrum import Spectrum
 from metrics.features.stlpips import AlexLPIPS, Blur
 
@@ -159,32 +156,6 @@ def test_folding_batchnorm_changes_nothing_but_rounding():
         found = fold_batchnorm(net)(x)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules())
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item())
-
-
-def test_torch_resize_has_half_pixel_centres_and_no_antialias():
-    row = torch.tensor([0.0, 10.0, 20.0, 30.0]).repeat(4, 1)[None, None]
-    assert resize(row, mode="torch", size=2)[0, 0, 0].tolist() == [5.0, 25.0]
-    stripes = torch.tensor([0.0, 0.0, 9.0, 9.0] * 4).repeat(16, 1)[None, None]
-    assert resize(stripes, mode="torch", size=4)[0, 0, 0].tolist() == [4.5] * 4
-
-
-@pytest.mark.parametrize("size", [10, 24, 40])
-def test_torch_aa_resize_equals_pillow_bilinear(size):
-    image = pictures(1)[0, 0].numpy().astype(np.float32)
-    expected = np.asarray(Image.fromarray(image, mode="F").resize((size, size), Image.Resampling.BILINEAR))
-    found = resize(torch.from_numpy(image)[None, None], mode="torch-aa", size=size)[0, 0].numpy()
-    # Pillow keeps float32 between its two passes, as torch does.
-    np.testing.assert_allclose(found, expected, atol=1e-3)
-
-
-def test_torch_aa_enlarges_like_torch_and_none_keeps_the_image():
-    x = pictures(2).float()
-    torch.testing.assert_close(
-        resize(x, mode="torch-aa", size=50), resize(x, mode="torch", size=50), rtol=1e-5, atol=1e-3
-    )
-    assert resize(x, mode="none") is x and resize(x, mode="torch", size=32) is x
-    with pytest.raises(ValueError, match="unknown resize mode 'box'"):
-        resize(x, mode="box", size=8)
 
 
 def test_squared_distance_of_pixel_features_is_the_mean_squared_error():

@@ -1,6 +1,7 @@
 """`fact-eval audit` names every bad or odd file at once, and scoring asks it before the costly part."""
 
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -177,6 +178,9 @@ def test_the_real_images_of_runs_are_audited_before_anything_is_generated(tmp_pa
     )
     code, _, err = call("all", tmp_path / "runs", "--no-controls")
     assert code == 1 and "unusable: train/000.png" in err
+    shutil.rmtree(data / "train"), shutil.rmtree(data / "test")
+    code, _, err = call("all", tmp_path / "runs", "--no-controls")
+    assert code == 1 and "failed: " in err and "holds no image" in err
 
 
 def test_a_checksum_of_a_zip_is_checked_beyond_the_pixels(tmp_path):

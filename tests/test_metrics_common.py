@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from metric_toys import MeanSquares, ToyGenerator, ToyInputs
+from metric_toys import MeanSquares, ToyEncoder, ToyGenerator, ToyInputs
 
 from metrics import path_length, registry
 from metrics.errors import UsageError
@@ -45,9 +45,22 @@ IDENTITY = {
     "authpct": ZERO,
     "mifid": ZERO,
     "sharpness": ZERO,
+    "reconfid": ZERO,
+    "reconprecision": ONE,
+    "reconrecall": ONE,
 }
-SYMMETRIC = {"fid", "sfid", "fd", "kid", "cmmd", "mind", "sharpness"}
-NOT_SYMMETRIC = {"fid_infinity", "precision", "recall", "density", "coverage", "authpct", "mifid"}
+SYMMETRIC = {"fid", "sfid", "fd", "kid", "cmmd", "mind", "sharpness", "reconfid"}
+NOT_SYMMETRIC = {
+    "reconprecision",
+    "reconrecall",
+    "fid_infinity",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "authpct",
+    "mifid",
+}
 # Families that are worse where generated images are copies of real ones, not where they are far from them.
 MEMORIES = {"authpct", "mifid"}
 # Families whose products are float32.
@@ -57,10 +70,24 @@ BY_POSITION = {"fid_infinity", "is"}
 # 25 images a split: five classes thrice, five twice.
 SPLIT_ENTROPY = -5 * (0.12 * math.log(0.12) + 0.08 * math.log(0.08))
 # Families that judge generated images alone, and the value of perfect ones.
-JUDGES = {"legible": 1.0, "covered": 10.0, "vendi": 10.0, "is": math.exp(SPLIT_ENTROPY)}
+JUDGES = {
+    "legible": 1.0,
+    "covered": 10.0,
+    "vendi": 10.0,
+    "is": math.exp(SPLIT_ENTROPY),
+    "reconlegible": 1.0,
+}
 # Families that call the generator, and the value of a constant generator whose paths agree.
 GENERATOR = {"fused": {"lower": 0.0, "higher": 200.0}, "ppl": {"lower": 0.0}}
-FAMILIES = set(IDENTITY) | set(JUDGES) | set(GENERATOR)
+# Families that call the encoder of a StylEx run, and the values of one that returns what it is given and
+# whose w are the mapping's.
+ENCODER = {
+    "recon": {"lower": 0.0, "higher": 1.0},
+    "agreement": {"higher": 1.0},
+    "kl": {"lower": 0.0},
+    "wgap": {"lower": 0.0},
+}
+FAMILIES = set(IDENTITY) | set(JUDGES) | set(GENERATOR) | set(ENCODER)
 
 METRICS = [get_metric(name) for name in list_metrics()]
 BY_FAMILY = {family: [m for m in METRICS if m.family == family] for family in sorted(FAMILIES)}
@@ -97,7 +124,7 @@ def features(need, *, seed, level=0.0):
 
 
 def compare(metric, gen, real):
-    return metric.compute(ToyInputs(lambda need: gen if need.side == "generated" else real)).value
+    return metric.compute(ToyInputs(lambda need: real if need.side == "real" else gen)).value
 
 
 def pair(metric, *, level=0.0):
@@ -113,7 +140,7 @@ def pair(metric, *, level=0.0):
 
 @pytest.fixture
 def toy_detectors(monkeypatch):
-    for module in ("metrics.consistency", "metrics.path_length"):
+    for module in ("metrics.consistency", "metrics.path_length", "metrics.reconstruction"):
         monkeypatch.setattr(f"{module}.get_detector", lambda name, device: MeanSquares(device))
 
 
@@ -167,6 +194,19 @@ def test_the_declared_direction_is_that_of_a_worse_generator(metric, toy_detecto
     assert len(set(values)) == 3
 
 
+@of(*ENCODER)
+def test_the_declared_direction_is_that_of_a_worse_encoder(metric, toy_detectors):
+    values = [metric.compute(ToyInputs(encoder=ToyEncoder(x))).value for x in (0.0, 0.2, 0.6)]
+    if values[0] is not None:  # None: the PSNR of equal images
+        best = ENCODER[metric.family]["higher" if metric.higher_is_better else "lower"]
+        if metric.name == "wgap10k_kernel":  # unbiased: below 0 for the very same rows
+            assert values[0] <= 0
+        else:
+            assert values[0] == pytest.approx(best, abs=1e-8)
+    known = [value for value in values if value is not None]
+    assert known == sorted(known, reverse=metric.higher_is_better) and len(set(known)) == len(known)
+
+
 @of(*sorted(set(IDENTITY) - BY_POSITION))
 def test_value_does_not_depend_on_the_order_of_images(metric):
     gen, real = pair(metric, level=0.2)
@@ -215,7 +255,7 @@ def test_five_real_images_over_and_over_are_precise_and_neither_recall_nor_cover
 @of(*IDENTITY)
 def test_result_says_how_many_images_it_saw_and_is_finite(metric):
     gen, real = pair(metric, level=0.5)
-    value = metric.compute(ToyInputs(lambda need: gen[:100] if need.side == "generated" else real[:200]))
+    value = metric.compute(ToyInputs(lambda need: real[:200] if need.side == "real" else gen[:100]))
     assert (value.n_generated, value.n_real) == (100, 200)
     assert torch.isfinite(torch.tensor(value.value))
     assert value.stderr is None or value.stderr >= 0
@@ -279,13 +319,14 @@ def test_a_published_name_is_the_whole_published_protocol(name):
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_name_says_family_count_and_detector(metric):
     stem = metric.family
-    counts = {need.count for need in metric.needs if need.side == "generated"}
+    counts = {need.count for need in metric.needs if need.side != "real"}
     assert metric.name.startswith(stem)
     for count in counts:
         assert metric.name.startswith(f"{stem}{count // 1000}k")
     for need in metric.needs:
         if need.side == "real":
-            assert {"train": "_full", "test": "_test"}[need.split] in metric.name
+            counted = need.split == "train" and need.count is not None
+            assert ("_train" if counted else {"train": "_full", "test": "_test"}[need.split]) in metric.name
             short = need.detector == "spectrum" or metric.name in PUBLISHED
             assert short or metric.name.endswith(need.detector)
     assert metric.summary.endswith(".") and metric.citation and metric.reference
@@ -331,6 +372,8 @@ def test_needs_without_a_sensible_side_are_refused():
         {"side": "real"},
         {"side": "generated"},
         {"side": "generated", "split": "train", "count": 5},
+        {"side": "reconstructed", "count": 5},
+        {"side": "reconstructed", "split": "test"},
     ):
         with pytest.raises(ValueError):
             FeatureNeed("pixels", **arguments)

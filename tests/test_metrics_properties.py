@@ -117,6 +117,11 @@ IMAGE_PAIRS = {
 # The file that tests it; and behind a colon the function through which it does.
 ELSEWHERE = {
     "consistency.compute_consistency_psnr": "test_metrics_consistency.py",
+    "explanation.compute_agreement": "test_metrics_explanation.py",
+    "explanation.compute_class_kl": "test_metrics_explanation.py",
+    "fid_pairs.compute_fid_pair_influence": "test_metrics_fid_error.py",
+    "w_gap.compute_w_gap_frechet": "test_metrics_explanation.py",
+    "w_gap.compute_w_gap_kernel": "test_metrics_explanation.py",
     "density_coverage.compute_prdc": "test_metrics_density_coverage.py",
     "fid_error.compute_fid_difference": "test_metrics_fid_error.py",
     "fid_error.compute_fid_stderr": "test_metrics_fid_error.py",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from baselines.stylegan2_ada import import_state_dict
-from fact_train.injection import STYLE_INJECTIONS, ModulatedConv, use_fused
+from fact_train.injection import STYLE_INJECTIONS, ModulatedConv, StyleOptions, use_fused
 from fact_train.networks.discriminator import Discriminator, minibatch_std
 from fact_train.networks.generator import Generator, channels_at
 
@@ -218,12 +218,16 @@ def test_channels_follow_base_and_max() -> None:
 
 def test_every_injection_has_the_one_interface() -> None:
     for name, injection in STYLE_INJECTIONS.items():
-        layer = injection(4, 6, 3, w_dim=5, up=2, demodulate=True)
-        y = layer(torch.randn(2, 4, 8, 8), torch.randn(2, 5), bias=torch.zeros(6), fused=False)
+        vectors = 6 if name in ("vectors", "matrix") else 1
+        style = StyleOptions(style_vectors=vectors)
+        layer = injection(4, 6, 3, w_dim=5, up=2, demodulate=True, style=style)
+        w = torch.randn(2, 5) if vectors == 1 else torch.randn(2, vectors, 5)
+        y = layer(torch.randn(2, 4, 8, 8), w, bias=torch.zeros(6), fused=False)
         assert y.shape == (2, 6, 16, 16), name
 
 
 def test_two_batches_in_one_pass_are_judged_as_if_each_had_come_alone() -> None:
+    torch.manual_seed(1)
     D = Discriminator(c_dim=3, img_resolution=16, img_channels=1, channel_base=128, channel_max=8)
     images = wave(8, 1, 16, 16, step=0.7, shift=0.1)
     c = torch.eye(3)[torch.arange(8) % 3]

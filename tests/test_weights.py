@@ -59,11 +59,15 @@ def test_published_hashes_are_whole_and_begin_with_the_digits_in_the_file_names(
 
 
 def test_published_hashes_and_addresses_are_those_of_the_packages_that_download_them() -> None:
+    from cleanfid.downloads_helper import inception_url
+    from cleanfid.inception_pytorch import FID_WEIGHTS_URL
     from torch_fidelity import feature_extractor_clip as clip
     from torch_fidelity import feature_extractor_inceptionv3 as inception
     from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
 
     assert WEIGHTS["inception_fidelity"].url == inception.URL_INCEPTION_V3
+    assert WEIGHTS["inception_torchscript"].url == inception_url
+    assert WEIGHTS["inception_pytorch_fid"].url == FID_WEIGHTS_URL
     assert WEIGHTS["vgg16_torchvision"].url == VGG16_Weights.IMAGENET1K_V1.url
     assert WEIGHTS["alexnet_torchvision"].url == AlexNet_Weights.IMAGENET1K_V1.url
     assert WEIGHTS["squeezenet11_torchvision"].url == SqueezeNet1_1_Weights.IMAGENET1K_V1.url

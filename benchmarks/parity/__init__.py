@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 # Modules of this package; each has ROWS, a tuple of functions without arguments that return one Parity.
-MODULES = ("gaussians", "neighbours", "images")
+MODULES = ("gaussians", "neighbours", "images", "detectors")
 
 
 @dataclass(frozen=True)
 class Parity:
-    """One metric in one setting, ours and the peer's; `note` says why a tolerance is above 1e-6."""
+    """One metric in one setting, ours and the peer's; `note` says why a tolerance is above 1e-6.
+
+    Where the values only sum up arrays, `difference` is the arrays' largest one over their largest value.
+    """
 
     metric: str
     setting: str
@@ -22,10 +25,13 @@ class Parity:
     theirs: float
     tolerance: float
     note: str = ""
+    difference: float | None = None
 
     @property
     def relative_difference(self) -> float:
-        """|ours - theirs| / |theirs|; the plain difference where the peer's value is 0."""
+        """|ours - theirs| / |theirs|; plain where the peer's value is 0; `difference` where it is given."""
+        if self.difference is not None:
+            return self.difference
         return abs(self.ours - self.theirs) / (abs(self.theirs) or 1.0)
 
 

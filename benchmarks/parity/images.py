@@ -1,7 +1,6 @@
-"""Parity of what is computed from images: LPIPS, SSIM, PSNR, MSE, and PPL against a plain rewrite."""
+"""Parity of what is computed from images: SSIM, PSNR, MSE, and PPL against a plain rewrite."""
 
 import math
-import warnings
 
 import numpy as np
 import torch
@@ -9,10 +8,8 @@ from torch import nn
 
 from benchmarks.parity import Parity
 from metrics.features import Detector
-from metrics.features.perceptual import PerceptualNet
-from metrics.features.stlpips import VGGLPIPS, AlexLPIPS
 from metrics.path_length import PATHS, LatentPath, compute_ppl, measure_path
-from metrics.reconstruction import compute_lpips, compute_mse, compute_psnr, compute_ssim
+from metrics.reconstruction import compute_mse, compute_psnr, compute_ssim
 
 
 def picture_pairs(n: int, *, channels: int = 3, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,45 +18,6 @@ def picture_pairs(n: int, *, channels: int = 3, size: int = 64) -> tuple[torch.T
     coarse = torch.rand(n, channels, 8, 8, generator=rng) * 2 - 1
     a = nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
     return a, (a + 0.2 * torch.randn(a.shape, generator=rng)).clamp(-1, 1)
-
-
-def with_trunk_of(peer: nn.Module, detector: AlexLPIPS | VGGLPIPS) -> AlexLPIPS | VGGLPIPS:
-    """Our LPIPS on the five slices and the channel weights of a `lpips.LPIPS` network."""
-    net = PerceptualNet([getattr(peer.net, f"slice{i}") for i in range(1, 6)])
-    net.shift, net.scale = peer.scaling_layer.shift, peer.scaling_layer.scale
-    for index, lin in enumerate(peer.lins):
-        setattr(net, f"channel_weights{index}", lin.model[-1].weight.detach())
-    detector._net = net
-    return detector
-
-
-def _lpips(name: str, detector: AlexLPIPS | VGGLPIPS) -> Parity:
-    import lpips
-
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # of torchvision, about lpips' way to ask for no weights
-        torch.manual_seed(0)
-        peer = lpips.LPIPS(net=name, pnet_rand=True, verbose=False)
-    a, b = picture_pairs(2)
-    with torch.no_grad():
-        theirs = peer(a, b).mean().item()
-    return Parity(
-        metric="LPIPS",
-        setting=f"{name}, random trunk, trained channel weights, 2 pairs of 64 px",
-        ours=compute_lpips(a, b, detector=with_trunk_of(peer, detector)).mean().item(),
-        peer="lpips 0.1.4",
-        theirs=theirs,
-        tolerance=1e-5,
-        note="float32 convolutions over another memory format sum in another order",
-    )
-
-
-def lpips_alex() -> Parity:
-    return _lpips("alex", AlexLPIPS())
-
-
-def lpips_vgg() -> Parity:
-    return _lpips("vgg", VGGLPIPS())
 
 
 def plain_ssim(a: np.ndarray, b: np.ndarray) -> float:
@@ -249,8 +207,6 @@ def ppl2_wend_large() -> Parity:
 
 
 ROWS = (
-    lpips_alex,
-    lpips_vgg,
     ssim,
     mse,
     psnr,

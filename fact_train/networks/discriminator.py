@@ -16,6 +16,7 @@ from fact_train.networks.mapping import Mapping
 from fact_train.networks.ops import Conv2d, FullyConnected, downsample2d
 
 D_ARCHITECTURES = ("resnet", "skip", "orig")
+CONDITIONINGS = ("projection", "weighted")
 
 
 def minibatch_std(x: Tensor, *, group_size: int, num_channels: int = 1, parts: int = 1) -> Tensor:
@@ -116,7 +117,12 @@ class DiscriminatorEpilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [N, C, R, R] (and one-hot labels [N, c_dim]) to scores [N, 1]; higher means more real."""
+    """Images [N, C, R, R] (and one-hot labels or probabilities [N, c_dim]) to scores [N, 1]; higher means
+    more real.
+
+    `conditioning` projection: the last features meet an embedding of c; weighted: a score per class, summed
+    with c as weights.
+    """
 
     def __init__(
         self,
@@ -132,10 +138,13 @@ class Discriminator(nn.Module):
         mbstd_group_size: int = 4,
         mbstd_num_channels: int = 1,
         conv_clamp: float | None = None,
+        conditioning: str = "projection",
+        out_features: int = 1,
     ) -> None:
         super().__init__()
-        if architecture not in D_ARCHITECTURES:
-            raise ValueError(f"{architecture!r} is none of {', '.join(D_ARCHITECTURES)}")
+        for value, known in ((architecture, D_ARCHITECTURES), (conditioning, CONDITIONINGS)):
+            if value not in known:
+                raise ValueError(f"{value!r} is none of {', '.join(known)}")
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
         self.resolutions = [2**i for i in range(int(math.log2(img_resolution)), 2, -1)]
         width = {
@@ -149,12 +158,13 @@ class Discriminator(nn.Module):
                 f"b{res}",
                 DiscriminatorBlock(0 if first else width[res], width[res], width[res // 2], **shared),
             )
-        self.cmap_dim = (width[4] if cmap_dim is None else cmap_dim) if c_dim else 0
-        if c_dim:
+        self.projects = bool(c_dim) and conditioning == "projection"
+        self.cmap_dim = (width[4] if cmap_dim is None else cmap_dim) if self.projects else 0
+        if self.projects:
             self.mapping = Mapping(z_dim=0, c_dim=c_dim, w_dim=self.cmap_dim, num_ws=None, depth=cmap_depth)
         self.b4 = DiscriminatorEpilogue(
             width[4],
-            self.cmap_dim or 1,
+            self.cmap_dim or c_dim or out_features,
             mbstd_group_size=mbstd_group_size,
             mbstd_num_channels=mbstd_num_channels,
             **shared,
@@ -178,6 +188,6 @@ class Discriminator(nn.Module):
         for res in self.resolutions:
             x, img = getattr(self, f"b{res}")(x, img, dtype=dtype)
         x = self.b4(x, img, parts=parts)
-        if self.c_dim:
-            x = (x * self.mapping(None, c)).sum(dim=1, keepdim=True) * (1.0 / math.sqrt(self.cmap_dim))
-        return x
+        if self.projects:
+            return (x * self.mapping(None, c)).sum(dim=1, keepdim=True) * (1.0 / math.sqrt(self.cmap_dim))
+        return (x * c).sum(dim=1, keepdim=True) if self.c_dim else x

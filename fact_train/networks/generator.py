@@ -7,12 +7,13 @@ maps its weights onto these.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fact_train.injection import FUSED_MODES, STYLE_INJECTIONS, use_fused
-from fact_train.networks.mapping import Mapping
+from fact_train.injection import FUSED_MODES, STYLE_INJECTIONS, ModulatedConv, StyleOptions, use_fused
+from fact_train.networks.mapping import ClassPartMapping, Mapping
 from fact_train.networks.ops import (
     Conv2d,
     activate,
@@ -22,6 +23,7 @@ from fact_train.networks.ops import (
 
 G_ARCHITECTURES = ("skip", "resnet", "orig")
 NOISE_MODES = ("random", "const", "off")
+TORGB_STYLES = ("all", "final", "none", "first")
 
 
 def channels_at(resolution: int, *, channel_base: int, channel_max: int) -> int:
@@ -30,7 +32,10 @@ def channels_at(resolution: int, *, channel_base: int, channel_max: int) -> int:
 
 
 class SynthesisLayer(nn.Module):
-    """Style-injected 3x3 convolution, noise with one learned strength, bias, leaky ReLU times sqrt(2)."""
+    """Style-injected 3x3 convolution, noise with one strength, bias, leaky ReLU times sqrt(2).
+
+    The strength starts at `noise_strength_init`, and is learned unless `noise_learned` is False.
+    """
 
     def __init__(
         self,
@@ -43,16 +48,23 @@ class SynthesisLayer(nn.Module):
         injection: str,
         use_noise: bool,
         conv_clamp: float | None,
+        style: StyleOptions = StyleOptions(),
+        noise_learned: bool = True,
+        noise_strength_init: float = 0.0,
     ) -> None:
         super().__init__()
         self.resolution, self.use_noise, self.conv_clamp = resolution, use_noise, conv_clamp
         self.inject = STYLE_INJECTIONS[injection](
-            in_channels, out_channels, 3, w_dim=w_dim, up=up, demodulate=True
+            in_channels, out_channels, 3, w_dim=w_dim, up=up, demodulate=True, style=style
         )
         self.bias = nn.Parameter(torch.zeros(out_channels))
         if use_noise:
             self.register_buffer("noise_const", torch.randn(resolution, resolution))
-            self.noise_strength = nn.Parameter(torch.zeros([]))
+            strength = torch.full([], noise_strength_init)
+            if noise_learned:
+                self.noise_strength = nn.Parameter(strength)
+            else:
+                self.register_buffer("noise_strength", strength)
 
     def forward(
         self, x: Tensor, w: Tensor, noise: Tensor | None, *, fused: bool, gain: float = 1.0
@@ -67,17 +79,35 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Style-injected 1x1 convolution to image channels, without demodulation."""
+    """Style-injected 1x1 convolution to image channels, without demodulation.
+
+    `injection` None is a plain convolution; `first_only` feeds the first style vector to a modulated one.
+    """
 
     def __init__(
-        self, in_channels: int, img_channels: int, *, w_dim: int, injection: str, conv_clamp: float | None
+        self,
+        in_channels: int,
+        img_channels: int,
+        *,
+        w_dim: int,
+        injection: str | None,
+        conv_clamp: float | None,
+        style: StyleOptions = StyleOptions(),
+        first_only: bool = False,
     ) -> None:
         super().__init__()
-        self.conv_clamp = conv_clamp
-        self.inject = STYLE_INJECTIONS[injection](in_channels, img_channels, 1, w_dim=w_dim, demodulate=False)
+        self.conv_clamp, self.first_only = conv_clamp, first_only
+        if injection is None:
+            self.conv = Conv2d(in_channels, img_channels, 1, conv_clamp=conv_clamp)
+            return
+        kind = ModulatedConv if first_only else STYLE_INJECTIONS[injection]
+        self.inject = kind(in_channels, img_channels, 1, w_dim=w_dim, demodulate=False, style=style)
         self.bias = nn.Parameter(torch.zeros(img_channels))
 
     def forward(self, x: Tensor, w: Tensor, *, fused: bool) -> Tensor:
+        if not hasattr(self, "inject"):
+            return self.conv(x)
+        w = w[:, 0] if self.first_only and w.ndim == 3 else w
         return activate(
             self.inject(x, w, bias=self.bias, fused=fused), activation="linear", clamp=self.conv_clamp
         )
@@ -91,24 +121,16 @@ class SynthesisBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         *,
-        w_dim: int,
         resolution: int,
         img_channels: int,
         is_last: bool,
         architecture: str,
-        injection: str,
-        use_noise: bool,
-        conv_clamp: float | None,
+        torgb_style: str,
+        layer: dict[str, Any],
     ) -> None:
         super().__init__()
         self.architecture, self.is_first = architecture, in_channels == 0
-        layer = dict(
-            w_dim=w_dim,
-            resolution=resolution,
-            injection=injection,
-            use_noise=use_noise,
-            conv_clamp=conv_clamp,
-        )
+        layer = dict(resolution=resolution, **layer)
         if self.is_first:
             self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
         else:
@@ -117,8 +139,15 @@ class SynthesisBlock(nn.Module):
         self.num_conv = 1 if self.is_first else 2
         self.num_torgb = int(is_last or architecture == "skip")
         if self.num_torgb:
+            plain = torgb_style == "none" or (torgb_style == "final" and not is_last)
             self.torgb = ToRGB(
-                out_channels, img_channels, w_dim=w_dim, injection=injection, conv_clamp=conv_clamp
+                out_channels,
+                img_channels,
+                w_dim=layer["w_dim"],
+                injection=None if plain else layer["injection"],
+                conv_clamp=layer["conv_clamp"],
+                style=layer["style"],
+                first_only=torgb_style == "first",
             )
         if architecture == "resnet" and not self.is_first:
             self.skip = Conv2d(in_channels, out_channels, 1, bias=False, up=2)
@@ -153,7 +182,11 @@ class SynthesisBlock(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Intermediate latents [N, num_ws, w_dim] to images [N, C, R, R], float32, about [-1, 1], not clamped."""
+    """Intermediate latents [N, num_ws * K, w_dim] to images [N, C, R, R], float32, about [-1, 1], unclamped.
+
+    K is `style.style_vectors`: rows l K to l K + K - 1 are layer l's, as one style. `torgb_style`: which
+    ToRGB layers see it: all, final, none, or all but only its first vector.
+    """
 
     def __init__(
         self,
@@ -168,33 +201,45 @@ class Synthesis(nn.Module):
         noise: str = "random",
         conv_clamp: float | None = None,
         fused_modconv: str = "eval",
+        style: StyleOptions = StyleOptions(),
+        torgb_style: str = "all",
+        noise_learned: bool = True,
+        noise_strength_init: float = 0.0,
     ) -> None:
         super().__init__()
         for value, known in (
             (architecture, G_ARCHITECTURES),
+            (torgb_style, TORGB_STYLES),
             (noise, NOISE_MODES),
             (fused_modconv, FUSED_MODES),
         ):
             if value not in known:
                 raise ValueError(f"{value!r} is none of {', '.join(known)}")
         self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
-        self.noise, self.fused_modconv = noise, fused_modconv
+        self.noise, self.fused_modconv, self.vectors = noise, fused_modconv, style.style_vectors
         self.resolutions = [2**i for i in range(2, int(math.log2(img_resolution)) + 1)]
         self.num_ws = 0
         previous = 0
+        layer = dict(
+            w_dim=w_dim,
+            injection=injection,
+            style=style,
+            use_noise=noise != "off",
+            noise_learned=noise_learned,
+            noise_strength_init=noise_strength_init,
+            conv_clamp=conv_clamp,
+        )
         for res in self.resolutions:
             channels = channels_at(res, channel_base=channel_base, channel_max=channel_max)
             block = SynthesisBlock(
                 previous,
                 channels,
-                w_dim=w_dim,
                 resolution=res,
                 img_channels=img_channels,
                 is_last=res == img_resolution,
                 architecture=architecture,
-                injection=injection,
-                use_noise=noise != "off",
-                conv_clamp=conv_clamp,
+                torgb_style=torgb_style,
+                layer=layer,
             )
             self.add_module(f"b{res}", block)
             self.num_ws += block.num_conv + (block.num_torgb if res == img_resolution else 0)
@@ -231,6 +276,8 @@ class Synthesis(nn.Module):
         `dtype` is that of the feature maps (None: of the weights); styles and images are float32 in any case.
         """
         ws = ws.float()
+        if self.vectors > 1:
+            ws = ws.unflatten(1, (self.num_ws, self.vectors))
         fused = fused_modconv
         if fused is None:
             fused = use_fused(self.fused_modconv, training=self.training)
@@ -265,9 +312,10 @@ class Synthesis(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents z [N, z_dim] and one-hot labels c [N, c_dim] to images [N, C, R, R].
+    """Latents z [N, *z_shape] and one-hot labels c [N, c_dim] to images [N, C, R, R].
 
-    C is None where c_dim is 0.
+    C is None where c_dim is 0. With `class_dim` (StylEx) c is no label but the last class_dim numbers of w.
+    `z_shape` is (z_dim,) unless a style has several vectors, or a layer its own.
     """
 
     def __init__(
@@ -280,24 +328,38 @@ class Generator(nn.Module):
         img_channels: int,
         map_depth: int = 8,
         mapping_lr_mult: float = 0.01,
+        class_dim: int = 0,
+        latent_space: str = "w",
+        latent_norm: str = "row",
         **synthesis,
     ) -> None:
         super().__init__()
-        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.z_dim, self.c_dim, self.w_dim = z_dim, class_dim or c_dim, w_dim
         self.img_resolution, self.img_channels = img_resolution, img_channels
         self.synthesis = Synthesis(
-            w_dim=w_dim, img_resolution=img_resolution, img_channels=img_channels, **synthesis
+            w_dim=w_dim + class_dim, img_resolution=img_resolution, img_channels=img_channels, **synthesis
         )
         self.num_ws = self.synthesis.num_ws
-        self.mapping = Mapping(
+        shape = dict(
             z_dim=z_dim,
-            c_dim=c_dim,
             w_dim=w_dim,
             num_ws=self.num_ws,
             depth=map_depth,
             lr_mult=mapping_lr_mult,
+            vectors=self.synthesis.vectors,
+            space=latent_space,
+            norm=latent_norm,
         )
+        if class_dim:
+            self.mapping = ClassPartMapping(class_dim=class_dim, **shape)
+        else:
+            self.mapping = Mapping(c_dim=c_dim, **shape)
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        """Shape of one latent z."""
+        return self.mapping.z_shape
 
     def forward(
         self, z: Tensor, c: Tensor | None = None, truncation_psi: float = 1.0, **synthesis_options

@@ -82,9 +82,9 @@ def conv2d_resample(
 ) -> Tensor:
     """Convolve [N, I, H, W] with w [O, I/groups, k, k] ("same" size), doubling or halving H and W on the way.
 
-    Equal to zero insertion, filter, convolution, decimation on an image extended by zeros; k is 1 or 3. The
-    kernel is a correlation, except under up = 2 with k = 3 where it is a true convolution, as in StyleGAN2's
-    weights.
+    Equal to zero insertion, filter, convolution, decimation on an image extended by zeros; k is odd, 1 or 3
+    under down = 2. The kernel is a correlation, except under up = 2 with k > 1 where it is a true
+    convolution, as in StyleGAN2's weights.
     """
     k = w.shape[-1]
     if up == 2:
@@ -93,7 +93,8 @@ def conv2d_resample(
         else:
             i = w.shape[1]
             wt = w.reshape(groups, -1, i, k, k).transpose(1, 2).reshape(groups * i, -1, k, k)
-            y = _Filter.apply(F.conv_transpose2d(x, wt, stride=2, groups=groups), "narrow", 4.0)
+            y = F.conv_transpose2d(x, wt, stride=2, padding=(k - 3) // 2, groups=groups)
+            y = _Filter.apply(y, "narrow", 4.0)
         return y if bias is None else y + bias.reshape(1, -1, 1, 1)
     if down == 2 and k == 1:
         return F.conv2d(downsample2d(x), w, bias, groups=groups)
@@ -121,14 +122,14 @@ def activation_gain(activation: str) -> float:
 
 
 def normalize_2nd_moment(x: Tensor, *, eps: float = 1e-8) -> Tensor:
-    """Scale every row of [N, D] to mean square 1."""
-    return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+    """Scale every row of [N, D] to mean square 1; every sample as a whole of [N, ..., D]."""
+    return x * (x.square().mean(dim=tuple(range(1, x.ndim)), keepdim=True) + eps).rsqrt()
 
 
 class FullyConnected(nn.Module):
     """Equalised linear layer [N, in] -> [N, out], float32.
 
-    `lr_mult` scales its learning rate by scaling weights and bias.
+    `lr_mult` scales its learning rate by scaling weights and bias; the output starts out as without it.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class FullyConnected(nn.Module):
         super().__init__()
         self.activation = activation
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_mult)
-        self.bias = nn.Parameter(torch.full([out_features], float(bias_init)))
+        self.bias = nn.Parameter(torch.full([out_features], float(bias_init) / lr_mult))
         self.weight_gain = lr_mult / math.sqrt(in_features)
         self.bias_gain = lr_mult
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from metrics.errors import UserError, unknown_name
+from metrics.tf32 import tf32
 
 DETECTORS: dict[str, type["Detector"]] = {}
 
@@ -46,7 +47,8 @@ class Detector(ABC):
             found = f"{images.dtype} {list(images.shape)}"
             raise ValueError(f"detector {self.name} takes uint8 images [N, 1 or 3, H, W], got {found}")
         chunk = self.cpu_chunk if self.device.type == "cpu" else max(len(images), 1)
-        with torch.inference_mode():
+        # Cards say float32: neither TF32, torch's default for convolutions on a GPU, nor a caller's autocast.
+        with torch.inference_mode(), tf32(False), torch.autocast(self.device.type, enabled=False):
             features = torch.cat([self.embed(part) for part in images.to(self.device).split(chunk)])
         if features.shape != (len(images), self.width):
             raise ValueError(

@@ -59,6 +59,10 @@ class InceptionPool3(_Inception):
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         super().__init__(device)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what is remembered of recent images."""
         self._recent: deque[tuple[nn.Module, Tensor, tuple[Tensor, Tensor]]] = deque(maxlen=REMEMBERED_PARTS)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -132,12 +136,10 @@ class CleanInception(_InceptionTorchScript):
 
 @register_detector
 class InceptionNvidia(_InceptionTorchScript):
-    """The TorchScript resizes inside: grid sampling with the border held and the half pixel taken out.
-
-    That is `tf1` up to the rounding of its float32 grid.
-    """
+    """The TorchScript resizes inside, which is `tf1-grid`."""
 
     name = "inception_nvidia"
+    resize_mode = "tf1-grid"
     summary = "pooled features of Inception-v3 as StyleGAN2-ADA, StyleGAN3 and clean-fid legacy_tensorflow"
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from metrics.features.detector import Detector, to_rgb, to_unit_range
+from metrics.tf32 import tf32
 
 MIN_RESOLUTION = 32
 UNIT_EPSILON = 1e-10
@@ -64,7 +65,12 @@ class PerceptualDetector(Detector):
                 f"LPIPS takes float images in [-1, 1] of one shape, got {a.dtype} {list(a.shape)}"
                 f" and {b.dtype} {list(b.shape)}"
             )
-        outputs = self._outputs(torch.cat([a, b]).to(self.device, torch.float32))
+        with tf32(False), torch.autocast(self.device.type, enabled=False):
+            return self.differentiable_distance(a.to(self.device), b.to(self.device))
+
+    def differentiable_distance(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """The same [N] as a loss: on the images' own device, with gradients to both."""
+        outputs = self._outputs(torch.cat([a, b]).float())
         pairs = (h.chunk(2) for h in outputs)
         return sum((x - y).square().sum(dim=1).mean(dim=(1, 2)) for x, y in pairs)
 
@@ -73,4 +79,6 @@ class PerceptualDetector(Detector):
             raise ValueError(
                 f"{self.name} needs images of {MIN_RESOLUTION} pixels or more, got {list(images.shape)}"
             )
-        return self.net(to_rgb(images))
+        with torch.inference_mode(False):  # weights made under it could not be differentiated through
+            net = self.net
+        return net(to_rgb(images))

@@ -64,8 +64,9 @@ class PublishedDetector(Detector):
         """The network in inference; loaded again where another weight file has been put in place."""
         sha256 = fingerprint_sha256(self.weights[0])
         if self._net is None or self._net_sha256 != sha256:
-            net = self.load().eval().requires_grad_(False)
-            self._net = net.to(self.device, memory_format=torch.channels_last)
+            with torch.inference_mode(False):  # weights made under it could not be differentiated through
+                net = self.load().eval().requires_grad_(False)
+                self._net = net.to(self.device, memory_format=torch.channels_last)
             self._net_sha256 = sha256
         return self._net
 

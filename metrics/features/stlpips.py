@@ -73,7 +73,8 @@ class _ShiftTolerantLPIPS(PerceptualDetector):
     @property
     def net(self) -> PerceptualNet:
         if self._net is None:
-            self._net = self._load()
+            with torch.inference_mode(False):  # weights made under it could not be differentiated through
+                self._net = self._load()
         return self._net
 
     def _load(self) -> PerceptualNet:

@@ -1,0 +1,115 @@
+"""What one more checkpoint costs `fact-eval all`: all its scoring against bare generation and detectors.
+
+`python -m benchmarks checkpoints`. Untrained networks of the preset mnist-stylegan2, 10,000 images each. The
+first one also makes the real features; every further one is compared with a loop that only makes its images
+and shows them to the detectors. Processor time says what the work is; wall time also what else ran.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from benchmarks.pairs import start
+from fact_eval.cache import FeatureCache
+from fact_eval.catalog import load_cards
+from fact_eval.evaluate import Evaluation
+from fact_eval.plan import Request, plan_run
+from fact_eval.runs import read_run
+from fact_eval.sources import GeneratorSource
+from fact_train import run_folder
+from fact_train.data import open_dataset
+from fact_train.presets import get_preset
+from fact_train.snapshot import load_snapshot, save_snapshot, snapshot_name
+from fact_train.trainer import build_networks
+from metrics.features import get_detector
+
+METRICS = (
+    "fid10k_full_digits",
+    "kid10k_full_digits",
+    "precision10k3_test_pixels",
+    "recall10k3_test_pixels",
+    "fid10k_test_efficientnet_lite0",
+)
+BATCH = 64
+PRESET = "mnist-stylegan2"
+
+
+def run(
+    *, seconds: float = 0.0, device: str = "auto", threads: int | None = None, checkpoints: int = 3
+) -> dict[str, Any]:
+    """Wall and processor seconds of scoring each of the checkpoints, and of the bare loop for all but one."""
+    chosen, about, limits = start(device, threads)
+    cards = tuple(load_cards(METRICS))
+    with tempfile.TemporaryDirectory(prefix="checkpoints-") as name, limits:
+        root = Path(name)
+        evaluation = Evaluation(device=str(chosen), batch=BATCH, cache=FeatureCache(root / "cache"))
+        rows = []
+        for seed in range(checkpoints):
+            folder = _untrained(root / f"seed{seed}", seed)
+            (job,) = plan_run(read_run(folder), Request(cards, named=True))
+            scored = _clock(lambda job=job: evaluation.run([job]))
+            bare = _clock(lambda job=job: _bare(job, str(chosen))) if seed else None
+            rows.append({"scored": scored, "bare": bare})
+        if evaluation.outcome.failures:
+            raise RuntimeError(evaluation.outcome.problems())
+    return {"machine": about, "metrics": METRICS, "checkpoints": rows}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Seconds per checkpoint and the ratio, as Markdown."""
+    lines = [
+        "| checkpoint | scoring, wall (CPU) s | bare, wall (CPU) s | scoring / bare, wall (CPU) |",
+        "|---|---|---|---|",
+    ]
+    for number, row in enumerate(result["checkpoints"], start=1):
+        shown = [f"{row['scored'][0]:.1f} ({row['scored'][1]:.1f})", "", ""]
+        if row["bare"]:
+            shown[1] = f"{row['bare'][0]:.1f} ({row['bare'][1]:.1f})"
+            wall, cpu = (a / b for a, b in zip(row["scored"], row["bare"], strict=True))
+            shown[2] = f"{wall:.2f} ({cpu:.2f})"
+        lines.append(f"| {number} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _bare(job, device: str) -> None:
+    """Images of a job once, shown to every detector that its metrics need, and nothing else."""
+    source = GeneratorSource(load_snapshot(job.snapshot, device=device), seed=0, device=device)
+    wanted: dict[str, int] = {}
+    for need in (need for card, _ in job.missing for need in card.needs if need.side == "generated"):
+        wanted[need.detector] = max(need.count, wanted.get(need.detector, 0))
+    with torch.inference_mode():
+        for first in range(0, max(wanted.values()), BATCH):
+            images = source.images(range(first, min(first + BATCH, max(wanted.values()))))
+            for name, count in wanted.items():
+                if first < count:
+                    get_detector(name, device)(images[: count - first]).cpu()
+
+
+def _untrained(folder: Path, seed: int) -> Path:
+    """A run folder whose snapshot holds the preset's networks as they are drawn."""
+    cfg = get_preset(PRESET).config
+    dataset = open_dataset(cfg.data)
+    folder.mkdir()
+    run_id = run_folder.prepare(
+        folder, cfg, preset=PRESET, label=f"{PRESET}-{seed}", dataset=dataset.describe()
+    )
+    torch.manual_seed(seed)
+    G, D = build_networks(cfg, dataset.describe())
+    untrained = SimpleNamespace(G_ema=G.eval(), D=D.eval(), cfg=cfg, dataset=dataset, nimg=0)
+    save_snapshot(folder / snapshot_name(0), untrained, run_id=run_id)
+    return folder
+
+
+def _clock(call: Callable[[], object]) -> tuple[float, float]:
+    wall, times = time.perf_counter(), os.times()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    after = os.times()
+    return time.perf_counter() - wall, after.user + after.system - times.user - times.system

@@ -1,0 +1,15 @@
+"""Augmentation of everything D sees: AUGMENTATIONS, one class for each value of --augment, one interface."""
+
+from fact_train.augment.axis import AUGMENTATIONS, Augmentation, build_augmentation
+from fact_train.augment.diffaugment import POLICIES, DiffAugment
+from fact_train.augment.pipe import SETS, AugmentPipe
+
+__all__ = [
+    "AUGMENTATIONS",
+    "POLICIES",
+    "SETS",
+    "AugmentPipe",
+    "Augmentation",
+    "DiffAugment",
+    "build_augmentation",
+]

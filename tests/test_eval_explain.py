@@ -1,0 +1,165 @@
+"""A StylEx run on the evaluation path: class parts, reconstructions, records, the W-gap's picture, health."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from eval_toys import make_data, make_record, make_run, make_stylex_run, register_toys
+
+from fact_eval.catalog import card_of, load_cards
+from fact_eval.encoder import Encoder, ReconstructionSource
+from fact_eval.evaluate import Evaluation
+from fact_eval.explain import draw_w_gap, measure_health, seconds_until
+from fact_eval.plan import Request, plan_controls, plan_run
+from fact_eval.records import append_records, read_records
+from fact_eval.runs import read_run
+from fact_eval.sources import GeneratorSource, to_uint8
+from fact_train.classifier_training import train_classifier
+from fact_train.data import open_dataset
+from fact_train.snapshot import list_snapshots, load_snapshot
+from metrics.errors import UsageError
+from metrics.registry import METRICS, get_metric
+
+SMALL = ["recon10k_mse", "recon10k_psnr", "agreement10k", "kl10k", "wgap10k_frechet", "wgap10k_kernel"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> dict:
+    root = tmp_path_factory.mktemp("explain")
+    data = make_data(root / "data", labelled=True)
+    out = root / "c.safetensors"
+    train_classifier(out, data=str(data), epochs=3, batch=8, report=lambda line: None)
+    runs = root / "runs"
+    return {"data": data, "run": make_stylex_run(runs, data, str(out)), "runs": runs}
+
+
+@pytest.fixture
+def snapshot(place):
+    return load_snapshot(list_snapshots(place["run"])[-1])
+
+
+def test_a_snapshot_rebuilds_encoder_and_classifier_without_other_files(place, snapshot) -> None:
+    assert snapshot.classifier["classes"][2]["name"] == "2" and snapshot.C.num_classes == 3
+    assert snapshot.E.w_dim == 8 and snapshot.G.synthesis.w_dim == 11 and snapshot.G.c_dim == 3
+    images = open_dataset(place["data"], split="test").images(range(3))
+    x = images.float() / 127.5 - 1
+    with torch.no_grad():
+        ws = torch.cat([snapshot.E(x), snapshot.C(x).softmax(dim=1)], dim=1)
+    assert torch.allclose(snapshot.reconstruction_ws(images)[:, 0], ws, atol=1e-6)
+
+
+def test_generated_images_take_the_class_parts_of_seeded_training_images(place, snapshot) -> None:
+    train = open_dataset(place["data"], split="train")
+    source = GeneratorSource(snapshot, seed=3, labels_of=train)
+    c = source.labels(range(20))
+    all_parts = snapshot.class_parts(train.images(range(len(train))))
+    nearest = torch.cdist(c, all_parts).amin(dim=1)
+    assert float(nearest.max()) < 1e-5 and len(c.unique(dim=0)) > 5
+    assert torch.allclose(source.labels([7]), c[7:8], atol=1e-6)  # whatever the batch
+    assert source.images(range(4)).shape == (4, 1, 8, 8)
+
+
+def test_reconstructions_are_those_of_held_out_images_untruncated(place, snapshot) -> None:
+    test = open_dataset(place["data"], split="test")
+    generator = GeneratorSource(snapshot, seed=1, labels_of=open_dataset(place["data"]))
+    source = ReconstructionSource(generator, test)
+    images = source.pictures.images(range(5))
+    noise = generator.noise(range(5), stream="reconstruction")
+    expected = to_uint8(generator.synthesis(snapshot.reconstruction_ws(images), noise))
+    assert torch.equal(source.images(range(5)), expected) and source.size == len(test)
+    pairs = Encoder(generator, test, batch=7).pairs(12)
+    assert len(pairs.originals) == 12 and pairs.w.shape == (12, 8)
+    off = (pairs.reconstructions[:5].int() - expected.int()).abs()
+    assert int(off.max()) <= 1  # batches of other sizes round otherwise
+    assert torch.equal(pairs.originals[:5], images)
+    assert torch.allclose(pairs.logits_original[:5], snapshot.class_logits(images), atol=1e-5)
+
+
+def test_records_of_a_stylex_run_and_none_of_another(place, tmp_path) -> None:
+    cards = tuple(load_cards(SMALL))
+    jobs = plan_run(read_run(place["run"]), Request(cards, named=True))
+    outcome = Evaluation().run(jobs)
+    assert not outcome.failures and len(outcome.written) == len(SMALL)
+    values = {record.metric: record.value for record in read_records(place["run"] / "results.jsonl")}
+    assert values["recon10k_mse"] > 0 and 0 <= values["agreement10k"] <= 1
+    plain = make_run(tmp_path, place["data"])
+    with pytest.raises(UsageError, match="StylEx runs"):
+        plan_run(read_run(plain), Request(cards, named=True))
+    assert plan_run(read_run(plain), Request(cards))[0].missing == ()
+    controls = plan_controls([jobs[0].reference], tmp_path, Request(cards, named=True))
+    assert [job.missing for job in controls] == [(), ()]
+
+
+def test_without_held_out_images_only_the_encoder_s_metrics_have_no_value(place, tmp_path) -> None:
+    """A record without a value and with the reason; what needs no encoder is measured."""
+    config = read_run(place["run"]).config
+    bare = tmp_path / "bare"
+    shutil.copytree(place["data"] / "train", bare)
+    run = make_stylex_run(tmp_path, bare, config["classifier"])
+    register_toys()
+    try:
+        cards = (*load_cards(["agreement10k", "recon10k_mse"]), card_of(get_metric("toy_distance")))
+        Evaluation().run(plan_run(read_run(run), Request(cards, named=True)))
+    finally:
+        for name in ("toy_distance", "toy_distance_test", "toy_sharpness", "toy_path"):
+            METRICS.pop(name)
+    found = {record.metric: record for record in read_records(run / "results.jsonl")}
+    assert found["toy_distance"].value > 0
+    for name in ("agreement10k", "recon10k_mse"):
+        assert found[name].value is None and "no test split" in found[name].error
+
+
+def test_a_run_without_a_trained_encoder_has_no_encoder_metrics(place) -> None:
+    run = read_run(place["run"])
+    run.options["config"]["branches"] = "mapping"
+    assert plan_run(run, Request(tuple(load_cards(SMALL))))[0].missing == ()
+
+
+def test_health_counts_spikes_seconds_and_the_way_to_legibility(place) -> None:
+    run = read_run(place["run"])
+    health = measure_health(run)
+    assert health.kimg == 4 and health.sec_per_kimg == pytest.approx((3 * 2 + 6 * 2) / 4)
+    assert health.spikes_per_1k_steps == pytest.approx(1000 * (0.01 * 100 + 0.02 * 200) / 300)
+    assert health.kimg_to_legible is None and health.snapshots_scored == 0
+    common = dict(run_id=run.run_id, metric="legible10k", higher_is_better=True)
+    records = [
+        make_record(**common, kimg=kimg, value=value, snapshot_sha256=str(kimg) * 64)
+        for kimg, value in ((1.0, 0.5), (2.0, 0.85), (4.0, 0.9))
+    ]
+    append_records(place["run"] / "results.jsonl", records)
+    health = measure_health(run)
+    assert (health.kimg_to_legible, health.seconds_to_legible) == (2.0, 6.0)
+    assert seconds_until([{"nimg": 1000, "Timing/sec_per_kimg": 2.0}]) == [(1.0, 2.0)]
+
+
+def test_the_picture_of_the_gap_shows_every_dimension(tmp_path) -> None:
+    extras = {"mean": [0.0, 2.0, -1.0], "std": [1.0, 0.5, 2.0]}
+    record = dataclasses.replace(make_record(), metric="wgap10k_frechet", extras=extras)
+    path = draw_w_gap(record, tmp_path / "wgap.png")
+    assert path.read_bytes()[:4] == b"\x89PNG" and path.stat().st_size > 5000
+
+
+def test_explain_refuses_runs_of_another_model(place, tmp_path) -> None:
+    plain = make_run(tmp_path, place["data"])
+    command = [sys.executable, "-m", "fact_eval", "explain", str(plain)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "no StylEx run" in done.stderr
+
+
+def test_explain_prints_records_and_health_as_json(place, tmp_path, monkeypatch, capsys) -> None:
+    """The whole command, with the metrics that 8x8 pictures allow."""
+    from fact_eval import catalog
+    from fact_eval.explain_command import explain
+
+    some = load_cards(SMALL)
+    monkeypatch.setattr(catalog, "load_cards", lambda names=None: some)
+    explain([place["run"]], threads=1, device="cpu", as_json=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert {record["metric"] for record in shown["records"]} == set(SMALL)
+    assert shown["health"][0]["kimg"] == 4
+    assert Path(place["run"], "wgap000004.png").is_file()
