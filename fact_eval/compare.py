@@ -1,8 +1,8 @@
 """Two models side by side: the difference of every metric with its error, corrected for many comparisons."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fact_eval.intervals import (
@@ -38,11 +38,18 @@ class Comparison:
         return "B" if (self.difference.value > 0) == self.higher_is_better else "A"
 
 
-def compare(a: Sequence[Record], b: Sequence[Record]) -> tuple[list[Comparison], list[str]]:
+# The difference of two records image by image, or why there is none.
+Paired = Callable[[Record, Record], Difference | str]
+
+
+def compare(
+    a: Sequence[Record], b: Sequence[Record], *, paired: Paired | None = None
+) -> tuple[list[Comparison], list[str]]:
     """Comparisons of the metrics that both sides have in one protocol and dataset; why others are left out.
 
-    One run on each side: paired over shared evaluation seeds (the same latents), or by the metric's own
-    standard errors. Several training seeds on both sides: Welch's test over the runs' means.
+    One run on each side: paired over several shared evaluation seeds; for one, `paired` image by image (the
+    same latents) where that can be had, or by the metric's own standard errors, taken as independent.
+    Several training seeds on both sides: Welch's test over the runs' means. Every difference says which.
     """
     sides = [_by_metric(records) for records in (a, b)]
     pairs, left_out = [], []
@@ -58,7 +65,7 @@ def compare(a: Sequence[Record], b: Sequence[Record]) -> tuple[list[Comparison],
             left_out.append(f"{metric}: other protocol or other images")
             continue
         pairs.append((metric, left, right))
-    differences = [_difference(left, right) for _, left, right in pairs]
+    differences = [_difference(left, right, paired) for _, left, right in pairs]
     corrected = holm([difference.p for difference in differences])
     comparisons = [
         Comparison(metric, left[0].higher_is_better, _mean(left), _mean(right), difference, p)
@@ -72,7 +79,9 @@ def compare_folders(a: Path, b: Path) -> tuple[list[Comparison], list[str]]:
 
     UsageError for a missing folder; UserError where one has no number.
     """
-    return compare(_newest(a), _newest(b))
+    from fact_eval.paired import PairedImages
+
+    return compare(_newest(a), _newest(b), paired=PairedImages().difference)
 
 
 def _newest(folder: Path) -> list[Record]:
@@ -86,7 +95,7 @@ def _newest(folder: Path) -> list[Record]:
     return [r for r in found if (r.kimg or 0) == kimg[r.run_id]]
 
 
-def _difference(a: list[Record], b: list[Record]) -> Difference:
+def _difference(a: list[Record], b: list[Record], paired: Paired | None) -> Difference:
     runs_a, runs_b = _by_run(a), _by_run(b)
     if len(runs_a) > 1 or len(runs_b) > 1:
         means = [
@@ -97,9 +106,17 @@ def _difference(a: list[Record], b: list[Record]) -> Difference:
     shared = sorted(seeds_a.keys() & seeds_b.keys())
     if len(shared) > 1:
         return paired_difference([seeds_a[s] for s in shared], [seeds_b[s] for s in shared])
-    if None not in (a[0].stderr, b[0].stderr):
-        return analytic_difference(a[0].value, a[0].stderr, b[0].value, b[0].stderr)
-    return Difference(_mean(b) - _mean(a), None, None, "no error known")
+    why_not = "no shared evaluation seed"
+    if shared:
+        a, b = ([r for r in side if r.seed == shared[0]] for side in (a, b))
+        found = paired(a[0], b[0]) if paired else ""
+        if isinstance(found, Difference):
+            return found
+        why_not = found
+    if None in (a[0].stderr, b[0].stderr):
+        return Difference(_mean(b) - _mean(a), None, None, "no error known")
+    difference = analytic_difference(a[0].value, a[0].stderr, b[0].value, b[0].stderr)
+    return replace(difference, method=f"{difference.method}: {why_not}") if why_not else difference
 
 
 def _mean(records: list[Record]) -> float:

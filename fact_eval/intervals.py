@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEVEL = 0.95
+INDEPENDENT = "independent standard errors"
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,20 @@ def independent_difference(a: Sequence[float], b: Sequence[float]) -> Difference
     return Difference(value, stderr, _two_sided(value, stderr, df), f"Welch, n={mean_a.n}+{mean_b.n}")
 
 
+def difference_of_pairs(value: float, stderr: float | None, *, n: int) -> Difference:
+    """B - A over n pairs of images that share their latents, with the standard error of that difference."""
+    if stderr is None:
+        return Difference(value, None, None, f"{n} pairs of images: no error")
+    return Difference(value, stderr, _two_sided(value, stderr, math.inf), f"paired images, n={n:,}")
+
+
 def analytic_difference(a: float, stderr_a: float, b: float, stderr_b: float) -> Difference:
     """Difference of two numbers with standard errors of their own, taken as independent and normal.
 
     Too wide, never too narrow, where the two share latents and therefore move together.
     """
     stderr = math.hypot(stderr_a, stderr_b)
-    return Difference(b - a, stderr, _two_sided(b - a, stderr, math.inf), "standard errors of the metric")
+    return Difference(b - a, stderr, _two_sided(b - a, stderr, math.inf), INDEPENDENT)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -5,7 +5,11 @@ All training images are the population that the model is to match and are held f
 counted subset, are a sample of one, and their own variance is in the standard error.
 """
 
-from metrics.fid_error import Reference, compute_fid_stderr
+from functools import partial
+
+import torch
+
+from metrics.fid_error import Reference, compute_fid_difference, compute_fid_stderr
 from metrics.frechet import compute_fid_from_statistics, compute_statistics, move_statistics
 from metrics.registry import (
     DIGIT_DATASETS,
@@ -49,6 +53,7 @@ def _fid(
             "reals": reference_kind(needs[1]),
         },
         datasets=datasets,
+        difference=partial(_difference, correction=correction, reference=reference_kind(needs[1])),
     )
 
 
@@ -73,6 +78,15 @@ def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...], *, correction: 
         n_real=real.n or None,
         extras={"raw": raw, "singular_by_count": min(counts) <= features_gen.shape[1]},
     )
+
+
+def _difference(
+    gen_a: torch.Tensor, gen_b: torch.Tensor, real: torch.Tensor, *, correction: int, reference: Reference
+) -> tuple[float, float | None]:
+    found = compute_fid_difference(
+        gen_a, gen_b, real, paired=True, reference=reference, correction=correction
+    )
+    return found.value, found.stderr
 
 
 FULL_DIGITS = against_reals("digits", split="train")

@@ -90,19 +90,21 @@ def compute_fid_difference(
     *,
     paired: bool,
     reference: Literal["population", "sample"] = "population",
+    correction: int = 1,
 ) -> FidDifference:
     """FID of B less FID of A and its standard error; paired: row i of both comes from the same latent.
 
     What images of a pair have in common cancels, and so does most of the error of a reference sample. The
     quadratic part of either is counted once where A and B are independent; what the pairs or a sample of
     reals add to it stays counted twice, so that the error is at most a factor sqrt(2) too large.
+    `correction` is that of `compute_fid`; statistics carry their own.
     Raises ValueError where paired sets differ in length, and as `compute_fid_stderr`.
     """
     _check_reference(reference, REFERENCES[:2])
     drawn = [features_gen_a, features_gen_b] + ([_rows(features_real)] if reference == "sample" else [])
     if paired:
         _check_pairs(features_gen_a, features_gen_b)
-    real = as_statistics(features_real)
+    real = as_statistics(features_real, correction=correction)
     a, b = (compute_statistics(f, correction=real.correction) for f in (features_gen_a, features_gen_b))
     value = compute_fid_from_statistics(b, real) - compute_fid_from_statistics(a, real)
     if min(len(features) for features in drawn) < MINIMUM:

@@ -1,5 +1,7 @@
 """Kernel matrices of two feature sets summed in blocks: the unbiased MMD^2 and its standard error.
 
+A difference of two MMDs against the same set is one of a kernel of pairs, and goes the same way.
+
 Gretton et al. 2012, JMLR 13:723, eq. 3 (the U-statistic). One pass over all pairs serves the estimate, its
 variance and every subset's own estimate; no N x N matrix is held.
 """
@@ -37,23 +39,32 @@ class KernelSums:
     squares: float
     within: torch.Tensor
 
+    @staticmethod
+    def none(n: int, device: torch.device) -> "KernelSums":
+        """Of a kernel that is 0 for all n rows."""
+        zeros = torch.zeros(n, dtype=torch.float64, device=device)
+        return KernelSums(zeros, zeros, 0.0, zeros[:0])
+
 
 def sum_kernel(
     kernel: Kernel,
     x: torch.Tensor,
     y: torch.Tensor | None = None,
     *,
+    less: torch.Tensor | None = None,
     members_x: torch.Tensor | None = None,
     members_y: torch.Tensor | None = None,
 ) -> KernelSums:
     """Sums over pairs of rows of x [N, D] and y [M, D], or, without y, of different rows of x.
 
-    members_x [S, N] and members_y [S, M] are 1 where a row is in a subset, else 0. Products run in the
-    features' own precision, float32 or float64; sums of blocks add up in float64.
+    With `less` [N, D] they are of the kernel less that of these rows in the place of x's. members_x [S, N]
+    and members_y [S, M] are 1 where a row is in a subset, else 0. Products run in the features' own
+    precision, float32 or float64; sums of blocks add up in float64.
     """
     own = y is None
     if own:
         y, members_y = x, members_x
+    sets = [(x, y)] if less is None else [(x, y), (less, less if own else y)]
     rows = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     columns = rows if own else torch.zeros(len(y), dtype=torch.float64, device=x.device)
     subsets = 0 if members_x is None else len(members_x)
@@ -62,10 +73,15 @@ def sum_kernel(
     with full_float32(x.device):
         for i in range(0, len(x), BLOCK):
             here = slice(i, i + BLOCK)
-            left = operand(x[here])
+            left = [operand(a[here]) for a, _ in sets]
             for j in range(i if own else 0, len(y), BLOCK):
                 there = slice(j, j + BLOCK)
-                values = kernel(multiply(left, operand(y[there])), x[here], y[there])
+                values, *taken = (
+                    kernel(multiply(of_x, operand(b[there])), a[here], b[there])
+                    for of_x, (a, b) in zip(left, sets, strict=True)
+                )
+                for other in taken:
+                    values -= other
                 if own and i == j:
                     values.fill_diagonal_(0)
                 twice = 2 if own and i != j else 1  # the mirrored block

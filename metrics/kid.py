@@ -6,13 +6,15 @@ spread over subsets that peers print as "+-" is no standard error: subsets share
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 
 from metrics.fid import reference_kind
-from metrics.kernel import Kernel, Mmd, compute_mmd, compute_mmd_stderr, sum_kernel
+from metrics.fid_error import Reference
+from metrics.kernel import Kernel, KernelSums, Mmd, compute_mmd, compute_mmd_stderr, sum_kernel
 from metrics.registry import (
     DIGIT_DATASETS,
     FeatureNeed,
@@ -70,9 +72,7 @@ def compute_kid(
     members = [None, None]
     if subsets:
         members = _draw_subsets(x, y, subsets=subsets, size=subset_size, seed=seed)
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel is {kernel!r}, not one of {', '.join(KERNELS)}")
-    function = KERNELS[kernel](x.shape[1])
+    function = _kernel(kernel, x.shape[1])
     xx = sum_kernel(function, x, members_x=members[0])
     yy = sum_kernel(function, y, members_x=members[1])
     xy = sum_kernel(function, x, y, members_x=members[0], members_y=members[1])
@@ -81,6 +81,33 @@ def compute_kid(
         compute_mmd(xx, yy, xy),
         compute_mmd_stderr(xx, yy, xy, reference=reference),
         own - 2 * xy.within / subset_size**2,
+    )
+
+
+def compute_kid_difference(
+    features_gen_a: torch.Tensor,
+    features_gen_b: torch.Tensor,
+    features_real: torch.Tensor,
+    *,
+    kernel: Literal["polynomial", "rbf"] = "polynomial",
+    reference: Literal["population", "sample"] = "sample",
+) -> Mmd:
+    """KID of B less KID of A against the same reals, and its standard error; row i of both from one latent.
+
+    That of all images. What images of a pair have in common cancels, and so does most of the error of a
+    sample of reals: the error is that of the U-statistic of pairs, exact to second order.
+    Raises ValueError where A and B differ in length, and as `compute_kid`.
+    """
+    if len(features_gen_a) != len(features_gen_b):
+        raise ValueError(
+            f"pairs need sets of one length, got {len(features_gen_a)} and {len(features_gen_b)}"
+        )
+    a, b, y = check_sets(features_gen_a, features_gen_b, features_real)
+    function = _kernel(kernel, y.shape[1])
+    own, cross = sum_kernel(function, b, less=a), sum_kernel(function, b, y, less=a)
+    of_reals = KernelSums.none(len(y), y.device)  # they cancel
+    return Mmd(
+        compute_mmd(own, of_reals, cross), compute_mmd_stderr(own, of_reals, cross, reference=reference)
     )
 
 
@@ -100,6 +127,12 @@ def rbf_kernel(width: int) -> Kernel:
 
 
 KERNELS = {"polynomial": polynomial_kernel, "rbf": rbf_kernel}
+
+
+def _kernel(name: str, width: int) -> Kernel:
+    if name not in KERNELS:
+        raise ValueError(f"kernel is {name!r}, not one of {', '.join(KERNELS)}")
+    return KERNELS[name](width)
 
 
 def check_sets(*sets: torch.Tensor) -> list[torch.Tensor]:
@@ -147,7 +180,15 @@ def _kid(needs: tuple[FeatureNeed, ...], *, datasets: tuple[str, ...] | None = N
             "reals": reference_kind(needs[1]),
         },
         datasets=datasets,
+        difference=partial(_difference, reference=reference_kind(needs[1])),
     )
+
+
+def _difference(
+    gen_a: torch.Tensor, gen_b: torch.Tensor, real: torch.Tensor, *, reference: Reference
+) -> tuple[float, float]:
+    found = compute_kid_difference(gen_a, gen_b, real, reference=reference)
+    return found.value, found.stderr
 
 
 def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...], *, subsets: int = 0) -> MetricValue:

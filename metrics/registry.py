@@ -146,7 +146,7 @@ class MetricInputs(Protocol):
 class Metric:
     """A registered protocol. `settings` holds what changes the number beyond the needs (k, epsilon, ...).
 
-    `from_statistics`: mean and covariance of the reals do for their features.
+    `from_statistics`: mean and covariance of the reals do for their features. `difference`: paired, or None.
     """
 
     name: str
@@ -165,6 +165,7 @@ class Metric:
     datasets: frozenset[str] | None
     from_statistics: bool
     compute: Callable[[MetricInputs], MetricValue]
+    difference: "Difference | None"
 
     @property
     def protocol(self) -> dict:
@@ -188,6 +189,9 @@ class Metric:
 
 
 Compute = Callable[[MetricInputs], MetricValue]
+# Of generated features of A and of B [N, D], row i of both from one latent, and features of the reals: the
+# value of B less the value of A, and its standard error (None where there are too few images).
+Difference = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[float, float | None]]
 Register = Callable[[Compute], Compute]
 
 
@@ -206,11 +210,13 @@ def register_metric(
     from_statistics: bool = False,
     unit: str = "",
     version: int = 1,
+    difference: Difference | None = None,
 ) -> Register:
     """Register the decorated function under its own name; the first line of its docstring is the summary.
 
     `detectors` are those it calls itself, beside its needs; `datasets` names those it is confined to;
-    `from_statistics` says that it asks `inputs.statistics` before the features of the reals.
+    `from_statistics` says that it asks `inputs.statistics` before the features of the reals; `difference`
+    compares two runs on shared latents, where the needs are generated features and reals.
     Raises ValueError where the name is taken or the docstring missing, and UsageError on an unknown detector.
     """
 
@@ -240,6 +246,7 @@ def register_metric(
             datasets=None if datasets is None else frozenset(datasets),
             from_statistics=from_statistics,
             compute=compute,
+            difference=difference,
         )
         return compute
 

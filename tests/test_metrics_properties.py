@@ -127,6 +127,7 @@ ELSEWHERE = {
     "fid_error.compute_fid_stderr": "test_metrics_fid_error.py",
     "frechet.compute_fid_from_statistics": "test_metrics_frechet.py",
     "frechet.compute_statistics": "test_metrics_frechet.py",
+    "kid.compute_kid_difference": "test_metrics_kid.py",
     "kernel.compute_mmd": "test_metrics_kid.py: compute_kid",
     "kernel.compute_mmd_stderr": "test_metrics_kid.py: compute_kid",
     "path_length.compute_ppl": "test_metrics_path_length.py",
