@@ -13,17 +13,21 @@ from fact_eval.options import AsJson, say
 def list_(as_json: AsJson = False) -> None:
     """List metrics and detectors with their sources."""
     from fact_eval.catalog import load_cards, load_detector_cards
+    from metrics.recommended import ELSEWHERE, RECOMMENDED
 
     cards, detectors = load_cards(), load_detector_cards()
     if as_json:
         listed = {"metrics": cards, "detectors": detectors}
-        print(
-            json.dumps({name: [dataclasses.asdict(c) for c in cs] for name, cs in listed.items()}, indent=1)
-        )
+        listed = {name: [dataclasses.asdict(card) for card in each] for name, each in listed.items()}
+        recommended = {name: dataclasses.asdict(each) for name, each in RECOMMENDED.items()}
+        print(json.dumps({**listed, "recommended": recommended, "elsewhere": ELSEWHERE}, indent=1))
         return
     from fact_eval.tables import cards_list, detectors_list
 
-    print(f"Metrics\n\n{cards_list(cards)}\n\nDetectors\n\n{detectors_list(detectors)}")
+    print(f"Metrics\n\n{cards_list(cards)}\n\nDetectors\n\n{detectors_list(detectors)}\n\nRecommended\n")
+    for dataset, each in RECOMMENDED.items():
+        print(f"{dataset}: {each.detector} ({each.why})")
+    print(f"other data: {ELSEWHERE} (embedded; nothing was measured), or the standard protocol")
 
 
 def train_digits_(

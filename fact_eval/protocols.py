@@ -4,10 +4,11 @@ Standard are the numbers of the field, with networks whose weights must be downl
 need nothing. What either holds is the board's columns (leaderboard/columns.py), handed in by the commands.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from fact_eval.catalog import Card
 from metrics.errors import UsageError, UserError
+from metrics.recommended import RECOMMENDED
 from metrics.weight_store import look_up, missing_message, random_weights_seed, weight_file
 
 CHOICES = ("auto", "standard", "embedded")
@@ -52,17 +53,15 @@ class ProtocolChoice:
         cards: Sequence[Card],
         metrics_for: Callable[[str, str], Sequence[str]],
         *,
-        embedded_only: Collection[str] = (),
         say: Callable[[str], None],
     ):
-        """`metrics_for(dataset, protocol)` names metrics; `auto` is embedded on datasets `embedded_only`.
+        """`metrics_for(dataset, protocol)` names metrics; `auto` is embedded where a detector is recommended.
 
         UserError where `standard` is asked for and weights are missing.
         """
         check_choice(wanted)
         self._wanted, self._metrics_for, self._say = wanted, metrics_for, say
         self._cards = {card.name: card for card in cards}
-        self._embedded_only = embedded_only
         self._chosen: dict[str, str] = {}
         if wanted == "standard":  # its columns need the same weights on every dataset
             self._choose("")
@@ -82,8 +81,9 @@ class ProtocolChoice:
             return self._wanted
         needed = sorted({name for card in cards for name in card.weights})
         missing = missing_weights(cards)
-        if dataset in self._embedded_only:
-            taken, why = "embedded", "networks trained on photographs know no digits"
+        if dataset in RECOMMENDED:
+            recommended = RECOMMENDED[dataset]
+            taken, why = "embedded", f"{recommended.detector} is measured to be best here: {recommended.why}"
         elif not needed:
             return "embedded"
         elif random_weights_seed() is not None:

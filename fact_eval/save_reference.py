@@ -14,14 +14,16 @@ from fact_train.data import open_dataset
 from metrics.errors import UsageError
 from metrics.features import get_detector
 from metrics.frechet import compute_statistics
+from metrics.recommended import recommended_detector
 from metrics.tf32 import tf32
 
 
 def save_reference(
-    data: str, out: Path, *, detector: str, split: str, device: str, batch: int, threads: int | None
+    data: str, out: Path, *, detector: str | None, split: str, device: str, batch: int, threads: int | None
 ) -> ReferenceStatistics:
     """Mean and covariance of a detector's features of all images of a split, in `out`; returns them.
 
+    Without a detector the one recommended for the dataset.
     UsageError on an unknown detector or ending; raises as `open_dataset` and as the detector's weights do.
     """
     if Path(out).suffix != ".safetensors":
@@ -29,8 +31,11 @@ def save_reference(
     device = choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    fingerprint = get_detector(detector, device).describe()
+    if detector is not None:
+        get_detector(detector, device)  # an unknown name costs no reading of the data
     dataset = open_dataset(data, split=split)
+    detector = detector or recommended_detector(dataset.name)
+    fingerprint = get_detector(detector, device).describe()
     progress = Progress()
     with tf32(False):  # float32 means float32
         features = extract_features(

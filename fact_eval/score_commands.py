@@ -159,7 +159,10 @@ def ref(
     save: Annotated[
         Path | None, typer.Option(help="instead: keep the statistics of its features here (.safetensors)")
     ] = None,
-    detector: Annotated[str | None, typer.Option(help="with --save: whose features")] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(help="with --save: whose features; the one recommended for the data without it"),
+    ] = None,
     split: Annotated[str, typer.Option(help="with --save: train or test images")] = "train",
 ) -> None:
     """Score a dataset's held-out reals and noise, or keep or show statistics of it."""
@@ -183,8 +186,8 @@ def ref(
 
 
 def _save_statistics(data: str, save: Path | None, detector: str | None, split: str, **options) -> None:
-    if save is None or detector is None:
-        raise UsageError("--save FILE and --detector NAME go together; `fact-eval list` names the detectors")
+    if save is None:
+        raise UsageError("--detector NAME goes with --save FILE")
     from fact_eval.save_reference import save_reference
 
     made = save_reference(data, save, detector=detector, split=split, **options)
@@ -204,7 +207,7 @@ def _request(
     from fact_eval.plan import Request
     from fact_eval.protocols import ProtocolChoice, require_weights
     from fact_eval.sampling import parse_seeds
-    from leaderboard.columns import DIGITS, metrics_for
+    from leaderboard.columns import metrics_for
 
     names = [name.strip() for given in metrics or [] for name in given.split(",") if name.strip()]
     named = bool(names) and names != ["all"]
@@ -217,7 +220,7 @@ def _request(
         require_weights(cards, "--metrics")
     elif names:
         cards = _all_cards(cards, protocol or "auto")
-    choice = ProtocolChoice(protocol or "auto", cards, metrics_for, embedded_only=DIGITS, say=say)
+    choice = ProtocolChoice(protocol or "auto", cards, metrics_for, say=say)
     return Request(
         tuple(cards),
         parse_seeds(seeds),

@@ -11,8 +11,6 @@ from typing import Literal
 
 WITH_TEST_SPLIT = ("mnist", "fashion-mnist", "kmnist")  # by dataset name
 PROTOCOLS = ("standard", "embedded")  # a dataset has a board of each, in this order
-# Networks trained on photographs know no digits: `--protocol auto` stays with the embedded detectors here.
-DIGITS = ("mnist",)
 
 
 @dataclass(frozen=True)

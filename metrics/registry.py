@@ -21,7 +21,7 @@ from metrics.features import get_detector
 from metrics.frechet import FeatureStatistics
 
 # Modules of this package that hold no metric.
-_INFRASTRUCTURE = {"api", "errors", "features", "folders", "registry", "weight_store"}
+_INFRASTRUCTURE = {"api", "errors", "features", "folders", "recommended", "registry", "weight_store"}
 
 # Data sets of handwritten digits, where the digit classifier is at home.
 DIGIT_DATASETS = ("mnist",)

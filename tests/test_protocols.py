@@ -20,6 +20,7 @@ from leaderboard.columns import Column
 from metrics.errors import UsageError, UserError
 from metrics.features import DETECTORS, Detector, get_detector
 from metrics.features.weight_files import fingerprint_sha256, load_weights
+from metrics.recommended import ELSEWHERE, RECOMMENDED, recommended_detector
 from metrics.registry import FeatureNeed, MetricValue, get_metric, list_metrics, register_metric
 from metrics.weight_store import WEIGHTS, mentions_random_weights, random_weights
 
@@ -128,8 +129,18 @@ def test_auto_is_standard_with_the_weights(toys) -> None:
 def test_auto_stays_embedded_on_digits(toys) -> None:
     add_weights(toys)
     said = []
-    assert chooser("auto", said, embedded_only=["mnist"])("mnist") == ["toy_embedded"]
-    assert said == ["protocol for mnist: embedded (networks trained on photographs know no digits)"]
+    assert chooser("auto", said)("mnist") == ["toy_embedded"]
+    assert len(said) == 1
+    assert said[0].startswith("protocol for mnist: embedded (digits is measured to be best here: ")
+
+
+def test_a_recommended_detector_needs_no_download_and_ranks_its_board() -> None:
+    for dataset, recommended in RECOMMENDED.items():
+        first = load_cards([columns.metrics_for(dataset)[0]])[0]
+        assert {need.detector for need in first.needs} == {recommended.detector}
+        assert not DETECTORS[recommended.detector].weights
+    assert recommended_detector("mnist") == "digits" and recommended_detector("cats") == ELSEWHERE
+    assert not DETECTORS[ELSEWHERE].weights
 
 
 def test_what_is_asked_for_is_taken_without_a_word_or_refused(toys) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from eval_toys import make_data, make_pictures
 
 import metrics.registry
-from fact_eval import cli
+from fact_eval import cli, save_reference
 from fact_eval.records import RESULTS, read_records
 from fact_eval.reference_stats import is_statistics, read_statistics, save_statistics
 from metrics import fid
@@ -363,9 +363,16 @@ def test_statistics_of_unknown_make_are_used_for_named_metrics_only(toys, call, 
     assert code == 1 and "takes features: give the real images" in err
 
 
-def test_saving_needs_a_file_and_a_detector(toys, call, folders) -> None:
+def test_without_a_detector_the_recommended_one_is_saved(toys, call, folders, monkeypatch) -> None:
+    monkeypatch.setattr(save_reference, "recommended_detector", {"toy": "quarters"}.__getitem__)
+    code, out, err = call("ref", folders[0], "--save", "toy.safetensors")
+    assert code == 0, err
+    assert json.loads(out)["detector"]["detector"] == "quarters"
+
+
+def test_saving_needs_a_file_of_the_right_kind_and_a_known_detector(toys, call, folders) -> None:
     data, _ = folders
-    assert "go together" in call("ref", data, "--save", "x.safetensors")[2]
+    assert "goes with --save FILE" in call("ref", data, "--detector", "quarters")[2]
     assert ".safetensors" in call("ref", data, "--save", "x.npz", "--detector", "quarters")[2]
     code, _, err = call("ref", data, "--save", "x.safetensors", "--detector", "quarter")
     assert code == 2 and "did you mean quarters" in err
