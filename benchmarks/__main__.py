@@ -16,6 +16,7 @@ BENCHMARKS = (
     "one_pass",
     "checkpoints",
 )
+OPTIONS = {"one_pass": ("files",), "detectors": ("images", "only")}  # of one benchmark alone
 
 
 def main() -> None:
@@ -25,16 +26,18 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--files", type=int, help="one_pass: how many generated and real files; default 5000")
+    parser.add_argument("--images", type=int, help="detectors: how many a level; into detectors-IMAGES.json")
+    parser.add_argument("--only", help="detectors: these alone, by names with commas between; default all")
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
     for name in args.names or BENCHMARKS:
         module = importlib.import_module(f"benchmarks.{name}")
-        own = {"files": args.files} if name == "one_pass" and args.files else {}
+        own = {option: getattr(args, option) for option in OPTIONS.get(name, ()) if getattr(args, option)}
         result = module.run(seconds=args.seconds, device=args.device, threads=args.threads, **own)
         print(module.table(result))
-        write_result(name, result)
+        write_result(f"{name}-{args.images}" if "images" in own else name, result)
 
 
 if __name__ == "__main__":

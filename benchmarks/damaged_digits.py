@@ -1,4 +1,4 @@
-"""MNIST test images spoiled step by step in six ways: what a feature space for digits must rank."""
+"""MNIST test images spoiled step by step in seven ways: what a feature space for digits must rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ BLUR = (1.5, 1.0, 0.5, 0.0)  # standard deviation in pixels
 NOISE = (40, 15, 5, 0)  # standard deviation in grey levels of 255
 SHARES = (0.4, 0.2, 0.1, 0.05, 0.0)  # of images that are no digits
 MODES = (2, 4, 6, 8, 10)  # digits that are there
-WRONG = ("uniform noise", "halves of two digits", "turned by 90 degrees")
+WRONG = ("uniform noise", "right covariance", "halves of two digits", "turned by 90 degrees")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,18 @@ def _noisy(images: torch.Tensor, sigma: float, rng: np.random.Generator) -> torc
 def _wrong(images: torch.Tensor, count: int, rng: np.random.Generator) -> Sequence[torch.Tensor]:
     """`count` images of each kind of WRONG; neighbouring rows are different digits."""
     noise = torch.from_numpy(rng.integers(0, 256, (count, *images.shape[1:]), dtype=np.uint8))
+    scrambled = _with_the_same_covariance(images, rng)[:count]
     half = images.shape[2] // 2
     joined = torch.cat([images[:count, :, :half], images[1 : count + 1, :, half:]], dim=2)
-    return noise, joined, images[:count].rot90(1, (2, 3))
+    return noise, scrambled, joined, images[:count].rot90(1, (2, 3))
+
+
+def _with_the_same_covariance(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """As many images, every principal component taken from another digit: mean and covariance stay as they
+    are, but for cutting at black and white, and nothing is left of a digit."""
+    pixels = images.double().flatten(1)
+    mean = pixels.mean(dim=0)
+    left, sizes, axes = torch.linalg.svd(pixels - mean, full_matrices=False)
+    orders = torch.from_numpy(np.stack([rng.permutation(len(pixels)) for _ in sizes], axis=1))
+    shuffled = mean + (left.gather(0, orders) * sizes) @ axes
+    return shuffled.round().clamp(0, 255).to(torch.uint8).reshape(images.shape)

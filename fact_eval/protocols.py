@@ -83,7 +83,7 @@ class ProtocolChoice:
         missing = missing_weights(cards)
         if dataset in RECOMMENDED:
             recommended = RECOMMENDED[dataset]
-            taken, why = "embedded", f"{recommended.detector} is measured to be best here: {recommended.why}"
+            taken, why = "embedded", f"{recommended.detector} is recommended for it: {recommended.why}"
         elif not needed:
             return "embedded"
         elif random_weights_seed() is not None:

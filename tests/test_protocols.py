@@ -131,7 +131,7 @@ def test_auto_stays_embedded_on_digits(toys) -> None:
     said = []
     assert chooser("auto", said)("mnist") == ["toy_embedded"]
     assert len(said) == 1
-    assert said[0].startswith("protocol for mnist: embedded (digits is measured to be best here: ")
+    assert said[0].startswith("protocol for mnist: embedded (efficientnet_lite0 is recommended for it: ")
 
 
 def test_a_recommended_detector_needs_no_download_and_ranks_its_board() -> None:
@@ -139,7 +139,8 @@ def test_a_recommended_detector_needs_no_download_and_ranks_its_board() -> None:
         first = load_cards([columns.metrics_for(dataset)[0]])[0]
         assert {need.detector for need in first.needs} == {recommended.detector}
         assert not DETECTORS[recommended.detector].weights
-    assert recommended_detector("mnist") == "digits" and recommended_detector("cats") == ELSEWHERE
+    assert recommended_detector("mnist") == RECOMMENDED["mnist"].detector
+    assert recommended_detector("cats") == ELSEWHERE
     assert not DETECTORS[ELSEWHERE].weights
 
 
