@@ -5,8 +5,8 @@
 
 Each is the mean Euclidean distance of pairs of generated images over that of pairs of real ones, so that it
 knows neither the discriminator nor the unit of the feature space: 0 is one image, 1 as varied as the data.
-Under 0.1 the style has collapsed, also where noise makes the images differ; recall takes such noise for
-variety. The mean distance of generated pairs as diversity: Zhu et al. 2017, arXiv:1711.11586. Errors:
+Under 0.1 the style has collapsed, also where noise makes the images differ: recall does not tell the two
+apart. The mean distance of generated pairs as diversity: Zhu et al. 2017, arXiv:1711.11586. Errors:
 Hoeffding 1948, doi:10.1214/aoms/1177730196.
 """
 
