@@ -211,6 +211,8 @@ class Evaluation:
             job, card, seed, started, value=value, dataset=dataset, seconds=time.monotonic() - clock
         )
         shown = "no value" if number is None else f"{number:.6g}"
+        if verdict := value.extras.get("verdict"):
+            shown = f"{shown}, {verdict}"
         self.progress.note(f"{job.title}: {card.name} = {shown} ({record.seconds:.1f} s)")
 
     def _source(self, job: Job, seed: int, split: str) -> Source:

@@ -20,7 +20,7 @@ def records_table(records: Sequence[Record]) -> str:
             "interval": _interval(r.ci),
             "generated": "" if r.n_effective is None else f"{r.n_effective:,}",
             "real": "" if r.n_real is None else f"{r.n_real:,}",
-            "status": r.status + (f": {r.error or r.invalid}" if r.error or r.invalid else ""),
+            "status": _status(r),
         }
         for r in records
     ]
@@ -78,6 +78,13 @@ def plain_table(rows: Sequence[dict[str, str]]) -> str:
     return tabulate(
         pd.DataFrame(rows), headers="keys", tablefmt="simple", showindex=False, disable_numparse=True
     )
+
+
+def _status(record: Record) -> str:
+    if reason := record.error or record.invalid:
+        return f"{record.status}: {reason}"
+    verdict = record.extras.get("verdict")
+    return f"{record.status}, {verdict}" if verdict else record.status
 
 
 def _interval(ci: dict | None) -> str:

@@ -105,7 +105,7 @@ def measure_pairs(
     rows, recorders = [], []
     for (fused, unfused), recorded in _render(generator, pairs):
         difference = (fused - unfused).abs().flatten(1)
-        fused_uint8, unfused_uint8 = _to_uint8(fused), _to_uint8(unfused)
+        fused_uint8, unfused_uint8 = to_uint8(fused), to_uint8(unfused)
         recorders.append(recorded)
         rows.append(
             (
@@ -125,6 +125,11 @@ def measure_pairs(
 def compute_consistency_psnr(mse: torch.Tensor) -> float:
     """PSNR in dB of mean squared errors [N] of pairs in [-1, 1]. Higher is better; at most 200 (equal)."""
     return min(psnr_from_mse(mse.double().mean()).item(), PSNR_CEILING)
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """uint8 images of float images in about [-1, 1], as StyleGAN and `fact-eval` make them."""
+    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def _render(
@@ -154,10 +159,6 @@ def _paths(recorders: list[list[ConvolutionRecorder]]) -> tuple[str, str]:
             "there are no two paths to compare"
         )
     return fused, unfused
-
-
-def _to_uint8(images: torch.Tensor) -> torch.Tensor:
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def _measured(inputs: MetricInputs) -> RenderingPairs:

@@ -22,15 +22,15 @@ class ToyInputs:
 
 
 class ToyGenerator:
-    """GeneratorInputs whose images are `steepness` * (w as 2x2 pixels, enlarged) + noise.
+    """GeneratorInputs whose images are `steepness` * (w as 2x2 pixels, enlarged) + `loudness` * noise.
 
     Unfused images are off by `defect` in every pixel; the calls and their inputs are kept.
     """
 
     z_dim, num_ws, resolution, num_channels = 4, 2, 32, 1
 
-    def __init__(self, *, steepness=0.3, defect=0.0):
-        self.steepness, self.defect = steepness, defect
+    def __init__(self, *, steepness=0.3, defect=0.0, loudness=0.05):
+        self.steepness, self.defect, self.loudness = steepness, defect, loudness
         self.fused, self.noises, self.reported = [], [], []
 
     def latents(self, indices, *, stream="image"):
@@ -55,7 +55,7 @@ class ToyGenerator:
         self.fused.append(fused_modconv)
         self.noises.append(noise[0])
         images = F.interpolate(ws[:, 0].reshape(-1, 1, 2, 2), size=(32, 32), mode="bilinear") * self.steepness
-        images = images + 0.05 * noise[0]
+        images = images + self.loudness * noise[0]
         return images + self.defect * images.sign() if fused_modconv is False else images
 
     def progress(self, done, total):

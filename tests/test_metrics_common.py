@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from metric_toys import MeanSquares, ToyEncoder, ToyGenerator, ToyInputs
+from metric_toys import MeanSquares, ToyEncoder, ToyGenerator, ToyInputs, cloud
 
 from metrics import path_length, registry
 from metrics.errors import UsageError
@@ -87,7 +87,9 @@ ENCODER = {
     "kl": {"lower": 0.0},
     "wgap": {"lower": 0.0},
 }
-FAMILIES = set(IDENTITY) | set(JUDGES) | set(GENERATOR) | set(ENCODER)
+# Families that compare what varies in a generator with the reals.
+DIVERSITY = {"style_diversity", "noise_diversity"}
+FAMILIES = set(IDENTITY) | set(JUDGES) | set(GENERATOR) | set(ENCODER) | DIVERSITY
 
 METRICS = [get_metric(name) for name in list_metrics()]
 BY_FAMILY = {family: [m for m in METRICS if m.family == family] for family in sorted(FAMILIES)}
@@ -140,8 +142,8 @@ def pair(metric, *, level=0.0):
 
 @pytest.fixture
 def toy_detectors(monkeypatch):
-    for module in ("metrics.consistency", "metrics.path_length", "metrics.reconstruction"):
-        monkeypatch.setattr(f"{module}.get_detector", lambda name, device: MeanSquares(device))
+    for module in ("consistency", "diversity", "path_length", "reconstruction"):
+        monkeypatch.setattr(f"metrics.{module}.get_detector", lambda name, device: MeanSquares(device))
 
 
 def test_every_metric_is_in_a_property_set():
@@ -150,7 +152,8 @@ def test_every_metric_is_in_a_property_set():
     assert not new, (
         f"families {new} are in no property set of {Path(__file__).name}. Add each to IDENTITY, with the "
         "value of equal sets, and to SYMMETRIC or NOT_SYMMETRIC; or to JUDGES (generated images alone), with "
-        "the value of perfect ones; or to GENERATOR, with that of a constant generator; this tests the rest"
+        "the value of perfect ones; or to GENERATOR, with that of a constant generator; or to DIVERSITY. "
+        "This tests the rest"
     )
     assert not gone, f"no metric is of the families {gone}"
     assert set(IDENTITY) == SYMMETRIC | NOT_SYMMETRIC and not SYMMETRIC & NOT_SYMMETRIC
@@ -192,6 +195,21 @@ def test_the_declared_direction_is_that_of_a_worse_generator(metric, toy_detecto
     assert values[0] == pytest.approx(best, abs=1e-8)
     assert values == sorted(values, reverse=metric.higher_is_better)
     assert len(set(values)) == 3
+
+
+@of(*sorted(DIVERSITY))
+def test_diversity_grows_from_0_with_what_varies_and_the_declared_direction_is_that(metric, toy_detectors):
+    style = metric.family == "style_diversity"
+    assert metric.higher_is_better == style  # noise that does much does what the style should
+    levels = [{"steepness": x, "loudness": 0.05} if style else {"loudness": x} for x in (0.0, 0.1, 0.4)]
+    real = ToyInputs(lambda need: cloud(50, 16, seed=3))
+    values = []
+    for level in levels:
+        real.generator = ToyGenerator(**level)
+        values.append(metric.compute(real))
+    assert values[0].value == 0.0 and values[0].stderr == 0.0
+    assert values[0].value < values[1].value < values[2].value
+    assert {(v.n_generated, v.n_real) for v in values} == {(1000, 50)}
 
 
 @of(*ENCODER)

@@ -86,6 +86,7 @@ SET_PAIRS = {
     "precision_recall.compute_recall": SetPair(ONE, symmetric=False, scale=0, higher_is_better=True),
     "density_coverage.compute_density": SetPair(ONE, symmetric=False, scale=0, higher_is_better=True),
     "density_coverage.compute_coverage": SetPair(ONE, symmetric=False, scale=0, higher_is_better=True),
+    "diversity.compute_style_diversity": SetPair(ONE, symmetric=False, scale=0, higher_is_better=True),
     "memorization.compute_authpct": SetPair(
         ZERO, symmetric=False, scale=0, higher_is_better=True, worse_are_copies=True
     ),
@@ -97,6 +98,8 @@ ONE_SET = {
     "legibility.compute_legibility": OneSet(best=1.0),
     "legibility.compute_classes_covered": OneSet(best=10),
     "legibility.compute_class_entropy": OneSet(best=1.0),
+    # Pairs of different classes are sqrt(2) apart: 90 of the 99 others.
+    "diversity.compute_mean_distance": OneSet(best=2**0.5 * 90 / 99, scale=1),
     "vendi.compute_vendi_score": OneSet(best=10.0, scale=0),
     "inception_score.compute_inception_score": OneSet(best=10.0, options={"logits": False, "splits": 1}),
 }
@@ -117,6 +120,8 @@ IMAGE_PAIRS = {
 # The file that tests it; and behind a colon the function through which it does.
 ELSEWHERE = {
     "consistency.compute_consistency_psnr": "test_metrics_consistency.py",
+    "diversity.compute_group_distance": "test_metrics_diversity.py",
+    "diversity.compute_noise_diversity": "test_metrics_diversity.py",
     "explanation.compute_agreement": "test_metrics_explanation.py",
     "explanation.compute_class_kl": "test_metrics_explanation.py",
     "fid_pairs.compute_fid_pair_influence": "test_metrics_fid_error.py",

@@ -1,4 +1,6 @@
-"""Parity of what nearest neighbours decide: precision, recall, density, coverage, realism, AuthPct, MiFID."""
+"""Parity of what distances of features decide: precision, recall, density, coverage, realism, AuthPct, MiFID,
+diversity.
+"""
 
 import functools
 from collections.abc import Callable
@@ -7,10 +9,12 @@ from functools import partial
 import numpy as np
 import scipy.linalg
 import torch
+from scipy.spatial.distance import pdist
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
 from benchmarks.parity import Parity
 from metrics.density_coverage import compute_prdc
+from metrics.diversity import compute_noise_diversity, compute_style_diversity
 from metrics.memorization import compute_authpct, compute_mifid
 from metrics.overlap import Overlap
 from metrics.precision_recall import compute_precision, compute_recall
@@ -134,6 +138,31 @@ def _mifid(shift: float) -> Parity:
     )
 
 
+def _style_diversity() -> Parity:
+    gen, real = cloud(1000, 64, seed=6, scale=0.3), cloud(1000, 64, seed=7)
+    return Parity(
+        metric="style diversity",
+        setting="1,000 x 64 normal",
+        ours=compute_style_diversity(gen, real).value,
+        peer="scipy pdist",
+        theirs=pdist(gen.double().numpy()).mean() / pdist(real.double().numpy()).mean(),
+        tolerance=1e-6,
+    )
+
+
+def _noise_diversity() -> Parity:
+    groups, real = cloud(1000, 64, seed=6, scale=0.3).unflatten(0, (200, 5)), cloud(1000, 64, seed=7)
+    within = np.mean([pdist(group.double().numpy()).mean() for group in groups])
+    return Parity(
+        metric="noise diversity",
+        setting="200 groups of 5, 1,000 x 64 normal",
+        ours=compute_noise_diversity(groups, real).value,
+        peer="scipy pdist",
+        theirs=within / pdist(real.double().numpy()).mean(),
+        tolerance=1e-6,
+    )
+
+
 ROWS: tuple[Callable[[], Parity], ...] = (
     *(partial(_torch_fidelity, width, which) for width in (8, 256) for which in (0, 1)),
     *(partial(_by_definition, sets, name) for sets in SETS for name in FOUR),
@@ -142,4 +171,6 @@ ROWS: tuple[Callable[[], Parity], ...] = (
     _realism,
     _authpct,
     *(partial(_mifid, shift) for shift in (0.0, 3.0)),
+    _style_diversity,
+    _noise_diversity,
 )
