@@ -15,6 +15,7 @@ BENCHMARKS = (
     "inception",
     "one_pass",
     "checkpoints",
+    "again",
 )
 
 
