@@ -40,7 +40,7 @@ def statistics_reference(data: str) -> Reference:
 
 
 def plan_pictures(folder: Path, reference: Reference, out: Path, request: Request) -> tuple[Job, list[str]]:
-    """The job that scores a folder, zip, tar or npz of pictures, and a line for every metric it does not allow.
+    """The job that scores a folder or archive of pictures, and a line for every metric it does not allow.
 
     Pictures must be of the reference's size; channels follow the reference. UserError where no metric is
     left, or where a metric that the user named needs more pictures than there are.

@@ -233,7 +233,7 @@ def test_every_picture_is_decoded_once_by_a_command(tmp_path, data, toys, monkey
     decoded.clear()
     assert cli._run(["ref", str(data), *options]) == 1
     assert sorted(decoded) == sorted(every)
-    decoded.clear()
     make_run(tmp_path / "runs", data), make_run(tmp_path / "runs", data, seed=1)
+    decoded.clear()
     assert cli._run(["all", str(tmp_path / "runs"), "--no-controls", *options[2:]]) == 1
     assert sorted(decoded) == sorted(every)  # for both runs
