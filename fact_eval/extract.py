@@ -79,6 +79,8 @@ def extract_features(
                 total = max(work.counts.values())
                 progress.note(f"{title}: {spared:,} of {total:,} are in the store and not made again")
             _make(work, processes.share(missing), title=title, progress=progress, processes=processes)
+        elif lead and work.counts:
+            progress.remark(f"{title}: all {max(work.counts.values()):,} are in the store")
     return work.features
 
 

@@ -170,6 +170,10 @@ def test_after_kill_9_the_same_command_makes_only_the_rest(tmp_path, data, toys,
     assert made == list(range(12, COUNT))  # three whole chunks of four were kept
     assert f"images: 12 of {COUNT} are in the store and not made again" in capfd.readouterr().err
     assert values(folder) == values(whole)
+    (folder / RESULTS).unlink()
+    made.clear()
+    cli._run(["run", str(folder), "--device", "cpu", "--batch", "2", "--metrics", "all"])
+    assert not made and f"images: all {COUNT} are in the store" in capfd.readouterr().err
 
 
 def test_two_at_once_on_one_folder_leave_every_record_once_and_share_the_features(tmp_path, data, toys):
