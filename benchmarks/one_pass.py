@@ -147,18 +147,19 @@ def _make_networks(home: Path) -> dict[str, str]:
     module = "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url"
     with patch(module, lambda *args, **kwargs: {}), patch.object(Peer, "load_state_dict", lambda *args: None):
         networks = [Peer("inception-v3-compat", ["2048"]), vgg16()]
-    folder, files = home / "torch" / "hub" / "checkpoints", {}
-    folder.mkdir(parents=True)
+    folder, ours, files = home / "torch" / "hub" / "checkpoints", home / "weights", {}
+    folder.mkdir(parents=True), ours.mkdir()
     for (name, filename), net in zip(NETWORKS.items(), networks, strict=True):
         for parameter in net.parameters():
             if parameter.ndim > 1:  # keeps the scale of activations through the depth
                 torch.nn.init.kaiming_normal_(parameter.detach())
         path = folder / filename
         torch.save(net.state_dict(), path)
+        (ours / filename).hardlink_to(path)  # in torch's folder only published files are taken
         files[name] = _entry(path)
     weights = {"schema": 1, "files": files}
-    (folder / "manifest.json").write_text(json.dumps(weights))
-    return {"TORCH_HOME": str(home / "torch"), "FACT_WEIGHTS": str(folder), "FACT_CACHE": str(home / "cache")}
+    (ours / "manifest.json").write_text(json.dumps(weights))
+    return {"TORCH_HOME": str(home / "torch"), "FACT_WEIGHTS": str(ours), "FACT_CACHE": str(home / "cache")}
 
 
 def _entry(path: Path) -> dict[str, Any]:
