@@ -120,7 +120,7 @@ def score(generated: Path, real: Path, *, device: str, subset_size: int) -> dict
     return {
         "fid": compute_fid(pool_gen, pool_real),
         "kid": compute_kid(pool_gen, pool_real, subset_size=subset_size).subset_mean,
-        "isc": compute_inception_score(logits, logits=True).mean,
+        "isc": compute_inception_score(logits, logits=True).value,
         "precision": compute_precision(vgg_gen, vgg_real),
         "recall": compute_recall(vgg_gen, vgg_real),
     }
