@@ -15,6 +15,7 @@ BENCHMARKS = (
     "inception",
     "one_pass",
     "checkpoints",
+    "again",
 )
 OPTIONS = {"one_pass": ("files",), "detectors": ("images", "only")}  # of one benchmark alone
 

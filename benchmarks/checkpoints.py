@@ -51,7 +51,7 @@ def run(
         evaluation = Evaluation(device=str(chosen), batch=BATCH, cache=FeatureCache(root / "cache"))
         rows = []
         for seed in range(checkpoints):
-            folder = _untrained(root / f"seed{seed}", seed)
+            folder = untrained_run(root / f"seed{seed}", seed)
             (job,) = plan_run(read_run(folder), Request(cards, named=True))
             scored = _clock(lambda job=job: evaluation.run([job]))
             bare = _clock(lambda job=job: _bare(job, str(chosen))) if seed else None
@@ -91,8 +91,8 @@ def _bare(job, device: str) -> None:
                     get_detector(name, device)(images[: count - first]).cpu()
 
 
-def _untrained(folder: Path, seed: int) -> Path:
-    """A run folder whose snapshot holds the preset's networks as they are drawn."""
+def untrained_run(folder: Path, seed: int) -> Path:
+    """A new run folder whose snapshot holds the preset's networks as they are drawn."""
     cfg = get_preset(PRESET).config
     dataset = open_dataset(cfg.data)
     folder.mkdir()

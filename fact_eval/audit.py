@@ -123,10 +123,15 @@ def audit_data(data: str) -> Audit:
 
 
 def audit_pictures(pictures: Path, reference: str) -> list[Finding]:
-    """What the headers say of pictures, alone and beside the real images; decodes nothing."""
+    """What the headers say of pictures, alone and beside the real images.
+
+    Where that is an error already, all are decoded, so that every bad file is named at once.
+    """
     if image_file_path(pictures) is None:
         return []
     found = audit(pictures, decode=False)
+    if found.errors:
+        found = audit(pictures)
     if is_statistics(reference) or image_file_path(reference) is None:
         return list(found.findings)
     beside = compare_with_reference(found, audit(Path(reference), decode=False))
@@ -181,7 +186,7 @@ def check_counts(cards: Iterable[Card], *, generated: int | None, real: dict[str
     `generated`: how many there are, None for a generator; `real`: how many per split.
     """
     few: dict[tuple[str, int, int], list[str]] = defaultdict(list)
-    rank: dict[tuple[str, str, int, int], list[str]] = defaultdict(list)
+    rank: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
     for card in cards:
         for need in card.needs:
             there = generated if need.side == "generated" else real.get(need.split or "train")
@@ -192,7 +197,7 @@ def check_counts(cards: Iterable[Card], *, generated: int | None, real: dict[str
             used = min(n for n in (need.count, there) if n is not None)
             width = card.protocol["detectors"][need.detector]["width"]
             if card.from_statistics and used <= width:
-                rank[need.side, need.detector, used, width].append(card.name)
+                rank[need.side, used][card.name] = width
     findings = [
         Finding(
             "sample size", False, f"{there:,} {side} images where {count:,} are asked for: {_some(names)}"
@@ -202,10 +207,10 @@ def check_counts(cards: Iterable[Card], *, generated: int | None, real: dict[str
     return findings + [
         Finding(
             "rank", False,
-            f"{used:,} {side} images and {width:,} {detector} features: the covariance is singular, "
-            f"the distance biased: {_some(names)}",
+            f"{used:,} {side} images and {_range(widths.values())} features: the covariance is singular, "
+            f"the distance biased: {_some(list(widths))}",
         )
-        for (side, detector, used, width), names in rank.items()
+        for (side, used), widths in rank.items()
     ]  # fmt: skip
 
 
@@ -317,6 +322,11 @@ def _is_lossy(image: Image.Image, data: BinaryIO) -> bool:
     lossy = b"VP8 " in data.read(4096)
     data.seek(position)
     return lossy
+
+
+def _range(numbers: Iterable[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _some(names: Sequence[str], limit: int | None = 4) -> str:

@@ -32,7 +32,8 @@ def audit_(
         theirs = audit_data(reference)
         findings += compare_with_reference(found, theirs)
         real = theirs.splits
-    findings += check_counts(load_cards(), generated=found.count, real=real)
+    cards = [card for card in load_cards() if card.fits(reference or "") and not card.needs_encoder]
+    findings += check_counts(cards, generated=found.count, real=real)
     if as_json:
         report = {"path": str(path), "images": found.count, "size": found.size, "lossy": found.lossy}
         print(json.dumps({**report, "findings": [dataclasses.asdict(f) for f in findings]}, indent=1))

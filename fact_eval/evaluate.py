@@ -339,10 +339,17 @@ def score(
 
 
 def agreed(jobs: Sequence[Job], processes: Processes) -> list[Job]:
-    """The jobs of the first process, with the pictures that this one has opened."""
+    """The jobs of the first process, with the images that this one has opened: those are not sent around."""
     pictures = {job.content_sha256: job.pictures for job in jobs}
-    agreed = processes.first([dataclasses.replace(job, pictures=None) for job in jobs])
-    return [dataclasses.replace(job, pictures=pictures.get(job.content_sha256)) for job in agreed]
+    opened = {job.reference.name: job.reference.opened for job in jobs}
+
+    def of_each(job: Job, pictures, opened) -> Job:
+        return dataclasses.replace(
+            job, pictures=pictures, reference=dataclasses.replace(job.reference, opened=opened)
+        )
+
+    agreed = processes.first([of_each(job, None, None) for job in jobs])
+    return [of_each(j, pictures.get(j.content_sha256), opened.get(j.reference.name)) for j in agreed]
 
 
 def choose_device(name: str) -> str:

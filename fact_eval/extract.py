@@ -1,21 +1,26 @@
 """Features of a source for many detectors in one pass: every image is made once and shown to all of them.
 
+Images are made in a thread of their own while the detectors look at the batch before (ahead.py).
+
 The unit of work is a chunk of the store: what is there is read, what is missing is dealt to the processes and
 stored as it is made. A chunk is cut into batches from its own start, so that its rows have the same bits
 whoever makes them.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
+from fact_eval.ahead import made_ahead
 from fact_eval.cache import FeatureCache, features_code
 from fact_eval.processes import Processes, describe
 from fact_eval.progress import Progress
 from fact_eval.sources import Source
 from metrics.errors import UserError
 from metrics.features import get_detector
+
+AHEAD = 1  # batches of images made while the detectors look at one
 
 
 class Features:
@@ -74,6 +79,8 @@ def extract_features(
                 total = max(work.counts.values())
                 progress.note(f"{title}: {spared:,} of {total:,} are in the store and not made again")
             _make(work, processes.share(missing), title=title, progress=progress, processes=processes)
+        elif lead and work.counts:
+            progress.remark(f"{title}: all {max(work.counts.values()):,} are in the store")
     return work.features
 
 
@@ -89,10 +96,9 @@ def _make(work: "_Pass", chunks: Sequence, *, title: str, progress: Progress, pr
     def make_mine() -> None:
         done, total = 0, sum(len(work.span(number, names)) for number, names in chunks)
         with progress.stage(title + share, total) as stage, torch.inference_mode():
-            for number, names in chunks:
-                for made in work.make(number, names):
-                    done += made
-                    stage.update(done)
+            for made in work.make(chunks):
+                done += made
+                stage.update(done)
 
     processes.together(make_mine)
     for failures in processes.gather({name: describe(e) for name, e in work.features.failures.items()}):
@@ -114,6 +120,8 @@ class _Pass:
         self.keys: dict[str, dict] = {}
         self._source, self._cache, self._batch, self._note = source, cache, batch, note
         self._detectors, self._there, self._unstored = {}, {}, set()
+        # One CPU thread makes and looks in turn: a second one would be more than was asked for.
+        self._ahead = 0 if torch.device(device).type == "cpu" and torch.get_num_threads() == 1 else AHEAD
         for name, count in wanted.items():
             try:
                 detector = get_detector(name, device=device)
@@ -151,26 +159,50 @@ class _Pass:
         start = number * self._cache.chunk
         return range(start, min(start + self._cache.chunk, max(self.counts[name] for name in names)))
 
-    def make(self, number: int, names: Sequence[str]):
-        """Make the rows of a chunk and store them; yields the number of images done after every batch."""
-        rows, failures = self.features.rows, self.features.failures
-        span = self.span(number, names)
-        for start in range(span.start, span.stop, self._batch):
-            active = [name for name in names if name not in failures and start < self.counts[name]]
-            indices = range(start, min(start + self._batch, span.stop))
-            images = self._source.images(indices) if active else None
-            for name in active:
-                stop = min(indices.stop, self.counts[name])
-                try:
-                    rows[name][start:stop] = self._detectors[name](images[: stop - start]).cpu()
-                except Exception as error:  # kept and raised for every metric that needs this detector
-                    failures[name] = error
-            yield len(indices)
-        for name in names:
-            if name not in failures:
-                self._store(name, number, rows[name][span.start : min(span.stop, self.counts[name])])
+    def make(self, chunks: Sequence[tuple[int, list[str]]]) -> Iterator[int]:
+        """Make the rows of chunks and store each; yields how many images every batch had.
 
-    def _store(self, name: str, number: int, rows: torch.Tensor) -> None:
+        While the detectors look at a batch, the source makes the next one.
+        """
+        batches = [(number, names, part) for number, names in chunks for part in self._parts(number, names)]
+        with contextlib.closing(made_ahead(self._images, batches, ahead=self._ahead)) as made:
+            for (number, names, indices), images in zip(batches, made, strict=True):
+                self._detect(names, indices, images)
+                if indices.stop == self.span(number, names).stop:
+                    self._store(number, names)
+                yield len(indices)
+
+    def _parts(self, number: int, names: Sequence[str]) -> list[range]:
+        span = self.span(number, names)
+        starts = range(span.start, span.stop, self._batch)
+        return [range(start, min(start + self._batch, span.stop)) for start in starts]
+
+    def _active(self, names: Sequence[str], indices: range) -> list[str]:
+        failed = self.features.failures
+        return [name for name in names if name not in failed and indices.start < self.counts[name]]
+
+    def _images(self, batch: tuple[int, list[str], range]) -> torch.Tensor | None:
+        _, names, indices = batch
+        with torch.inference_mode():  # of this thread alone
+            return self._source.images(indices) if self._active(names, indices) else None
+
+    def _detect(self, names: Sequence[str], indices: range, images: torch.Tensor | None) -> None:
+        for name in self._active(names, indices):
+            stop = min(indices.stop, self.counts[name])
+            try:
+                made = self._detectors[name](images[: stop - indices.start])
+                self.features.rows[name][indices.start : stop] = made.cpu()
+            except Exception as error:  # kept and raised for every metric that needs this detector
+                self.features.failures[name] = error
+
+    def _store(self, number: int, names: Sequence[str]) -> None:
+        span = self.span(number, names)
+        for name in names:
+            if name not in self.features.failures:
+                rows = self.features.rows[name][span.start : min(span.stop, self.counts[name])]
+                self._store_rows(name, number, rows)
+
+    def _store_rows(self, name: str, number: int, rows: torch.Tensor) -> None:
         try:
             self._cache.store(self.keys[name], number, rows)
         except (UserError, OSError) as error:  # the number is still right; only the next run is slower

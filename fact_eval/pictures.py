@@ -18,7 +18,8 @@ def open_reference(data: str) -> Reference:
     """A dataset by name or path, or a file of statistics, as a reference. Raises as `open_dataset` does."""
     if is_statistics(data):
         return statistics_reference(data)
-    return Reference(data, open_dataset(data, split="train").describe())
+    train = open_dataset(data, split="train")
+    return Reference(data, train.describe(), opened=train)
 
 
 def statistics_reference(data: str) -> Reference:
@@ -39,7 +40,7 @@ def statistics_reference(data: str) -> Reference:
 
 
 def plan_pictures(folder: Path, reference: Reference, out: Path, request: Request) -> tuple[Job, list[str]]:
-    """The job that scores a folder or zip of pictures, and a line for every metric it does not allow.
+    """The job that scores a folder or archive of pictures, and a line for every metric it does not allow.
 
     Pictures must be of the reference's size; channels follow the reference. UserError where no metric is
     left, or where a metric that the user named needs more pictures than there are.
@@ -80,7 +81,8 @@ def plan_pictures(folder: Path, reference: Reference, out: Path, request: Reques
     if not fitting:
         if reference.statistics is not None:
             raise UserError(f"{reference.data}: no metric takes it: {left_out[0]}")
-        raise UserError(f"{folder} holds {len(pictures):,} pictures; no metric takes so few: {left_out[0]}")
+        few = [line for line in left_out if line.endswith(f"there are {len(pictures):,}")] or left_out
+        raise UserError(f"{folder} holds {len(pictures):,} pictures; no metric takes so few: {few[0]}")
     job = Job(
         source="images",
         run_id=f"images-{pictures.name}-{pictures.sha256[:8]}-vs-{reference.name}",

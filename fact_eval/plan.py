@@ -15,6 +15,7 @@ from metrics.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from fact_eval.reference_stats import ReferenceStatistics
+    from fact_train.data import Dataset
 
 PROCESSING = (
     "resolution",
@@ -27,11 +28,15 @@ PROCESSING = (
 
 @dataclass(frozen=True)
 class Reference:
-    """How to open the real images: what to open and the description of the train split that must come out."""
+    """How to open the real images: what to open and the description of the train split that must come out.
+
+    `opened` is that split where a command had to decode it already.
+    """
 
     data: str
     train: dict  # Dataset.describe() of the training set
     statistics: "ReferenceStatistics | None" = None  # what is known of the images where they are not there
+    opened: "Dataset | None" = dataclasses.field(default=None, compare=False, repr=False)  # the train split
 
     @property
     def options(self) -> dict:

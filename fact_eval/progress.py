@@ -24,6 +24,11 @@ class Progress:
         else:
             print(line, file=self._stream, flush=True)
 
+    def remark(self, line: str) -> None:
+        """One line that stays, unless this is quiet."""
+        if not self._quiet:
+            self.note(line)
+
     @contextmanager
     def stage(self, title: str, total: int, *, unit: str = "images") -> Iterator["Stage"]:
         """A piece of work of `total` units; the stage's `update(done)` moves it on."""

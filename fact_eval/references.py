@@ -37,6 +37,8 @@ class References:
         """One split. NoSplit where there is none; UserError where train is not what the run saw."""
         if split not in self._datasets:
             reference = self._reference
+            if split == "train" and reference.opened is not None:
+                return self._datasets.setdefault(split, reference.opened)
             try:
                 dataset = open_dataset(reference.data, split=split, **reference.options)
             except UserError as error:

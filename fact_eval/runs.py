@@ -1,12 +1,12 @@
 """Run folders as fact-train leaves them and the snapshots they hold. Reads no weights, needs no torch."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fact_eval.file_hashes import file_sha256
 from metrics.errors import UsageError, UserError
 
 OPTIONS = "training_options.json"
@@ -49,8 +49,7 @@ class SnapshotFile:
 
     def sha256(self) -> str:
         """Hash of the file's bytes: what `Snapshot.sha256` is, without loading it."""
-        with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.path)
 
 
 def find_runs(paths: Iterable[Path], *, problems: list[str] | None = None) -> list[Run]:

@@ -127,7 +127,11 @@ def test_too_few_images_for_a_metric_and_for_a_covariance_are_told():
     assert "kid10k" in findings[0].message and "kid10k" not in findings[1].message
     assert check_counts(cards, generated=None, real={"train": 60_000}) == []
     (real,) = check_counts(cards, generated=None, real={"train": 1000})
-    assert real.kind == "rank" and "1,000 real images and 1,280" in real.message
+    assert real.kind == "rank" and "1,000 real images and 1,280 features" in real.message
+    both = load_cards(["fid10k_full_efficientnet_lite0", "fid10k_full_digits"])
+    (real,) = check_counts(both, generated=None, real={"train": 50})  # a line, however many metrics
+    assert "50 real images and 64 to 1,280 features" in real.message
+    assert "fid10k_full_efficientnet_lite0, fid10k_full_digits" in real.message
 
 
 def test_duplicates_among_opened_images_are_found_whatever_the_files(tmp_path):
@@ -153,8 +157,8 @@ def test_pictures_are_audited_before_they_are_scored(tmp_path, call):
     real = write_files(tmp_path / "real", {f"{i}.png": encode(rgb(i)) for i in range(9)})
     code, out, err = call("images", write_files(tmp_path / "set", {**GOOD, **ODD}), "--reference", real)
     assert code == 1 and out == ""
-    for name in ("corrupt.png", "text.png", "large.png"):
-        assert name in err  # all at once
+    for name in ("corrupt.png", "text.png", "large.png", "truncated.png"):
+        assert name in err  # all at once, though the headers do not tell of the last
     ok = {name: content for name, content in ODD.items() if name in ("truncated.png",)}
     code, _, err = call(
         "images",

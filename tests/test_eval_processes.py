@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from eval_toys import COUNT, make_data, make_run, register_toys
+from eval_toys import COUNT, TEST, TRAIN, make_data, make_pictures, make_run, register_toys
 
 import metrics.registry
 from fact_eval import cli
 from fact_eval import evaluate as module
 from fact_eval.cache import FeatureCache
 from fact_eval.records import RESULTS, read_records
+from fact_train.data import folder as folder_module
 
 CHUNK = 4
 
@@ -138,7 +139,7 @@ def slow(self, indices):
     return images(self, indices)
 GeneratorSource.images = slow
 from fact_eval.cli import main
-main(["run", sys.argv[2], "--device", "cpu", "--batch", "2", "--metrics", "all"])
+main(["run", sys.argv[2], "--device", "cpu", "--threads", "1", "--batch", "2", "--metrics", "all"])
 """
 
 
@@ -169,6 +170,10 @@ def test_after_kill_9_the_same_command_makes_only_the_rest(tmp_path, data, toys,
     assert made == list(range(12, COUNT))  # three whole chunks of four were kept
     assert f"images: 12 of {COUNT} are in the store and not made again" in capfd.readouterr().err
     assert values(folder) == values(whole)
+    (folder / RESULTS).unlink()
+    made.clear()
+    cli._run(["run", str(folder), "--device", "cpu", "--batch", "2", "--metrics", "all"])
+    assert not made and f"images: all {COUNT} are in the store" in capfd.readouterr().err
 
 
 def test_two_at_once_on_one_folder_leave_every_record_once_and_share_the_features(tmp_path, data, toys):
@@ -214,3 +219,25 @@ def test_a_raised_count_makes_only_the_chunks_that_are_not_there(tmp_path, data,
     assert made == [*range(0, 6), *range(8, 18)]
     made.clear()
     assert extract({"pixels": 17, "spectrum": 6}).held("pixels") == 17 and made == []
+
+
+def test_every_picture_is_decoded_once_by_a_command(tmp_path, data, toys, monkeypatch):
+    decoded, decode = [], folder_module.decode
+
+    def counted(stream, path, **options):
+        decoded.append(Path(path).relative_to(tmp_path if "mine" in path else data.parent).as_posix())
+        return decode(stream, path, **options)
+
+    monkeypatch.setattr(folder_module, "decode", counted)
+    mine = make_pictures(tmp_path / "mine", COUNT)
+    every = [f"toy/{split}/{i:03d}.png" for split, n in (("train", TRAIN), ("test", TEST)) for i in range(n)]
+    options = ["--out", str(tmp_path / "out"), "--device", "cpu", "--metrics", "all"]
+    assert cli._run(["images", str(mine), "--reference", str(data), *options]) == 1  # two toys are broken
+    assert sorted(decoded) == sorted([*every, *(f"mine/{i:03d}.png" for i in range(COUNT))])
+    decoded.clear()
+    assert cli._run(["ref", str(data), *options]) == 1
+    assert sorted(decoded) == sorted(every)
+    make_run(tmp_path / "runs", data), make_run(tmp_path / "runs", data, seed=1)
+    decoded.clear()
+    assert cli._run(["all", str(tmp_path / "runs"), "--no-controls", *options[2:]]) == 1
+    assert sorted(decoded) == sorted(every)  # for both runs

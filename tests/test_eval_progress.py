@@ -47,5 +47,6 @@ def test_a_quiet_progress_keeps_its_notes():
     progress = Progress(quiet=True, stream=stream)
     with progress.stage("scoring", 4) as stage:
         stage.update(4)
+    progress.remark("all 4 are in the store")
     progress.note("fid = 1.5")
     assert stream.getvalue() == "fid = 1.5\n"

@@ -1,0 +1,44 @@
+"""SHA-256 of files, remembered for large ones: 50 snapshots of 256 px are 10 GB to read for nothing to do.
+
+A file is known again by its path, inode, size and times. Its change time cannot be set by a program, so what
+was written again, or put in its place with an old date, is hashed again.
+"""
+
+import contextlib
+import hashlib
+import json
+import time
+from pathlib import Path
+
+from fact_train.atomic import write_text
+from metrics.errors import UserError
+from metrics.folders import cache_folder
+
+LARGE = 16 << 20  # bytes; below it reading is as quick as looking up
+SETTLED = 2.0  # seconds: two changes within one tick of a file system's clock look like one
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes. OSError where it cannot be read."""
+    path = Path(path)
+    stat = path.stat()
+    if stat.st_size < LARGE:
+        return _read(path)
+    where = str(path.resolve())
+    state = [where, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    memo = cache_folder() / "hashes" / f"{hashlib.sha256(where.encode()).hexdigest()}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or cut short
+        known = json.loads(memo.read_text())
+        if known["state"] == state:
+            return known["sha256"]
+    found = _read(path)
+    if time.time() - stat.st_ctime > SETTLED and path.stat().st_ctime_ns == stat.st_ctime_ns:
+        with contextlib.suppress(OSError, UserError):  # a shortcut: without room for it the file is read
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            write_text(memo, json.dumps({"state": state, "sha256": found}))
+    return found
+
+
+def _read(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,144 @@
+"""The next batch is made while this one is looked at: proved by waiting for it; each image is made once."""
+
+import threading
+
+import pytest
+import torch
+
+from fact_eval import extract as module
+from fact_eval.ahead import made_ahead
+from fact_eval.cache import FeatureCache
+from fact_eval.extract import extract_features
+from fact_eval.progress import Progress
+from fact_eval.sources import NoiseSource
+
+SECONDS = 30.0  # a deadline, not a duration: what is waited for comes at once
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_the_next_is_made_meanwhile_and_not_the_one_after_it():
+    begun = [threading.Event() for _ in range(6)]
+
+    def make(i):
+        begun[i].set()
+        return 10 * i
+
+    for i, made in enumerate(made_ahead(make, range(6))):
+        assert made == 10 * i
+        if i + 1 < 6:
+            assert begun[i + 1].wait(SECONDS)  # i is in hand, and the next one has begun
+        assert not any(event.is_set() for event in begun[i + 2 :])
+
+
+def test_with_none_ahead_each_is_made_by_the_caller_when_it_is_asked_for():
+    made, makers = [], set()
+
+    def make(i):
+        made.append(i)
+        makers.add(threading.current_thread())
+        return i
+
+    for i in made_ahead(make, range(4), ahead=0):
+        assert made == list(range(i + 1))
+    assert makers == {threading.current_thread()}
+
+
+def test_an_exception_is_raised_where_its_result_is_due():
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        for value in made_ahead(lambda i: 6 // (3 - i), range(6)):
+            seen.append(value)
+    assert seen == [2, 3, 6]
+
+
+def test_who_stops_early_leaves_nothing_running():
+    made = []
+    values = made_ahead(lambda i: made.append(i), range(100), ahead=3)
+    next(values)
+    values.close()
+    assert len(made) <= 4 and not [t for t in threading.enumerate() if t.name.startswith("made ahead")]
+
+
+class Watched(NoiseSource):
+    """Says which images have been begun."""
+
+    def __init__(self):
+        super().__init__((1, 8, 8), seed=0)
+        self.begun, self.made, self.makers = {}, [], set()
+
+    def event(self, start):
+        return self.begun.setdefault(start, threading.Event())
+
+    def images(self, indices):
+        self.event(indices[0]).set()
+        self.made += indices
+        self.makers.add(threading.current_thread())
+        return super().images(indices)
+
+
+class Waiting:
+    """The pixels, given only once the source has begun the next batch."""
+
+    width = 64
+
+    def __init__(self, source, total):
+        self.source, self.total, self.seen = source, total, 0
+
+    def describe(self):
+        return {"detector": "waiting", "width": 64}
+
+    def __call__(self, images):
+        self.seen += len(images)
+        if self.source is not None and self.seen < self.total:
+            assert self.source.event(self.seen).wait(SECONDS), f"nobody makes image {self.seen} meanwhile"
+        return images.flatten(1).float()
+
+
+def extract(source, detector, monkeypatch, cache):
+    monkeypatch.setattr(module, "get_detector", lambda name, device: detector)
+    options = {
+        "title": "noise",
+        "cache": cache,
+        "device": "cpu",
+        "batch": 3,
+        "progress": Progress(quiet=True),
+    }
+    return extract_features(source, {"waiting": 22}, **options).get("waiting", 22)
+
+
+def test_images_are_made_while_detectors_look_and_the_rows_are_the_same(tmp_path, monkeypatch, threads):
+    monkeypatch.setattr(FeatureCache, "chunk", 8)  # batches of 3, 3, 2
+    threads(2)
+    source = Watched()
+    rows = extract(source, Waiting(source, 22), monkeypatch, FeatureCache(tmp_path / "two"))
+    assert source.made == list(range(22)) and threading.current_thread() not in source.makers
+    threads(1)  # no second thread where one was asked for
+    alone = Watched()
+    assert torch.equal(extract(alone, Waiting(None, 22), monkeypatch, FeatureCache(tmp_path / "one")), rows)
+    assert alone.made == list(range(22)) and alone.makers == {threading.current_thread()}
+    again = Watched()
+    stored = extract(again, Waiting(again, 0), monkeypatch, FeatureCache(tmp_path / "two"))
+    assert torch.equal(stored, rows) and not again.made
+
+
+def test_a_source_that_fails_ahead_keeps_the_chunks_before_it(tmp_path, monkeypatch, threads):
+    monkeypatch.setattr(FeatureCache, "chunk", 8)
+    threads(2)
+
+    class Fails(Watched):
+        def images(self, indices):
+            if indices[0] >= 19:
+                raise RuntimeError("out of memory")
+            return super().images(indices)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        extract(Fails(), Waiting(None, 22), monkeypatch, FeatureCache(tmp_path))
+    rest = Watched()
+    extract(rest, Waiting(None, 22), monkeypatch, FeatureCache(tmp_path))
+    assert rest.made == list(range(16, 22))
