@@ -120,6 +120,7 @@ def style_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
             "latent_norm",
             "one row is its own norm; raise --style-vectors",
         ),
+        (cfg.latent_div_sqrt and not many, "latent_div_sqrt", "sqrt 1 is 1; raise --style-vectors"),
         (cfg.torgb_style == "first" and not many, "torgb_style", "one style vector is the first; use all"),
         (
             cfg.torgb_style == "final" and cfg.g_arch != "skip",

@@ -332,6 +332,7 @@ class Generator(nn.Module):
         class_dim: int = 0,
         latent_space: str = "w",
         latent_norm: str = "row",
+        latent_div_sqrt: bool = False,
         **synthesis,
     ) -> None:
         super().__init__()
@@ -350,6 +351,7 @@ class Generator(nn.Module):
             vectors=self.synthesis.vectors,
             space=latent_space,
             norm=latent_norm,
+            div_sqrt=latent_div_sqrt,
         )
         if class_dim:
             self.mapping = ClassPartMapping(class_dim=class_dim, **shape)
