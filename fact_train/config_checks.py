@@ -107,6 +107,10 @@ def style_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
             (name in changed and injection == "adaconv", name, "adaconv predicts kernels, which have no 1")
             for name in ("style_amplify", "affine_bias_init")
         ),
+        *(
+            (getattr(cfg, name) == 0, name, "at 0 no style is left, and latents have no effect")
+            for name in ("style_amplify", "matrix_scale")
+        ),
         (
             "matrix_scale" in changed
             and cfg.matrix_postnorm == "composite"

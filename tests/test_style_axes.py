@@ -232,6 +232,8 @@ REFUSED = [
         {"injection": "matrix", "style_vectors": 8, "matrix_scale": 2.0, "torgb_style": "none"},
         "--matrix-scale",
     ),
+    ({"style_amplify": 0.0}, "--style-amplify 0.0: at 0 no style"),
+    ({"injection": "matrix", "style_vectors": 8, "matrix_scale": 0.0}, "--matrix-scale 0.0: at 0 no style"),
     ({"latent_norm": "joint"}, "--latent-norm joint"),
     ({"latent_div_sqrt": True}, "--latent-div-sqrt True: sqrt 1"),
     ({"torgb_style": "first"}, "--torgb-style first"),
