@@ -70,8 +70,8 @@ AXES = (
     Axis("configuration", (), "presets auto, stylegan2, overparam256", "none", "open"),
     Axis("affine", ("affine_lr_mult", "affine_bias_init"), "1, 1/100, 1/226; bias 1, 0",
          "1/100 and 1 in the final recipe", "later"),
-    Axis("latents", ("latent_norm", "z_dim", "w_dim"), "row, joint; sizes",
-         "joint in the final recipe", "later"),
+    Axis("latents", ("latent_norm", "latent_div_sqrt", "z_dim", "w_dim"),
+         "row, joint; as they are, / sqrt(K); sizes", "joint in the final recipe", "later"),
     Axis("other injections", ("injection", "adaconv_groups"), "adain, adaconv",
          "not in the notes: StyleGAN1's, and Chandran's convolution", "ours"),
 )  # fmt: skip

@@ -82,6 +82,7 @@ class TrainConfig:
     latent_norm: Literal["row", "joint"] = _field(
         "row", "normalise each of K rows of z, or all as one vector", panel="Style"
     )
+    latent_div_sqrt: bool = _field(False, "divide z, once normalised, by sqrt K", panel="Style")
     torgb_style: Literal["all", "final", "none", "first"] = _field(
         "all", "ToRGB layers with a style: all, the last, none; first: the first of K vectors", panel="Style"
     )

@@ -107,6 +107,10 @@ def style_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
             (name in changed and injection == "adaconv", name, "adaconv predicts kernels, which have no 1")
             for name in ("style_amplify", "affine_bias_init")
         ),
+        *(
+            (getattr(cfg, name) == 0, name, "at 0 no style is left, and latents have no effect")
+            for name in ("style_amplify", "matrix_scale")
+        ),
         (
             "matrix_scale" in changed
             and cfg.matrix_postnorm == "composite"
@@ -120,6 +124,7 @@ def style_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
             "latent_norm",
             "one row is its own norm; raise --style-vectors",
         ),
+        (cfg.latent_div_sqrt and not many, "latent_div_sqrt", "sqrt 1 is 1; raise --style-vectors"),
         (cfg.torgb_style == "first" and not many, "torgb_style", "one style vector is the first; use all"),
         (
             cfg.torgb_style == "final" and cfg.g_arch != "skip",

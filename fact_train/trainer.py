@@ -54,6 +54,7 @@ def build_networks(
         channel_max=cfg.channel_max,
         latent_space=cfg.latent_space,
         latent_norm=cfg.latent_norm,
+        latent_div_sqrt=cfg.latent_div_sqrt,
         architecture=cfg.g_arch,
         injection=cfg.injection,
         style=StyleOptions.of(cfg),

@@ -13,6 +13,7 @@ from baselines.stylegan2_ada import import_state_dict
 from fact_train.injection import STYLE_INJECTIONS, ModulatedConv, StyleOptions, use_fused
 from fact_train.networks.discriminator import Discriminator, minibatch_std
 from fact_train.networks.generator import Generator, channels_at
+from fact_train.networks.mapping import Mapping
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "stylegan2_ada.json").read_text())
 SMALL = dict(
@@ -250,3 +251,23 @@ def test_bf16_feature_maps_give_float32_images_and_scores_close_to_float32() -> 
     scores = D(full), D(full, dtype=torch.bfloat16)
     assert scores[1].dtype == torch.float32 and not torch.equal(*scores)
     torch.testing.assert_close(scores[1], scores[0], rtol=0.05, atol=0.05)
+
+
+def test_joint_normalisation_keeps_the_proportions_of_the_rows_of_a_layer() -> None:
+    mapping = Mapping(z_dim=6, c_dim=0, w_dim=5, num_ws=2, depth=1, vectors=3, space="w_plus", norm="joint")
+    z = torch.randn(2, 6, 6)
+    z[:, 0] *= 10
+    normalised = mapping._normalised(z).reshape(2, 2, 3, 6)
+    torch.testing.assert_close(normalised.square().mean(dim=(2, 3)), torch.ones(2, 2))
+    ratio = normalised[:, 0, 0] / normalised[:, 0, 1]
+    torch.testing.assert_close(ratio, z[:, 0] / z[:, 1])
+
+
+def test_latents_are_divided_by_sqrt_k_after_they_are_normalised() -> None:
+    torch.manual_seed(0)
+    shape = dict(z_dim=6, c_dim=0, w_dim=5, num_ws=2, depth=2, vectors=4, norm="joint")
+    plain, divided = Mapping(**shape), Mapping(**shape, div_sqrt=True)
+    divided.load_state_dict(plain.state_dict())
+    z = torch.randn(2, 4, 6)
+    torch.testing.assert_close(divided(z), plain(z) / 2)  # without biases the mapping is homogeneous
+    torch.testing.assert_close(divided(3 * z), divided(z))

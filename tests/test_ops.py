@@ -61,19 +61,6 @@ def test_convolution_down_equals_filter_correlation_decimation() -> None:
     np.testing.assert_allclose(got, y[3 : 3 + 8 : 2, 3 : 3 + 8 : 2], atol=1e-13)
 
 
-@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
-@pytest.mark.parametrize("k", [1, 3])
-def test_grouped_convolution_equals_one_per_sample(up: int, down: int, k: int) -> None:
-    x = torch.randn(3, 4, 8, 8, dtype=torch.float64)
-    w = torch.randn(3, 5, 4, k, k, dtype=torch.float64)
-    bias = torch.randn(5, dtype=torch.float64)
-    one = [ops.conv2d_resample(x[n : n + 1], w[n], bias=bias, up=up, down=down) for n in range(3)]
-    y = ops.conv2d_resample(
-        x.reshape(1, 12, 8, 8), w.reshape(15, 4, k, k), bias=bias.repeat(3), up=up, down=down, groups=3
-    )
-    torch.testing.assert_close(y.reshape(3, 5, *y.shape[2:]), torch.cat(one), rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize("use", list(ops.ADJOINT))
 def test_every_use_of_the_filter_has_its_adjoint_as_derivative(use: str) -> None:
     """<F x, y> = <x, F' y>, and the derivative of the derivative is the first one again."""

@@ -70,16 +70,6 @@ def test_every_row_goes_through_the_one_mapping() -> None:
     torch.testing.assert_close(several.mean_w(several(z, c)), several(z, c)[:, :3].mean(dim=(0, 1)))
 
 
-def test_joint_normalisation_keeps_the_proportions_of_the_rows_of_a_layer() -> None:
-    mapping = Mapping(z_dim=6, c_dim=0, w_dim=5, num_ws=2, depth=1, vectors=3, space="w_plus", norm="joint")
-    z = torch.randn(2, 6, 6)
-    z[:, 0] *= 10
-    normalised = mapping._normalised(z).reshape(2, 2, 3, 6)
-    torch.testing.assert_close(normalised.square().mean(dim=(2, 3)), torch.ones(2, 2))
-    ratio = normalised[:, 0, 0] / normalised[:, 0, 1]
-    torch.testing.assert_close(ratio, z[:, 0] / z[:, 1])
-
-
 @pytest.mark.parametrize(
     ("setting", "styled"),
     [("all", [4, 8, 16]), ("final", [16]), ("none", []), ("first", [4, 8, 16])],
@@ -242,7 +232,10 @@ REFUSED = [
         {"injection": "matrix", "style_vectors": 8, "matrix_scale": 2.0, "torgb_style": "none"},
         "--matrix-scale",
     ),
+    ({"style_amplify": 0.0}, "--style-amplify 0.0: at 0 no style"),
+    ({"injection": "matrix", "style_vectors": 8, "matrix_scale": 0.0}, "--matrix-scale 0.0: at 0 no style"),
     ({"latent_norm": "joint"}, "--latent-norm joint"),
+    ({"latent_div_sqrt": True}, "--latent-div-sqrt True: sqrt 1"),
     ({"torgb_style": "first"}, "--torgb-style first"),
     ({"torgb_style": "final", "g_arch": "resnet"}, "--torgb-style final: --g-arch resnet"),
     ({"pl_power": 0.0}, "--pl-power 0.0"),

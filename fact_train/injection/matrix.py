@@ -21,6 +21,8 @@ from fact_train.injection.options import POSTNORMS, StyleOptions
 from fact_train.networks.ops import FullyConnected, conv2d_resample
 from metrics.errors import UsageError
 
+GRAM_CHANNELS = 128  # input channels up to which composite demodulation goes by Gram matrices
+
 
 def apply_matrix(x: Tensor, m: Tensor) -> Tensor:
     """[N, J, H, W] convolved with m [N, I, J, s, s] of every sample, zero padded: batched products."""
@@ -120,9 +122,23 @@ class StyleMatrix(StyledInput):
         if x.dtype == torch.float16:  # a common factor of a sample's matrix, and of a channel's weights
             m = m / (m.abs().amax(dim=[1, 2, 3, 4], keepdim=True) * math.sqrt(self.in_channels))
             weight = weight / weight.abs().amax(dim=[1, 2, 3], keepdim=True) * self.weight_gain
-        d = _demodulation(compose(weight, m, up=self.up)).flatten(1) * gain  # [N, O]
+        d = self._composite_demodulation(weight, m) * gain  # [N, O]
         y = conv2d_resample(apply_matrix(x, m.to(x.dtype)), weight.to(x.dtype), up=self.up)
         return torch.addcmul(bias.reshape(1, -1, 1, 1), y, d.to(x.dtype)[:, :, None, None])
+
+    def _composite_demodulation(self, weight: Tensor, m: Tensor) -> Tensor:
+        """1 / norm of every output channel of W M, [N, O]; of a 1x1 style without building W M.
+
+        sum_ju B_oju^2 = <sum_u W_ou W_ou^T, M M^T>: a third of the products up to 128 channels; the I x I
+        matrices of O channels take more memory than they save beyond.
+        """
+        o, i = weight.shape[:2]
+        if m.shape[-1] > 1 or i > GRAM_CHANNELS:
+            return _demodulation(compose(weight, m, up=self.up)).flatten(1)
+        taps, m = weight.flatten(2), m[..., 0, 0]
+        grams = (taps @ taps.transpose(1, 2)).reshape(o, i * i)
+        outer = (m @ m.transpose(1, 2)).reshape(len(m), i * i)
+        return (outer @ grams.t() + EPS).rsqrt()
 
     def _weight(self) -> Tensor:
         if self.postnorm == "composite":

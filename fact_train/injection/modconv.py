@@ -97,8 +97,17 @@ class ModulatedConv(nn.Module):
         return s[:, None]
 
     def _scaled(self, s: Tensor, d: Tensor | None, weight: Tensor) -> Tensor:
-        w = weight[None] * self._per_output(s)[..., None, None]
-        return w if d is None else w * d[:, :, None, None, None]
+        """[N, O, I, k, k], in the memory order that the grouped convolution reads: I last, or O under up = 2.
+
+        Channels last also let the products and sums over styles run along contiguous memory.
+        """
+        s = self._per_output(s)
+        s = s if d is None else s * d[:, :, None]  # [N, O, I]: small beside the weights
+        if self.up == 1:
+            w = weight.permute(0, 2, 3, 1).contiguous() * s[:, :, None, None]
+            return w.permute(0, 1, 4, 2, 3)
+        w = weight.permute(1, 2, 3, 0).contiguous() * s.transpose(1, 2).contiguous()[:, :, None, None]
+        return w.permute(0, 4, 1, 2, 3)
 
     def _unfused(self, x: Tensor, s: Tensor, d: Tensor | None, bias: Tensor, weight: Tensor) -> Tensor:
         x = x * s.to(x.dtype)[:, :, None, None]

@@ -60,8 +60,8 @@ class StyleVectors(ModulatedConv):
         """gain / sqrt(sum over i, k of (S_(o mod K)i W_oik)^2 + eps), [N, O]."""
         if s.ndim == 2:
             return super()._demodulation(s, weight, gain=gain)
-        energy = weight.square().sum(dim=[2, 3]).reshape(-1, self.rows, s.shape[2])  # [O/K, K, I]
-        total = torch.einsum("nki,qki->nqk", s.square(), energy).flatten(1)
+        energy = weight.square().sum(dim=[2, 3])  # [O, I]
+        total = (self._per_output(s).square() * energy).sum(dim=2)  # element-wise: products of one row each
         return (total + 1e-8).rsqrt() * gain
 
     def _unfused(self, x: Tensor, s: Tensor, d: Tensor | None, bias: Tensor, weight: Tensor) -> Tensor:

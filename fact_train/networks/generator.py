@@ -285,9 +285,10 @@ class Synthesis(nn.Module):
         dtype = dtype or self.b4.const.dtype
         x = img = None
         first_w = first_noise = 0
+        layer_ws = ws.unbind(dim=1)  # at once: a slice for every block would each leave a gradient of all ws
         for res in self.resolutions:
             block = getattr(self, f"b{res}")
-            block_ws = ws[:, first_w : first_w + block.num_conv + block.num_torgb].unbind(dim=1)
+            block_ws = layer_ws[first_w : first_w + block.num_conv + block.num_torgb]
             block_noise = noise[first_noise : first_noise + block.num_conv]
             x, img = block(x, img, block_ws, block_noise, fused=fused, dtype=dtype)
             first_w += block.num_conv
@@ -331,6 +332,7 @@ class Generator(nn.Module):
         class_dim: int = 0,
         latent_space: str = "w",
         latent_norm: str = "row",
+        latent_div_sqrt: bool = False,
         **synthesis,
     ) -> None:
         super().__init__()
@@ -349,6 +351,7 @@ class Generator(nn.Module):
             vectors=self.synthesis.vectors,
             space=latent_space,
             norm=latent_norm,
+            div_sqrt=latent_div_sqrt,
         )
         if class_dim:
             self.mapping = ClassPartMapping(class_dim=class_dim, **shape)

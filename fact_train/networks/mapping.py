@@ -16,7 +16,7 @@ class Mapping(nn.Module):
     z is [N, z_dim], or [N, R, z_dim] where there are more rows: `vectors` K of them in the space `w`, which
     all layers share, and num_ws * K in `w_plus`, where each layer has its own. Layer l owns rows l K to
     l K + K - 1 of ws. All rows go through one network. `norm` row normalises every row of z, joint the rows
-    of a layer as one vector.
+    of a layer as one vector; `div_sqrt` divides what is normalised by sqrt K.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Mapping(nn.Module):
         vectors: int = 1,
         space: str = "w",
         norm: str = "row",
+        div_sqrt: bool = False,
     ) -> None:
         super().__init__()
         for value, known in ((space, LATENT_SPACES), (norm, LATENT_NORMS)):
@@ -38,6 +39,7 @@ class Mapping(nn.Module):
                 raise ValueError(f"{value!r} is none of {', '.join(known)}")
         self.z_dim, self.c_dim, self.w_dim, self.num_ws, self.depth = z_dim, c_dim, w_dim, num_ws, depth
         self.vectors, self.space, self.norm = vectors, space, norm
+        self.z_scale = vectors**-0.5 if div_sqrt else 1.0
         if c_dim:
             self.embed = FullyConnected(c_dim, w_dim)
         widths = [z_dim + (w_dim if c_dim else 0)] + [w_dim] * depth
@@ -68,7 +70,8 @@ class Mapping(nn.Module):
             if tuple(z.shape[1:]) != self.z_shape:
                 raise ValueError(f"z is [N, {', '.join(map(str, z.shape[1:]))}], not of shape {self.z_shape}")
             rows = z.shape[1] if z.ndim == 3 else 1
-            parts.append(self._normalised(z.float()))
+            normalised = self._normalised(z.float())
+            parts.append(normalised if self.z_scale == 1 else normalised * self.z_scale)
         if self.c_dim:
             embedded = normalize_2nd_moment(self.embed(c.float()))
             parts.append(embedded if rows == 1 else embedded.repeat_interleave(rows, dim=0))

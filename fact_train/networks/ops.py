@@ -66,6 +66,11 @@ def downsample2d(x: Tensor) -> Tensor:
     return _Filter.apply(x, "down", 1.0)
 
 
+def narrow2d(x: Tensor, *, gain: float) -> Tensor:
+    """The filter without padding but one pixel: H - 1 and W - 1 remain; `gain` multiplies the result."""
+    return _Filter.apply(x, "narrow", gain)
+
+
 def pointwise(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     """1x1 convolution of [N, I, H, W] with w [O, I], as one matrix product over all pixels."""
     return F.linear(x.permute(0, 2, 3, 1), w, bias).permute(0, 3, 1, 2)
@@ -78,9 +83,8 @@ def conv2d_resample(
     bias: Tensor | None = None,
     up: int = 1,
     down: int = 1,
-    groups: int = 1,
 ) -> Tensor:
-    """Convolve [N, I, H, W] with w [O, I/groups, k, k] ("same" size), doubling or halving H and W on the way.
+    """Convolve [N, I, H, W] with w [O, I, k, k] ("same" size), doubling or halving H and W on the way.
 
     Equal to zero insertion, filter, convolution, decimation on an image extended by zeros; k is odd, 1 or 3
     under down = 2. The kernel is a correlation, except under up = 2 with k > 1 where it is a true
@@ -89,20 +93,18 @@ def conv2d_resample(
     k = w.shape[-1]
     if up == 2:
         if k == 1:
-            y = upsample2d(F.conv2d(x, w, groups=groups))
+            y = upsample2d(F.conv2d(x, w))
         else:
-            i = w.shape[1]
-            wt = w.reshape(groups, -1, i, k, k).transpose(1, 2).reshape(groups * i, -1, k, k)
-            y = F.conv_transpose2d(x, wt, stride=2, padding=(k - 3) // 2, groups=groups)
-            y = _Filter.apply(y, "narrow", 4.0)
+            y = F.conv_transpose2d(x, w.transpose(0, 1), stride=2, padding=(k - 3) // 2)
+            y = narrow2d(y, gain=4.0)
         return y if bias is None else y + bias.reshape(1, -1, 1, 1)
     if down == 2 and k == 1:
-        return F.conv2d(downsample2d(x), w, bias, groups=groups)
+        return F.conv2d(downsample2d(x), w, bias)
     if down == 2:
-        return F.conv2d(_Filter.apply(x, "widen", 1.0), w, bias, stride=2, groups=groups)
-    if k == 1 and groups == 1 and w.shape[1] <= FEW_CHANNELS:
+        return F.conv2d(_Filter.apply(x, "widen", 1.0), w, bias, stride=2)
+    if k == 1 and w.shape[1] <= FEW_CHANNELS:
         return pointwise(x, w[:, :, 0, 0], bias)
-    return F.conv2d(x, w, bias, padding=k // 2, groups=groups)
+    return F.conv2d(x, w, bias, padding=k // 2)
 
 
 def activate(x: Tensor, *, activation: str, clamp: float | None = None) -> Tensor:
