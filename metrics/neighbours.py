@@ -130,14 +130,19 @@ class Pairs:
         self.unit = 2.0 ** min(max(math.frexp(largest)[1], -120), 120)
         mean = sum(part.double().sum(dim=0) for part in self._parts(self.sets[1])) / len(columns)
         self.origin = (mean / self.unit).float().double()
-        self.norms = tuple(
-            torch.cat([self._about_origin(part, torch.float64).square_().sum(dim=1) for part in parts])
-            for parts in map(self._parts, self.sets)
-        )
+        self.norms = tuple(map(self._squared_norms, self.sets))
         self.positions = tuple(torch.arange(len(f), device=f.device) for f in self.sets)
 
     def _parts(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return features.split(max(1, self.at_once))
+
+    def _squared_norms(self, features: torch.Tensor) -> torch.Tensor:
+        """About the origin, float64 [N]. Filled in place: results kept one by one between the parts' large
+        blocks would pin the heap, one block a part."""
+        norms = torch.empty(len(features), dtype=torch.float64, device=features.device)
+        for part, into in zip(self._parts(features), self._parts(norms), strict=True):
+            into.copy_(self._about_origin(part, torch.float64).square_().sum(dim=1))
+        return norms
 
     def blocks(
         self,

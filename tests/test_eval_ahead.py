@@ -15,13 +15,6 @@ from fact_eval.sources import NoiseSource
 SECONDS = 30.0  # a deadline, not a duration: what is waited for comes at once
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def test_the_next_is_made_meanwhile_and_not_the_one_after_it():
     begun = [threading.Event() for _ in range(6)]
 
@@ -112,13 +105,19 @@ def extract(source, detector, monkeypatch, cache):
     return extract_features(source, {"waiting": 22}, **options).get("waiting", 22)
 
 
-def test_images_are_made_while_detectors_look_and_the_rows_are_the_same(tmp_path, monkeypatch, threads):
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    ahead = module.batches_ahead("cuda")
+    assert ahead == 1 and module.batches_ahead("cpu") == 0
+    monkeypatch.setattr(module, "batches_ahead", lambda device: ahead)
+
+
+def test_images_are_made_while_detectors_look_and_the_rows_are_the_same(tmp_path, monkeypatch, as_on_a_gpu):
     monkeypatch.setattr(FeatureCache, "chunk", 8)  # batches of 3, 3, 2
-    threads(2)
     source = Watched()
     rows = extract(source, Waiting(source, 22), monkeypatch, FeatureCache(tmp_path / "two"))
     assert source.made == list(range(22)) and threading.current_thread() not in source.makers
-    threads(1)  # no second thread where one was asked for
+    monkeypatch.setattr(module, "batches_ahead", lambda device: 0)
     alone = Watched()
     assert torch.equal(extract(alone, Waiting(None, 22), monkeypatch, FeatureCache(tmp_path / "one")), rows)
     assert alone.made == list(range(22)) and alone.makers == {threading.current_thread()}
@@ -127,9 +126,8 @@ def test_images_are_made_while_detectors_look_and_the_rows_are_the_same(tmp_path
     assert torch.equal(stored, rows) and not again.made
 
 
-def test_a_source_that_fails_ahead_keeps_the_chunks_before_it(tmp_path, monkeypatch, threads):
+def test_a_source_that_fails_ahead_keeps_the_chunks_before_it(tmp_path, monkeypatch, as_on_a_gpu):
     monkeypatch.setattr(FeatureCache, "chunk", 8)
-    threads(2)
 
     class Fails(Watched):
         def images(self, indices):
