@@ -1,8 +1,8 @@
 """What one more checkpoint costs `fact-eval all`: all its scoring against bare generation and detectors.
 
-`python -m benchmarks checkpoints`. Untrained networks of the preset mnist-stylegan2, 10,000 images each. The
-first one also makes the real features; every further one is compared with a loop that only makes its images
-and shows them to the detectors. Processor time says what the work is; wall time also what else ran.
+`python -m benchmarks checkpoints`. Untrained networks of the preset mnist-stylegan2, the board's metrics and
+KID. The first one also makes the real features; every further one is compared with a loop that only makes its
+images and shows them to the detectors. Processor time says what the work is; wall time also what else ran.
 """
 
 import os
@@ -18,7 +18,8 @@ import torch
 from benchmarks.pairs import start
 from fact_eval.cache import FeatureCache
 from fact_eval.catalog import load_cards
-from fact_eval.evaluate import Evaluation
+from fact_eval.evaluate import Evaluation, Inputs
+from fact_eval.extract import Features
 from fact_eval.plan import Request, plan_run
 from fact_eval.runs import read_run
 from fact_eval.sources import GeneratorSource
@@ -27,15 +28,11 @@ from fact_train.data import open_dataset
 from fact_train.presets import get_preset
 from fact_train.snapshot import load_snapshot, save_snapshot, snapshot_name
 from fact_train.trainer import build_networks
+from leaderboard.columns import metrics_for
 from metrics.features import get_detector
+from metrics.registry import get_metric
 
-METRICS = (
-    "fid10k_full_digits",
-    "kid10k_full_digits",
-    "precision10k3_test_pixels",
-    "recall10k3_test_pixels",
-    "fid10k_test_efficientnet_lite0",
-)
+METRICS = (*metrics_for("mnist"), "kid10k_full_digits")
 BATCH = 64
 PRESET = "mnist-stylegan2"
 
@@ -78,7 +75,8 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _bare(job, device: str) -> None:
-    """Images of a job once, shown to every detector that its metrics need, and nothing else."""
+    """Images of a job once, shown to every detector that its metrics need; path lengths and fused against
+    unfused, which are nothing but generation and a detector; and nothing else."""
     source = GeneratorSource(load_snapshot(job.snapshot, device=device), seed=0, device=device)
     wanted: dict[str, int] = {}
     for need in (need for card, _ in job.missing for need in card.needs if need.side == "generated"):
@@ -89,6 +87,10 @@ def _bare(job, device: str) -> None:
             for name, count in wanted.items():
                 if first < count:
                     get_detector(name, device)(images[: count - first]).cpu()
+        inputs = Inputs(source, Features(), None, seed=0, device=device)
+        for card, _ in job.missing:
+            if card.needs_generator:
+                get_metric(card.name).compute(inputs)
 
 
 def untrained_run(folder: Path, seed: int) -> Path:

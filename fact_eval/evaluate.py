@@ -11,8 +11,9 @@ import os
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 
@@ -34,6 +35,8 @@ from metrics.frechet import FeatureStatistics
 from metrics.registry import FeatureNeed, MetricValue, get_metric
 from metrics.tf32 import tf32
 from metrics.weight_store import mentions_random_weights
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -88,6 +91,11 @@ class Inputs:
         if need.side == "real":
             return self._references.features(need.detector, need.split or "train", need.count)
         return self._generated.get(need.detector, wanted_count(need.count, self._source))
+
+    def of_reals(self, need: FeatureNeed, name: str, function: Callable[[torch.Tensor], T]) -> T:
+        """function(features of a need's reals, on `device`); kept with the features."""
+        key = (need.detector, need.split, need.count, name)
+        return self._references.kept(key, lambda: function(self.features(need).to(self.device)))
 
     def statistics(self, need: FeatureNeed, *, correction: int) -> FeatureStatistics | None:
         """Statistics of a need's reals where the reference is a file of them; None where there are images."""

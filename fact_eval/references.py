@@ -4,8 +4,9 @@ Or nothing but statistics of features that somebody else kept in a file (referen
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +19,7 @@ from metrics.errors import UserError
 from metrics.features import get_detector
 from metrics.frechet import FeatureStatistics
 
+T = TypeVar("T")
 NEEDS_IMAGES = "holds statistics, and this metric takes features: give the real images as the reference"
 
 
@@ -32,6 +34,7 @@ class References:
         self._reference, self._extract = reference, extract
         self._datasets: dict[str, Dataset] = {}
         self._features: dict[str, Features] = {}
+        self._kept: dict[Hashable, object] = {}
 
     def dataset(self, split: str) -> Dataset:
         """One split. NoSplit where there is none; UserError where train is not what the run saw."""
@@ -81,9 +84,16 @@ class References:
     def statistics(self, detector: str, *, correction: int) -> None:
         """None: there are images, and so features."""
 
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives the first time: something small that follows from the features."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
     def forget_features(self) -> None:
-        """Give back their memory; they are prepared again where they are needed."""
+        """Give back their memory, and what was kept; they are prepared again where they are needed."""
         self._features.clear()
+        self._kept.clear()
 
     def _count(self, split: str, count: int | None) -> int:
         dataset = self.dataset(split)
@@ -121,6 +131,10 @@ class StatisticsOnly:
     def features(self, detector: str, split: str, count: int | None) -> torch.Tensor:
         """Raises UserError: there are none."""
         raise UserError(f"{self._reference.data} {NEEDS_IMAGES}")
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Never kept: without features there is nothing to make."""
+        return make()
 
     def forget_features(self) -> None:
         """Nothing is kept but the statistics."""

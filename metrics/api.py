@@ -12,7 +12,7 @@ with values of uint8, or floats in a stated `value_range`; C is 1 or 3.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from metrics.features import get_detector
 from metrics.registry import FeatureNeed, Metric, MetricValue, get_metric
 from metrics.tf32 import tf32
 
+T = TypeVar("T")
 ValueRange = tuple[float, float]
 Split = Literal["train", "test"]
 
@@ -82,6 +83,7 @@ class ImageMetrics:
                 )
         self.device, self.seed, self.count, self._range = torch.device(device), seed, count, value_range
         self._rows: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
+        self.of_reals: dict[tuple, object] = {}  # what follows from the real features alone
         self._detectors: dict[str, dict[str, int | None]] = {"generated": {}, "real": {}}
         for need in (need for metric in self.metrics for need in metric.needs):
             wanted = self._detectors[need.side]
@@ -94,6 +96,8 @@ class ImageMetrics:
         Beyond the most that a metric asks for they are passed over. UserError for images of no known kind.
         """
         side = _side(real)
+        if real:
+            self.of_reals.clear()
         images = to_uint8(images, value_range=self._range)
         with tf32(False):
             for detector, count in self._detectors["real" if real else "generated"].items():
@@ -128,6 +132,8 @@ class ImageMetrics:
         for key in list(self._rows):
             if real or key[0] == "generated":
                 del self._rows[key]
+        if real:
+            self.of_reals.clear()
 
     def _held(self, side: str, detector: str) -> int:
         return sum(len(part) for part in self._rows[side, detector])
@@ -153,6 +159,14 @@ class _Inputs:
                 f"{self._metric.name} asks for {asked} {need.side} images, there are {there:,}; {way_out}"
             )
         return rows[:count]
+
+    def of_reals(self, need: FeatureNeed, name: str, function: Callable[[Tensor], T]) -> T:
+        """function(features of a need's reals, on the device); kept while no real image is added."""
+        rows = self.features(need)
+        key = (self._source(need), need.detector, len(rows), name)
+        if key not in self._scores.of_reals:
+            self._scores.of_reals[key] = function(rows.to(self.device))
+        return self._scores.of_reals[key]
 
     def statistics(self, need: FeatureNeed, *, correction: int) -> None:
         """None: there are always rows here."""

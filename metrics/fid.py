@@ -63,17 +63,18 @@ def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...], *, correction: 
     gen = compute_statistics(features_gen, correction=correction)
     given = inputs.statistics(needs[1], correction=correction)
     if given is None:
-        features_real = inputs.features(needs[1]).to(inputs.device)
-        real = compute_statistics(features_real, correction=correction)
+        what = f"mean and covariance over N - {correction}"
+        real = inputs.of_reals(needs[1], what, partial(compute_statistics, correction=correction))
     else:
-        features_real = real = move_statistics(given, inputs.device)
+        real = move_statistics(given, inputs.device)
     raw = compute_fid_from_statistics(gen, real, clamp=False)
     kind = reference_kind(needs[1])
     unknown = given is not None and kind == "sample"  # the error of a sample takes its rows
+    rows = real if unknown or kind == "population" else inputs.features(needs[1]).to(inputs.device)
     counts = [n for n in (gen.n, real.n) if n]
     return MetricValue(
         max(raw, 0.0),
-        stderr=None if unknown else compute_fid_stderr(features_gen, features_real, reference=kind),
+        stderr=None if unknown else compute_fid_stderr(features_gen, rows, reference=kind, known=(gen, real)),
         n_generated=gen.n,
         n_real=real.n or None,
         extras={"raw": raw, "singular_by_count": min(counts) <= features_gen.shape[1]},

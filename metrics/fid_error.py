@@ -58,12 +58,14 @@ def compute_fid_stderr(
     features_real: torch.Tensor | FeatureStatistics,
     *,
     reference: Reference = "population",
+    known: tuple[FeatureStatistics, FeatureStatistics] | None = None,
 ) -> float | None:
     """Standard error of the FID over new draws of the images; None under 10 of a set that is drawn.
 
     `reference` says what the reals are: all there are ("population", held fixed; statistics will do), a
     sample with an error of its own ("sample", [M, D]), or row by row the counterparts of the generated ones
-    ("paired", [N, D]). Covers sampling noise, not the bias of a small N.
+    ("paired", [N, D]). `known` are the statistics of both sets where they are at hand, for no other result.
+    Covers sampling noise, not the bias of a small N.
     Raises ValueError where the widths, or the lengths of pairs, differ, or a sample comes as statistics.
     """
     _check_reference(reference, REFERENCES)
@@ -73,8 +75,11 @@ def compute_fid_stderr(
     if reference == "paired":
         _check_pairs(features_gen, features_real)
         return math.sqrt(jackknife_variance(compute_fid_pair_influence(features_gen, features_real)))
-    real = as_statistics(features_real)
-    gen = compute_statistics(features_gen, correction=real.correction)
+    if known is None:
+        real = as_statistics(features_real)
+        gen = compute_statistics(features_gen, correction=real.correction)
+    else:
+        gen, real = known
     influence, roots = _leave_one_out(features_gen, gen, real)
     variance, rate = jackknife_variance(influence), 1 / gen.n
     if reference == "sample":

@@ -59,14 +59,16 @@ def compute_kid(
     subset_size: int = SUBSET_SIZE,
     seed: int = SEED,
     reference: Literal["population", "sample"] = "sample",
+    of_reals: KernelSums | None = None,
 ) -> Kid:
     """KID of features [N, D] and [M, D] of one detector. Lower is better; a little below 0 for equal ones.
 
     The polynomial kernel is (x.y / D + 1)^3, the RBF kernel exp(-|x - y|^2 / (2 * 10^2)). Subsets and their
     order are torch-fidelity's for the same seed; 0 of them is off. `reference` says whether the reals are
-    held fixed or add to the error. Precision is that of the features: float64 where both are, else float32.
-    Raises ValueError where a set is smaller than a subset or than 4, the widths differ or a value is not
-    finite.
+    held fixed or add to the error. `of_reals` are the sums over pairs of reals (`sum_over_reals`) where they
+    are at hand; subsets need their own. Precision is that of the features: float64 where both are, else
+    float32. Raises ValueError where a set is smaller than a subset or than 4, the widths differ or a value
+    is not finite.
     """
     x, y = check_sets(features_gen, features_real)
     members = [None, None]
@@ -74,7 +76,9 @@ def compute_kid(
         members = _draw_subsets(x, y, subsets=subsets, size=subset_size, seed=seed)
     function = _kernel(kernel, x.shape[1])
     xx = sum_kernel(function, x, members_x=members[0])
-    yy = sum_kernel(function, y, members_x=members[1])
+    if of_reals is None or subsets:
+        of_reals = sum_kernel(function, y, members_x=members[1])
+    yy = of_reals
     xy = sum_kernel(function, x, y, members_x=members[0], members_y=members[1])
     own = (xx.within + yy.within) / (subset_size * (subset_size - 1))
     return Kid(
@@ -82,6 +86,14 @@ def compute_kid(
         compute_mmd_stderr(xx, yy, xy, reference=reference),
         own - 2 * xy.within / subset_size**2,
     )
+
+
+def sum_over_reals(
+    features_real: torch.Tensor, *, kernel: Literal["polynomial", "rbf"] = "polynomial"
+) -> KernelSums:
+    """Sums of the kernel over all pairs of reals [M, D], which every KID against them shares."""
+    (y,) = check_sets(features_real)
+    return sum_kernel(_kernel(kernel, y.shape[1]), y)
 
 
 def compute_kid_difference(
@@ -194,7 +206,8 @@ def _difference(
 def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...], *, subsets: int = 0) -> MetricValue:
     gen, real = (inputs.features(need).to(inputs.device) for need in needs)
     subsets = subsets if min(len(gen), len(real)) >= SUBSET_SIZE else 0
-    kid = compute_kid(gen, real, subsets=subsets, reference=reference_kind(needs[1]))
+    shared = None if subsets else inputs.of_reals(needs[1], "polynomial kernel sums", sum_over_reals)
+    kid = compute_kid(gen, real, subsets=subsets, reference=reference_kind(needs[1]), of_reals=shared)
     extras = {"subset_mean": kid.subset_mean, "subset_std": kid.subset_std} if subsets else {}
     return MetricValue(kid.value, stderr=kid.stderr, n_generated=len(gen), n_real=len(real), extras=extras)
 

@@ -7,6 +7,7 @@ arXiv:2002.09797; prdc, dgm-eval).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -89,18 +90,22 @@ class Overlap:
 
 
 def measure_overlap(
-    features_gen: torch.Tensor, features_real: torch.Tensor, *, conventions: Sequence[Balls]
+    features_gen: torch.Tensor,
+    features_real: torch.Tensor,
+    *,
+    conventions: Sequence[Balls],
+    real_radii: torch.Tensor | None = None,
 ) -> list[Overlap]:
     """One overlap per convention, all from one set of distances within and between the two sets.
 
-    Features are [M, D] and [N, D]. Raises ValueError where a set has k images or fewer, widths differ or a
-    value is not finite.
+    Features are [M, D] and [N, D]; `real_radii` is `find_radii` of the reals where that is at hand. Raises
+    ValueError where a set has k images or fewer, widths differ or a value is not finite.
     """
     ks, closed = [balls.k for balls in conventions], [balls.closed for balls in conventions]
     of_real, of_gen = count_hits(
         features_gen,
         features_real,
-        centre_radii=find_radii(features_real, ks=ks),
+        centre_radii=find_radii(features_real, ks=ks) if real_radii is None else real_radii,
         point_radii=find_radii(features_gen, ks=ks),
         closed=closed,
     )
@@ -136,5 +141,8 @@ def overlap_of(inputs: MetricInputs, needs: tuple[FeatureNeed, ...], balls: Ball
     measured = _MEASURED.setdefault(inputs, {})
     if needs not in measured:
         gen, real = (inputs.features(need).to(inputs.device) for need in needs)
-        measured[needs] = measure_overlap(gen, real, conventions=(IMPROVED, PRDC))
+        conventions = (IMPROVED, PRDC)
+        ks = [balls.k for balls in conventions]
+        radii = inputs.of_reals(needs[1], f"radii of {ks}", partial(find_radii, ks=ks))
+        measured[needs] = measure_overlap(gen, real, conventions=conventions, real_radii=radii)
     return next(overlap for overlap in measured[needs] if overlap.balls == balls)

@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 
@@ -27,6 +27,8 @@ _INFRASTRUCTURE = {"api", "errors", "features", "folders", "recommended", "regis
 DIGIT_DATASETS = ("mnist",)
 
 METRICS: dict[str, "Metric"] = {}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,12 @@ class MetricInputs(Protocol):
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU."""
+
+    def of_reals(self, need: FeatureNeed, name: str, function: Callable[[torch.Tensor], T]) -> T:
+        """function(features of a need's reals, on `device`), made once for all that is scored against them.
+
+        `name` says what it is, with everything that changes it but the features.
+        """
 
     def statistics(self, need: FeatureNeed, *, correction: int) -> FeatureStatistics | None:
         """Given statistics of a need's reals, n = 0 where unknown; None where there are features."""

@@ -17,6 +17,9 @@ class ToyInputs:
     def features(self, need):
         return self.make(need)
 
+    def of_reals(self, need, name, function):
+        return function(self.make(need))
+
     def statistics(self, need, *, correction):
         return None
 

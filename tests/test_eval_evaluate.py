@@ -17,6 +17,7 @@ from fact_eval.plan import Request, plan_all, plan_controls
 from fact_eval.records import RESULTS, read_records
 from fact_eval.runs import find_runs
 from metrics.errors import UsageError, UserError
+from metrics.registry import FeatureNeed, MetricValue, register_metric
 
 CONTROL_METRICS = ("toy_distance", "toy_distance_test", "toy_sharpness")  # those that need no generator
 
@@ -128,6 +129,28 @@ def test_one_generation_pass_feeds_every_detector(tmp_path, data, toys, monkeypa
     make_run(tmp_path / "runs", data)
     score(tmp_path / "runs")
     assert made == list(range(COUNT))
+
+
+def test_what_follows_from_the_reals_alone_is_made_once_for_all_runs(tmp_path, data, toys):
+    needs = [FeatureNeed("pixels", "generated", count=COUNT), FeatureNeed("pixels", "real", split="train")]
+    made = []
+
+    def mean_of(features):
+        made.append(len(features))
+        return features.double().mean().item()
+
+    @register_metric(family="toy", higher_is_better=False, citation="none", reference="none", needs=needs)
+    def toy_kept(inputs):
+        """Distance of the mean pixel, kept for the reals."""
+        generated = inputs.features(needs[0]).double().mean().item()
+        return MetricValue(abs(generated - inputs.of_reals(needs[1], "mean", mean_of)), n_generated=COUNT)
+
+    for seed in (0, 1):
+        make_run(tmp_path / "runs", data, seed=seed)
+    score(tmp_path / "runs")
+    assert made == [TRAIN]
+    found = [values(tmp_path / "runs" / f"toy-seed{seed}")["toy_kept", 0] for seed in (0, 1)]
+    assert found[0] != found[1]
 
 
 def test_cached_features_spare_the_pass_and_give_the_same_numbers(tmp_path, data, toys, monkeypatch):

@@ -21,6 +21,7 @@ from fact_eval.plan import Request
 from fact_train.data import open_dataset
 from metrics.api import to_uint8
 from metrics.errors import UsageError, UserError
+from metrics.registry import FeatureNeed, MetricValue, register_metric
 
 NAMES = ("toy_distance", "toy_sharpness")
 
@@ -226,3 +227,26 @@ def test_the_package_is_imported_without_torch():
     assert done.stdout.split() == ["False", "True"]
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         metrics.nothing  # noqa: B018
+
+
+def test_what_follows_from_the_reals_is_kept_until_a_real_image_is_added(toys):
+    needs = [FeatureNeed("pixels", "generated", count=COUNT), FeatureNeed("pixels", "real", split="train")]
+    made = []
+
+    @register_metric(family="toy", higher_is_better=False, citation="none", reference="none", needs=needs)
+    def toy_kept(inputs):
+        """Number of reals, counted once."""
+        count = inputs.of_reals(needs[1], "count", lambda features: made.append(1) or len(features))
+        return MetricValue(float(count), n_generated=COUNT)
+
+    pictures = torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8)
+    scores = metrics.ImageMetrics("toy_kept")
+    scores.update(pictures, real=True)
+    for _ in range(2):
+        scores.update(pictures)
+        assert scores.compute()["toy_kept"].value == COUNT
+        scores.reset()
+    assert made == [1]
+    scores.update(pictures, real=True)
+    scores.update(pictures)
+    assert scores.compute()["toy_kept"].value == 2 * COUNT and made == [1, 1]

@@ -16,6 +16,11 @@ from metric_toys import MeanSquares, ToyEncoder, ToyGenerator, ToyInputs, cloud
 from metrics import path_length, registry
 from metrics.errors import UsageError
 from metrics.features import get_detector, list_detectors
+from metrics.fid_error import compute_fid_stderr
+from metrics.frechet import compute_statistics
+from metrics.kid import compute_kid, sum_over_reals
+from metrics.neighbours import find_radii
+from metrics.overlap import IMPROVED, PRDC, measure_overlap
 from metrics.registry import (
     FeatureNeed,
     MetricValue,
@@ -406,3 +411,27 @@ def test_every_detector_is_used_by_a_metric_or_compares_reconstructions():
     used = {name for metric in METRICS for name in metric.detectors}
     comparing = {name for name in list_detectors() if hasattr(get_detector(name), "distance")}
     assert used | comparing == set(list_detectors())
+
+
+def test_what_is_at_hand_of_the_reals_changes_no_bit():
+    gen, real = torch.randn(80, 12), 0.9 * torch.randn(100, 12) + 0.2
+    known = compute_statistics(gen), compute_statistics(real)
+    for reference in ("population", "sample"):
+        expected = compute_fid_stderr(gen, real, reference=reference)
+        assert compute_fid_stderr(gen, real, reference=reference, known=known) == expected
+    for subsets in (0, 5):
+        expected = compute_kid(gen, real, subsets=subsets, subset_size=20)
+        found = compute_kid(gen, real, subsets=subsets, subset_size=20, of_reals=sum_over_reals(real))
+        assert (found.value, found.stderr) == (expected.value, expected.stderr)
+        assert torch.equal(found.subsets, expected.subsets)
+    conventions = (IMPROVED, PRDC)
+    radii = find_radii(real, ks=[balls.k for balls in conventions])
+    expected = measure_overlap(gen, real, conventions=conventions)
+    found = measure_overlap(gen, real, conventions=conventions, real_radii=radii)
+    for a, b in zip(found, expected, strict=True):
+        assert (a.precision, a.recall, a.density, a.coverage) == (
+            b.precision,
+            b.recall,
+            b.density,
+            b.coverage,
+        )
