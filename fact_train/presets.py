@@ -140,6 +140,8 @@ PRESETS: dict[str, Preset] = {
             TrainConfig(**_mnist_vectors(k)),
             summary=f"{k} style vector{'s' * (k > 1)} a layer{', one per channel' * (k == 64)}, on MNIST",
             source="mnist-stylegan2 with the style of arXiv:2205.06304: the CPU twin of afhqcat32-vectors",
+            minutes=4 if k == 1 else 7,
+            memory_gb=0.9,
         )
         for k in (1, 4, 16, 64)
     },
@@ -148,6 +150,8 @@ PRESETS: dict[str, Preset] = {
             TrainConfig(**{**_MNIST_STYLEGAN2, **_matrix(64, **fields)}),
             summary=f"style matrix on MNIST, {summary}",
             source="mnist-stylegan2 with the notes' convolution by a style matrix",
+            minutes=7,
+            memory_gb=0.9,
         )
         for name, (summary, fields) in _MATRICES.items()
     },
