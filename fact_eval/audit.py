@@ -18,7 +18,7 @@ from PIL import Image
 from fact_eval.catalog import Card
 from fact_eval.plan import Job
 from fact_eval.reference_stats import is_statistics
-from fact_train.data import Dataset, open_dataset
+from fact_train.data import open_dataset
 from fact_train.data.dataset import SPLITS
 from fact_train.data.decode import GRAY_MODES, load_upright, open_image
 from fact_train.data.files import attempt_all, image_files
@@ -212,17 +212,6 @@ def check_counts(cards: Iterable[Card], *, generated: int | None, real: dict[str
         )
         for (side, used), widths in rank.items()
     ]  # fmt: skip
-
-
-def find_duplicates(dataset: Dataset) -> list[tuple[int, int]]:
-    """(index, index of the first equal image) of every repeated image of an opened dataset."""
-    firsts: dict[bytes, int] = {}
-    pairs = []
-    for index in range(len(dataset)):
-        pixels = hashlib.sha256(dataset.images([index]).numpy()).digest()
-        if firsts.setdefault(pixels, index) != index:
-            pairs.append((index, firsts[pixels]))
-    return pairs
 
 
 def lines(findings: Sequence[Finding], *, names: int | None = None) -> list[str]:

@@ -23,6 +23,7 @@ import metrics
 from fact_eval.records import canonical_json
 from fact_train.atomic import write_atomically, write_text
 from metrics.errors import UserError
+from metrics.fingerprints import code_sha256
 from metrics.folders import cache_folder
 
 FORMAT = 2
@@ -57,16 +58,6 @@ class Entry:
             "code": "current" if key.get("code") == features_code() else "another",
             "entry": self.path.name[:12],
         }
-
-
-def code_sha256(*paths: Path) -> str:
-    """Hash of the Python files at or under the paths: a cached result of other code is never read back."""
-    digest = hashlib.sha256()
-    for root in paths:
-        for path in [root] if root.is_file() else sorted(root.rglob("*.py")):
-            digest.update(f"{path.relative_to(root.parent).as_posix()}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 @functools.cache

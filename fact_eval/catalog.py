@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import metrics
-from fact_eval.cache import cache_folder, code_sha256
 from fact_eval.records import canonical_json, finite, protocol_sha256
 from fact_eval.sampling import SAMPLING
 from fact_train.atomic import write_text
 from metrics.errors import UserError, unknown_name
+from metrics.fingerprints import code_sha256
+from metrics.folders import cache_folder
 from metrics.weight_store import installed_state
 
 

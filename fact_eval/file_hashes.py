@@ -1,7 +1,6 @@
 """SHA-256 of files, remembered for large ones: 50 snapshots of 256 px are 10 GB to read for nothing to do.
 
-A file is known again by its path, inode, size and times. Its change time cannot be set by a program, so what
-was written again, or put in its place with an old date, is hashed again.
+A file is known again by its path and its stamp.
 """
 
 import contextlib
@@ -12,27 +11,27 @@ from pathlib import Path
 
 from fact_train.atomic import write_text
 from metrics.errors import UserError
+from metrics.fingerprints import SETTLED, stamp
 from metrics.folders import cache_folder
 
 LARGE = 16 << 20  # bytes; below it reading is as quick as looking up
-SETTLED = 2.0  # seconds: two changes within one tick of a file system's clock look like one
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes. OSError where it cannot be read."""
     path = Path(path)
-    stat = path.stat()
-    if stat.st_size < LARGE:
+    now = stamp(path)
+    if now.size < LARGE:
         return _read(path)
     where = str(path.resolve())
-    state = [where, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    state = [where, *now]
     memo = cache_folder() / "hashes" / f"{hashlib.sha256(where.encode()).hexdigest()}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or cut short
         known = json.loads(memo.read_text())
         if known["state"] == state:
             return known["sha256"]
     found = _read(path)
-    if time.time() - stat.st_ctime > SETTLED and path.stat().st_ctime_ns == stat.st_ctime_ns:
+    if time.time() - now.changed / 1e9 > SETTLED and stamp(path) == now:
         with contextlib.suppress(OSError, UserError):  # a shortcut: without room for it the file is read
             memo.parent.mkdir(parents=True, exist_ok=True)
             write_text(memo, json.dumps({"state": state, "sha256": found}))

@@ -18,7 +18,7 @@ def open_reference(data: str) -> Reference:
     """A dataset by name or path, or a file of statistics, as a reference. Raises as `open_dataset` does."""
     if is_statistics(data):
         return statistics_reference(data)
-    train = open_dataset(data, split="train")
+    train = open_dataset(data, split="train", lazy=True)
     return Reference(data, train.describe(), opened=train)
 
 
@@ -47,7 +47,7 @@ def plan_pictures(folder: Path, reference: Reference, out: Path, request: Reques
     """
     train = reference.train
     try:
-        pictures = open_dataset(folder, channels=train["channels"])
+        pictures = open_dataset(folder, channels=train["channels"], lazy=True)
     except UnusableFiles as error:
         opaque = [line.partition("; choose --alpha")[0] for line in error.problems]
         raise UnusableFiles(opaque, error.among) from error

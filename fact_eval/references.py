@@ -43,7 +43,7 @@ class References:
             if split == "train" and reference.opened is not None:
                 return self._datasets.setdefault(split, reference.opened)
             try:
-                dataset = open_dataset(reference.data, split=split, **reference.options)
+                dataset = open_dataset(reference.data, split=split, lazy=True, **reference.options)
             except UserError as error:
                 raise NoSplit(str(error)) if f"no {split} split" in str(error) else error from None
             whole = reference.train.get("max_images") is None

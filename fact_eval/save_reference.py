@@ -33,7 +33,7 @@ def save_reference(
         torch.set_num_threads(threads)
     if detector is not None:
         get_detector(detector, device)  # an unknown name costs no reading of the data
-    dataset = open_dataset(data, split=split)
+    dataset = open_dataset(data, split=split, lazy=True)
     detector = detector or recommended_detector(dataset.name)
     fingerprint = get_detector(detector, device).describe()
     progress = Progress()

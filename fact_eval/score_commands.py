@@ -121,7 +121,7 @@ def images(
     request = _request(metrics, protocol, seeds, "latest", None, force)
     if not folder.exists():
         raise UsageError(f"{folder} does not exist; give a folder, zip, tar or npz of pictures")
-    from fact_eval.audit import audit_pictures, check_counts, find_duplicates, lines
+    from fact_eval.audit import audit_pictures, check_counts, lines
     from fact_eval.pictures import open_reference, plan_pictures
     from fact_train.data.files import UnusableFiles
 
@@ -133,8 +133,8 @@ def images(
         job, left_out = plan_pictures(folder, open_reference(reference), out, request)
     except UnusableFiles as error:  # found while decoding: all of them
         finish(error.problems)
-    if copies := find_duplicates(job.pictures):
-        say(f"warning: duplicates: {len(copies):,} of {len(job.pictures):,} pictures repeat another one")
+    if copies := job.pictures.repeats:
+        say(f"warning: duplicates: {copies:,} of {len(job.pictures):,} pictures repeat another one")
     cards, n_real = [card for card, _ in job.missing], job.reference.train["n"]
     for line in lines(check_counts(cards, generated=len(job.pictures), real={"train": n_real})):
         say(line)

@@ -50,11 +50,15 @@ def render_board(
 
 
 def render_terminal(sections: Sequence[Section]) -> str:
-    """The same numbers for a terminal: a line per metric, a column per model, control rows last."""
+    """The same numbers for a terminal: a line per metric, a column per model with its rank.
+
+    Who measured sees his own rows first, then the published ones; control rows are last.
+    """
     blocks = []
     for section in sections:
         blocks.append(section_title(section))
-        rows = [*section.ranked, *section.controls]
+        ranked = list(enumerate(section.ranked, start=1))
+        rows = [*sorted(ranked, key=lambda row: not row[1].local), *((None, row) for row in section.controls)]
         for start in range(0, len(rows), MODELS_ABREAST):
             blocks.append(_abreast(section, rows[start : start + MODELS_ABREAST]))
         blocks += [f"not ranked: {row_name(row)}: {row.why}" for row in section.unranked]
@@ -168,23 +172,23 @@ def _table(
     return _markdown(table)
 
 
-def _abreast(section: Section, rows: Sequence[Row]) -> str:
-    """Up to MODELS_ABREAST rows of a section side by side, a line per metric."""
+def _abreast(section: Section, ranked: Sequence[tuple[int | None, Row]]) -> str:
+    """Up to MODELS_ABREAST rows of a section, each with its rank, side by side, a line per metric."""
     import pandas as pd
     from tabulate import tabulate
 
     table = {"": [header(column, section) for column in section.columns] + ["training seeds"]}
-    for index, row in enumerate(rows):
+    for index, (_, row) in enumerate(ranked):
         cells = [cell_text(row.cells.get(c.metric), c, seeds=len(row.train_seeds)) for c in section.columns]
         table[index] = [*cells, str(len(row.train_seeds) or "")]
-    names = ["\n".join([row.label, *row_marks(row)]) for row in rows]
+    names = ["\n".join([f"#{rank}" if rank else "", row.label, *row_marks(row)]) for rank, row in ranked]
     return tabulate(
         pd.DataFrame(table),
         headers=["", *names],
         tablefmt="simple",
         showindex=False,
         disable_numparse=True,
-        colalign=["left", *["right"] * len(rows)],
+        colalign=["left", *["right"] * len(ranked)],
     )
 
 

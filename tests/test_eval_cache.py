@@ -9,8 +9,9 @@ import time
 import pytest
 import torch
 
-from fact_eval.cache import FeatureCache, cache_folder, code_sha256, features_code, garbage
+from fact_eval.cache import FeatureCache, cache_folder, features_code, garbage
 from metrics.errors import UserError
+from metrics.fingerprints import code_sha256
 
 KEY = {
     "images": {"source": "generator", "snapshot": "a" * 64, "seed": 0},

@@ -1,17 +1,19 @@
 """The one Dataset class: processed uint8 images, labels, and a content hash over both."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from fact_train.data.facts import Facts
+from fact_train.data.parallel import for_each_image
 from fact_train.data.processing import Processing
 from metrics.errors import UserError
 
@@ -35,14 +37,23 @@ class Dataset:
         labels: np.ndarray | None,
         num_classes: int,
         processing: Processing,
+        facts: Facts | None = None,
+        decode: Callable[[list[int]], None] | None = None,
     ) -> None:
-        """Takes uint8 images [N, C, R, R]; labels int64 [N], float32 [N, num_classes] or None."""
+        """Takes uint8 images [N, C, R, R]; labels int64 [N], float32 [N, num_classes] or None.
+
+        `decode(positions)` fills in images that are not there yet, each before its first use; without it all
+        are there.
+        """
         self.name = name
         self.split = split
         self.num_classes = num_classes
         self.processing = processing
         self._images = torch.from_numpy(images)
         self._labels = None if labels is None else torch.from_numpy(labels)
+        self._facts = facts or Facts()
+        self._decode, self._decoding = decode, threading.Lock()
+        self._there = np.full(len(images), decode is None)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -57,7 +68,9 @@ class Dataset:
 
     def images(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Images at the indices: uint8 [N, C, R, R], a copy. IndexError outside [0, len(self))."""
-        return self._images.index_select(0, torch.as_tensor(indices, dtype=torch.int64))
+        indices = torch.as_tensor(indices, dtype=torch.int64)
+        self._bring(indices.numpy())
+        return self._images.index_select(0, indices)
 
     def labels(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor | None:
         """Class indices int64 [N], or label vectors float32 [N, num_classes]; None: the set is unlabelled."""
@@ -65,9 +78,18 @@ class Dataset:
             return None
         return self._labels.index_select(0, torch.as_tensor(indices, dtype=torch.int64))
 
-    @functools.cached_property
+    @property
     def sha256(self) -> str:
         """Content hash of every pixel, label and processing option; not of paths, formats or dates."""
+        return self._facts.find("sha256", self._hash)
+
+    @property
+    def repeats(self) -> int:
+        """How many images have the same pixels as one before them."""
+        return self._facts.find("repeats", self._count_repeats)
+
+    def _hash(self) -> str:
+        self._bring(np.arange(len(self)))
         labels = None if self._labels is None else self._labels.numpy()
         header = {
             "format": 1,
@@ -81,6 +103,19 @@ class Dataset:
         if labels is not None:
             digest.update(labels)
         return digest.hexdigest()
+
+    def _count_repeats(self) -> int:
+        self._bring(np.arange(len(self)))
+        images = self._images.numpy()
+        hashes = for_each_image(lambda index: hashlib.sha256(images[index]).digest(), len(self))
+        return len(hashes) - len(set(hashes))
+
+    def _bring(self, indices: np.ndarray) -> None:
+        """Decode what is not there yet of these images."""
+        with self._decoding:
+            if missing := np.unique(indices[~self._there[indices]]).tolist():
+                self._decode(missing)
+                self._there[missing] = True
 
     def describe(self) -> dict:
         """Everything about the set that can change a number, as JSON types."""

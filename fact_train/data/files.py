@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 from fact_train.data.parallel import Progress, for_each_image
 from metrics.errors import UserError
+from metrics.fingerprints import Stamp, stamp
 
 Result = TypeVar("Result")
 
@@ -38,11 +39,13 @@ class UnusableFiles(UserError):
 
 
 class Files(NamedTuple):
-    """A folder or zip: its path, the names of the files in it (relative, with "/") and how to open one."""
+    """A folder or archive: its path, the names of the files in it (relative, with "/"), and by name how to
+    open one and what changes when it does (of an archive, when the archive does)."""
 
     path: Path
     names: list[str]
     open: Callable[[str], BinaryIO]
+    stamp: Callable[[str], Stamp]
 
 
 @contextmanager
@@ -100,7 +103,7 @@ def _folder(path: Path) -> Files:
             if _is_visible(name) and not here.is_relative_to((here / name).resolve())  # not a link upwards
         ]
         names += [Path(folder, name).relative_to(path).as_posix() for name in files]
-    return Files(path, names, lambda name: (path / name).open("rb"))
+    return Files(path, names, lambda name: (path / name).open("rb"), lambda name: stamp(path / name))
 
 
 def _zip(path: Path, stack: ExitStack) -> Files:
@@ -110,7 +113,8 @@ def _zip(path: Path, stack: ExitStack) -> Files:
         raise UserError(
             f"{path}: not a readable zip or tar ({error}); give a folder, a zip or a tar of images"
         ) from error
-    return Files(path, [name for name in archive.namelist() if not name.endswith("/")], archive.open)
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    return Files(path, names, archive.open, lambda name: stamp(path))
 
 
 def _tar(path: Path, stack: ExitStack) -> Files:
@@ -133,7 +137,7 @@ def _tar(path: Path, stack: ExitStack) -> Files:
         offset, size = members[name]
         return io.BytesIO(os.pread(plain.fileno(), size, offset))
 
-    return Files(path, list(members), open_member)
+    return Files(path, list(members), open_member, lambda name: stamp(path))
 
 
 def _is_visible(name: str) -> bool:
@@ -148,4 +152,7 @@ def _enter(files: Files) -> Files:
         return files._replace(names=names)
     (top,) = tops
     inner = [name.removeprefix(f"{top}/") for name in names]
-    return _enter(Files(files.path / top, inner, lambda name: files.open(f"{top}/{name}")))
+    open_inside, stamp_inside = (
+        lambda name, function=function: function(f"{top}/{name}") for function in (files.open, files.stamp)
+    )
+    return _enter(Files(files.path / top, inner, open_inside, stamp_inside))

@@ -7,12 +7,17 @@
   else is read. Otherwise everything is the train split, and there is no test split.
 - Every file is decoded once, in threads, while opening: afterwards no file can fail and no epoch decodes
   again. Pixels are held as uint8, in memory or beyond 4 GiB in a file under TMPDIR (allocate_images).
+- Opened lazily, files that were all decoded before and did not change since (facts.py) are decoded when
+  their images are asked for, and those alone.
 - All damaged files are found while opening; the error names the first and says how many there are. What is
   done with every odd kind of file: decode.py.
 """
 
+import dataclasses
 import io
+import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -20,6 +25,7 @@ import numpy as np
 
 from fact_train.data.dataset import SPLITS, Dataset, allocate_images
 from fact_train.data.decode import Header, decode, read_header
+from fact_train.data.facts import Facts
 from fact_train.data.files import Files, attempt_all, image_files, raise_first
 from fact_train.data.labels import count_classes, label_array, parse_labels
 from fact_train.data.parallel import Progress
@@ -31,39 +37,66 @@ LABEL_FILE = "dataset.json"
 
 
 def open_folder(
-    path: Path, *, split: str, processing: Processing, progress: Progress | None = None
+    path: Path, *, split: str, processing: Processing, progress: Progress | None = None, lazy: bool = False
 ) -> Dataset:
     """A folder, zip or tar of images as a dataset. UserError for what cannot be used, naming the first file.
 
     Where files are damaged it is an UnusableFiles, which has a line for each of them.
     """
     name = path.resolve().name if path.is_dir() else path.stem.removesuffix(".tar")
-    with image_files(path) as files:
-        return _open_files(files, name, split, processing, progress)
+    with ExitStack() as stack:
+        files = stack.enter_context(image_files(path))
+        facts = Facts.of_files(files, split, processing)
+        if not lazy:
+            return _open_files(files, name, split, processing, facts, progress)
+        with facts.locked():
+            dataset = _open_files(files, name, split, processing, facts, progress, lazy=True)
+            dataset.sha256  # noqa: B018 - kept before another process may look for it
+        weakref.finalize(dataset, stack.pop_all().close)
+        return dataset
 
 
 def _open_files(
-    files: Files, name: str, split: str, processing: Processing, progress: Progress | None
+    files: Files,
+    name: str,
+    split: str,
+    processing: Processing,
+    facts: Facts,
+    progress: Progress | None,
+    *,
+    lazy: bool = False,
 ) -> Dataset:
     image_names, prefix = _names_of_split(files, split)
     labels, num_classes = _read_labels(files, image_names, prefix)
     chosen = processing.choose(len(image_names)).numpy()
     chosen_names = [prefix + image_names[index] for index in chosen]
 
-    headers = attempt_all(files, chosen_names, lambda position, stream, path: read_header(stream, path))
-    processing = _resolve(
-        files.path, dict(zip(chosen_names, headers, strict=True)), processing, len(image_names)
-    )
+    if known := facts.recall():
+        processing = Processing(**facts.known["processing"])
+    else:
+        headers = attempt_all(files, chosen_names, lambda position, stream, path: read_header(stream, path))
+        headers_by_name = dict(zip(chosen_names, headers, strict=True))
+        processing = _resolve(files.path, headers_by_name, processing, len(image_names))
+        facts.known["processing"] = dataclasses.asdict(processing)
     resolution, channels = processing.resolution, processing.channels
     images = allocate_images((len(chosen), channels, resolution, resolution))
 
     def place(position: int, stream: BinaryIO, path: str) -> None:
+        if known and files.stamp(chosen_names[position]) != facts.stamps[chosen_names[position]]:
+            raise UserError(f"{path}: changed since it was opened; run the same command again")
         whole = io.BytesIO(stream.read())  # to its end: there a zip checks its CRC
         image = decode(whole, path, channels=channels, alpha=processing.alpha)
         image = resize(centre(image, processing.square_side(*image.size)), resolution, processing.resize)
         images[position] = np.asarray(image).reshape(resolution, resolution, channels).transpose(2, 0, 1)
 
-    raise_first(attempt_all(files, chosen_names, place, progress))
+    def decode_some(positions: Sequence[int]) -> None:
+        names = [chosen_names[position] for position in positions]
+        placed = attempt_all(files, names, lambda i, *file: place(positions[i], *file), progress)
+        raise_first(placed)
+
+    later = lazy and known
+    if not later:
+        decode_some(range(len(chosen)))
     return Dataset(
         name=name,
         split=split,
@@ -71,6 +104,8 @@ def _open_files(
         labels=None if labels is None else labels[chosen],
         num_classes=num_classes,
         processing=processing,
+        facts=facts,
+        decode=decode_some if later else None,
     )
 
 

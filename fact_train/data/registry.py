@@ -36,6 +36,7 @@ def open_dataset(
     max_images: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    lazy: bool = False,
 ) -> Dataset:
     """Open one split ("train" or "test") of a dataset, decode all of it and hold it as uint8.
 
@@ -46,6 +47,7 @@ def open_dataset(
     channels: 1 gray, 3 RGB. None: 1 where all images are gray, else 3.
     max_images: keep a random subset of this size, drawn by `seed`, in its original order. None: all.
     progress: called with (images done, images in all) while files are decoded.
+    lazy: decode image files that were decoded before, and have not changed since, when they are asked for.
 
     Raises UsageError for an unknown name, path or option, and UserError, one line naming the file, for data
     that cannot be used.
@@ -69,10 +71,12 @@ def open_dataset(
     if text in DATASETS:
         return DATASETS[text](**options)
     path = Path(os.path.expanduser(text))
-    if os.path.isfile(path):
-        return open_npz(path, **options) if path.suffix == ".npz" else open_folder(path, **options)
-    if text and os.path.isdir(path):
-        return open_idx(path, **options) if is_idx_folder(path) else open_folder(path, **options)
+    if os.path.isfile(path) and path.suffix == ".npz":
+        return open_npz(path, **options)
+    if text and os.path.isdir(path) and is_idx_folder(path):
+        return open_idx(path, **options)
+    if text and os.path.exists(path):
+        return open_folder(path, lazy=lazy, **options)
     beside = os.listdir(path.parent) if os.access(path.parent, os.R_OK) else []
     close = [str(path.parent / name) for name in difflib.get_close_matches(path.name, beside)]
     raise unknown_name("dataset or path", text, [*DATASETS, *close])
