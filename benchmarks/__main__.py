@@ -7,6 +7,7 @@ from benchmarks.machine import write_result
 
 BENCHMARKS = (
     "training",
+    "presets",
     "frechet",
     "fid_error",
     "kid",

@@ -24,7 +24,7 @@ from fact_train.data import open_dataset
 from fact_train.loop import peak_memory_gb, resolve_device, set_threads
 from fact_train.memory import keep_freed_memory
 from fact_train.precision import PRECISIONS
-from fact_train.presets import get_preset
+from fact_train.presets import PRESETS
 from fact_train.stylex import new_trainer
 from fact_train.trainer import Trainer
 
@@ -48,29 +48,33 @@ CASES = {
     "32 px, 512 channels, batch 4, bf16": dataclasses.replace(WIDTH_512, precision="bf16"),
     "128 px, 64 channels, batch 8": PIXELS_128,
     "128 px, 64 channels, batch 8, bf16": dataclasses.replace(PIXELS_128, precision="bf16"),
-    "preset mnist-stylegan2": get_preset("mnist-stylegan2").config,
-    "preset mnist-cond": get_preset("mnist-cond").config,
-    "preset mnist": get_preset("mnist").config,
-    "preset mnist, StyleGAN2 alone": without_encoder(get_preset("mnist").config),
 }
+MNIST = {name: preset.config for name, preset in PRESETS.items() if name.startswith("mnist")}
+MNIST["mnist, StyleGAN2 alone"] = without_encoder(MNIST["mnist"])
 
 
-def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = None) -> dict[str, Any]:
-    """Time every case for about `seconds`; returns the settings, the peak and {case: figures}."""
+def run(
+    *,
+    seconds: float = 20.0,
+    device: str = "auto",
+    threads: int | None = None,
+    configs: dict[str, TrainConfig] = CASES,
+) -> dict[str, Any]:
+    """Time every configuration for about `seconds`; returns the settings, the peak and {case: figures}."""
     dev, used = resolve_device(device), set_threads(threads)
     cases = {}
-    for name in CASES:  # a process each: peak memory is a process' own
+    for name, cfg in configs.items():  # a process each: peak memory is a process' own
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            cases[name] = process.submit(measure, name, device, used, seconds=seconds).result()
+            cases[name] = process.submit(measure, cfg, device, used, seconds=seconds).result()
     peaks = {name: peak_gflops(dtype, dev) for name, dtype in PRECISIONS.items()}
     return {"device": str(dev), "threads": used, "peak_gflops": peaks, "cases": cases}
 
 
-def measure(case: str, device_name: str, threads: int, *, seconds: float) -> dict[str, Any]:
+def measure(cfg: TrainConfig, device_name: str, threads: int, *, seconds: float) -> dict[str, Any]:
     """Images per second over whole regulariser cycles, peak memory, GFLOP/s and the shares of a step."""
     set_threads(threads)
     keep_freed_memory()
-    cfg, device = CASES[case], resolve_device(device_name)
+    device = resolve_device(device_name)
     dataset = open_dataset(cfg.data, resolution=cfg.resolution, max_images=cfg.max_images)
     trainer = new_trainer(cfg, dataset, device, threads=threads)
     cycle = max([cfg.pl_interval] * (cfg.pl_weight > 0) + [cfg.r1_interval] * (trainer.r1_gamma > 0) + [1])

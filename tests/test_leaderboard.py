@@ -282,7 +282,8 @@ def test_local_rows_join_the_published_ones_marked_and_without_the_commit_gate()
     assert [(row.label, row.local) for row in section.ranked] == [("a", False), ("b", True)]
     assert "b (not published)" in render_board([section])
     shown = render_terminal([section, only([control("noise", value=9.0)])])
-    assert [line.split() for line in shown.splitlines()[2:5]] == [["#2", "#1"], ["b", "a"], ["not", "published"]]
+    heads = [line.split() for line in shown.splitlines()[2:5]]
+    assert heads == [["#2", "#1"], ["b", "a"], ["not", "published"]]
     assert shown.count("#") == 2  # control rows have no rank
 
 
