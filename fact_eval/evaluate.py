@@ -242,7 +242,7 @@ class Evaluation:
     def _real(self, job: Job) -> References:
         if job.reference.name not in self._references:
             kind = References if job.reference.statistics is None else StatisticsOnly
-            self._references[job.reference.name] = kind(job.reference, self._extract)
+            self._references[job.reference.name] = kind(job.reference, self._extract, self.progress)
         return self._references[job.reference.name]
 
     def _extract(self, source: Source, wanted: dict[str, int], *, title: str) -> Features:

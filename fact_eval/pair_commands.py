@@ -24,15 +24,15 @@ def fused(
 ) -> None:
     """Compare fused and unfused modulated convolution: images, layers, precisions, time."""
     from fact_eval.consistency import PRECISIONS, report, tables
+    from fact_eval.datasets import open_images
     from fact_eval.evaluate import choose_device
-    from fact_train.data import open_dataset
     from fact_train.snapshot import load_snapshot
 
     device = choose_device(device)
     loaded = load_snapshot(snapshot, device=device)
     labels_of = None
     if loaded.G.c_dim:
-        labels_of = open_dataset(data or loaded.config["data"], resolution=loaded.G.img_resolution)
+        labels_of = open_images(data or loaded.config["data"], resolution=loaded.G.img_resolution)
     names = tuple(PRECISIONS) if precisions is None else tuple(precisions.split(","))
     found = report(
         loaded,

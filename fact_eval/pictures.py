@@ -5,20 +5,21 @@ import hashlib
 from pathlib import Path
 
 from fact_eval.catalog import Card
+from fact_eval.datasets import open_images
 from fact_eval.plan import Job, Reference, Request
+from fact_eval.progress import Progress
 from fact_eval.records import RESULTS, canonical_json
 from fact_eval.reference_stats import is_statistics, read_statistics
 from fact_eval.references import NEEDS_IMAGES
-from fact_train.data import open_dataset
 from fact_train.data.files import UnusableFiles
 from metrics.errors import UserError
 
 
-def open_reference(data: str) -> Reference:
+def open_reference(data: str, *, progress: Progress | None = None) -> Reference:
     """A dataset by name or path, or a file of statistics, as a reference. Raises as `open_dataset` does."""
     if is_statistics(data):
         return statistics_reference(data)
-    train = open_dataset(data, split="train", lazy=True)
+    train = open_images(data, progress=progress)
     return Reference(data, train.describe(), opened=train)
 
 
@@ -39,7 +40,9 @@ def statistics_reference(data: str) -> Reference:
     return Reference(data, train, statistics)
 
 
-def plan_pictures(folder: Path, reference: Reference, out: Path, request: Request) -> tuple[Job, list[str]]:
+def plan_pictures(
+    folder: Path, reference: Reference, out: Path, request: Request, *, progress: Progress | None = None
+) -> tuple[Job, list[str]]:
     """The job that scores a folder or archive of pictures, and a line for every metric it does not allow.
 
     Pictures must be of the reference's size; channels follow the reference. UserError where no metric is
@@ -47,7 +50,7 @@ def plan_pictures(folder: Path, reference: Reference, out: Path, request: Reques
     """
     train = reference.train
     try:
-        pictures = open_dataset(folder, channels=train["channels"], lazy=True)
+        pictures = open_images(folder, channels=train["channels"], progress=progress)
     except UnusableFiles as error:
         opaque = [line.partition("; choose --alpha")[0] for line in error.problems]
         raise UnusableFiles(opaque, error.among) from error

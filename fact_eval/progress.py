@@ -30,16 +30,24 @@ class Progress:
             self.note(line)
 
     @contextmanager
-    def stage(self, title: str, total: int, *, unit: str = "images") -> Iterator["Stage"]:
-        """A piece of work of `total` units; the stage's `update(done)` moves it on."""
-        stage = self._bar(title, total, unit) if self._live else Stage(self, title, total, unit, self._quiet)
+    def stage(
+        self, title: str, total: int, *, unit: str = "images", patience: float = 0.0
+    ) -> Iterator["Stage"]:
+        """A piece of work of `total` units; the stage's `update(done)` moves it on.
+
+        Done within `patience` seconds it leaves no line.
+        """
+        if self._live and self._bars is None:  # one bar at a time
+            stage = self._bar(title, total, unit, patience)
+        else:
+            stage = Stage(self, title, total, unit, patience, quiet=self._quiet)
         try:
             yield stage
             stage.finish()
         finally:
             stage.close()
 
-    def _bar(self, title: str, total: int, unit: str) -> "Stage":
+    def _bar(self, title: str, total: int, unit: str, patience: float) -> "Stage":
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -63,14 +71,16 @@ class Progress:
         )
         self._bars = bars
         bars.start()
-        return _BarStage(self, title, total, unit, bars)
+        return _BarStage(self, title, total, unit, patience, bars)
 
 
 class Stage:
     """Progress of one piece of work as lines: a line every LINE_SECONDS, one when it is done."""
 
-    def __init__(self, progress: Progress, title: str, total: int, unit: str, quiet: bool = False):
-        self._progress, self._quiet = progress, quiet
+    def __init__(
+        self, progress: Progress, title: str, total: int, unit: str, patience: float, *, quiet: bool = False
+    ):
+        self._progress, self._patience, self._quiet = progress, patience, quiet
         self._title, self._total, self._unit = title, total, unit
         self._started = self._said = time.monotonic()
         self.done = 0
@@ -89,7 +99,7 @@ class Stage:
     def finish(self) -> None:
         """Say that it is done, with its time and rate."""
         seconds = time.monotonic() - self._started
-        if not self._quiet and self._total > 1:
+        if not self._quiet and self._total > 1 and seconds >= self._patience:
             rate = f", {self._total / seconds:,.0f} {self._unit}/s" if seconds > 0 else ""
             self._progress.note(f"{self._title}: {self._total:,} {self._unit} in {seconds:.1f} s{rate}")
 
@@ -98,8 +108,8 @@ class Stage:
 
 
 class _BarStage(Stage):
-    def __init__(self, progress: Progress, title: str, total: int, unit: str, bars):
-        super().__init__(progress, title, total, unit)
+    def __init__(self, progress: Progress, title: str, total: int, unit: str, patience: float, bars):
+        super().__init__(progress, title, total, unit, patience)
         self._bars, self._task = bars, bars.add_task(title, total=total)
 
     def update(self, done: int, total: int | None = None) -> None:

@@ -11,10 +11,12 @@ from typing import TypeVar
 import torch
 
 from fact_eval.catalog import Need
+from fact_eval.datasets import open_images
 from fact_eval.extract import Features
 from fact_eval.plan import Reference
+from fact_eval.progress import Progress
 from fact_eval.sources import PicturesSource
-from fact_train.data import Dataset, open_dataset
+from fact_train.data import Dataset
 from metrics.errors import UserError
 from metrics.features import get_detector
 from metrics.frechet import FeatureStatistics
@@ -30,8 +32,8 @@ class NoSplit(UserError):
 class References:
     """Opened splits and features of one reference; `extract(source, wanted, title=)` makes the features."""
 
-    def __init__(self, reference: Reference, extract: Callable[..., Features]):
-        self._reference, self._extract = reference, extract
+    def __init__(self, reference: Reference, extract: Callable[..., Features], progress: Progress):
+        self._reference, self._extract, self._progress = reference, extract, progress
         self._datasets: dict[str, Dataset] = {}
         self._features: dict[str, Features] = {}
         self._kept: dict[Hashable, object] = {}
@@ -43,7 +45,9 @@ class References:
             if split == "train" and reference.opened is not None:
                 return self._datasets.setdefault(split, reference.opened)
             try:
-                dataset = open_dataset(reference.data, split=split, lazy=True, **reference.options)
+                dataset = open_images(
+                    reference.data, split=split, progress=self._progress, **reference.options
+                )
             except UserError as error:
                 raise NoSplit(str(error)) if f"no {split} split" in str(error) else error from None
             whole = reference.train.get("max_images") is None
@@ -118,7 +122,7 @@ class Described:
 class StatisticsOnly:
     """A reference without images: statistics of their features, enough for Fréchet distances alone."""
 
-    def __init__(self, reference: Reference, extract: Callable[..., Features]):
+    def __init__(self, reference: Reference, extract: Callable[..., Features], progress: Progress):
         self._reference = reference
 
     def dataset(self, split: str) -> Described:

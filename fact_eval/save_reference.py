@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 
 from fact_eval.cache import FeatureCache
+from fact_eval.datasets import open_images
 from fact_eval.evaluate import choose_device
 from fact_eval.extract import extract_features
 from fact_eval.progress import Progress
 from fact_eval.reference_stats import ReferenceStatistics, save_statistics
 from fact_eval.sources import PicturesSource
-from fact_train.data import open_dataset
 from metrics.errors import UsageError
 from metrics.features import get_detector
 from metrics.frechet import compute_statistics
@@ -33,10 +33,10 @@ def save_reference(
         torch.set_num_threads(threads)
     if detector is not None:
         get_detector(detector, device)  # an unknown name costs no reading of the data
-    dataset = open_dataset(data, split=split, lazy=True)
+    progress = Progress()
+    dataset = open_images(data, split=split, progress=progress)
     detector = detector or recommended_detector(dataset.name)
     fingerprint = get_detector(detector, device).describe()
-    progress = Progress()
     with tf32(False):  # float32 means float32
         features = extract_features(
             PicturesSource(dataset),

@@ -123,14 +123,17 @@ def images(
         raise UsageError(f"{folder} does not exist; give a folder, zip, tar or npz of pictures")
     from fact_eval.audit import audit_pictures, check_counts, lines
     from fact_eval.pictures import open_reference, plan_pictures
+    from fact_eval.progress import Progress
     from fact_train.data.files import UnusableFiles
 
+    progress = Progress(quiet=not first_of_group())
     findings = audit_pictures(folder, reference)
     for line in lines([f for f in findings if not f.error], names=4):
         say(line)
     finish(lines([f for f in findings if f.error]))
     try:
-        job, left_out = plan_pictures(folder, open_reference(reference), out, request)
+        opened = open_reference(reference, progress=progress)
+        job, left_out = plan_pictures(folder, opened, out, request, progress=progress)
     except UnusableFiles as error:  # found while decoding: all of them
         finish(error.problems)
     if copies := job.pictures.repeats:
@@ -179,10 +182,10 @@ def ref(
         return
     from fact_eval.pictures import open_reference
     from fact_eval.plan import plan_controls
+    from fact_eval.progress import Progress
 
-    jobs = plan_controls(
-        [open_reference(data)], out, _request(metrics, protocol, seeds, "latest", None, force)
-    )
+    opened = open_reference(data, progress=Progress(quiet=not first_of_group()))
+    jobs = plan_controls([opened], out, _request(metrics, protocol, seeds, "latest", None, force))
     failures = _carry_out(jobs, device, batch, threads, force)
     print_records([jobs[0].results.parent], as_json=as_json)
     finish(failures)

@@ -1,5 +1,6 @@
 """Image files that were decoded once are known again, until one of them changes."""
 
+import io
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ from data_files import encode, image_files, labels_json, rgb, write_files, write
 from eval_toys import TRAIN, make_data, make_pictures, make_run, register_toys
 
 import metrics.registry
-from fact_eval import cli
+from fact_eval import cli, datasets
+from fact_eval.progress import Progress
 from fact_train.data import facts as module
 from fact_train.data import folder as folder_module
 from fact_train.data import open_dataset
@@ -146,6 +148,16 @@ def test_of_several_that_open_a_dataset_one_decodes_it(tmp_path, decoded):
     with ThreadPoolExecutor(4) as pool:
         opened = list(pool.map(lambda _: open_dataset(path, lazy=True).sha256, range(4)))
     assert len(set(opened)) == 1 and len(decoded) == COUNT
+
+
+def test_scoring_says_how_far_decoding_is_and_nothing_where_there_is_none(tmp_path, decoded, monkeypatch):
+    monkeypatch.setattr(datasets, "PATIENCE", 0.0)
+    path, said = make(tmp_path, False), []
+    for _ in range(2):
+        stream = io.StringIO()
+        datasets.open_images(path, progress=Progress(stream=stream))
+        said.append(stream.getvalue())
+    assert said[0].startswith(f"{path} train, decoding: {COUNT} images in ") and said[1] == ""
 
 
 def test_one_more_checkpoint_and_the_same_pictures_again_decode_nothing(tmp_path, decoded, monkeypatch):

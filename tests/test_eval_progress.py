@@ -30,6 +30,24 @@ def test_long_work_says_how_long_is_left(monkeypatch):
     assert stream.getvalue().splitlines()[0] == "slow: 50 of 100 images, about 25 s left"
 
 
+def test_what_is_done_within_patience_leaves_no_line_and_long_work_does(monkeypatch):
+    for seconds, lines in ((1.9, 0), (2.0, 1)):
+        clock = iter([0.0, seconds, seconds])
+        monkeypatch.setattr(module.time, "monotonic", lambda clock=clock: next(clock))
+        stream = io.StringIO()
+        with Progress(stream=stream).stage("decoding", 1, patience=2.0) as stage:
+            stage.update(9, 9)
+        assert len(stream.getvalue().splitlines()) == lines
+
+
+def test_one_bar_at_a_time():
+    stream = Terminal()
+    progress = Progress(stream=stream)
+    with progress.stage("outer", 4) as outer, progress.stage("inner", 2) as inner:
+        inner.update(2), outer.update(4)
+    assert "outer" in stream.getvalue() and "inner: 2 images in" in stream.getvalue()
+
+
 def test_on_a_terminal_a_bar_moves_and_notes_stay():
     stream = Terminal()
     progress = Progress(stream=stream)
