@@ -92,9 +92,9 @@ def score(generated: Path, real: Path, *, device: str, subset_size: int) -> dict
     """What torch-fidelity's command computes: one pass over each folder for all detectors, files in order."""
     from fact_eval.cache import FeatureCache
     from fact_eval.extract import extract_features
-    from fact_eval.progress import Progress
     from fact_eval.sources import PicturesSource
     from fact_train.data import open_dataset
+    from fact_train.progress import Progress
     from metrics.frechet import compute_fid
     from metrics.inception_score import compute_inception_score
     from metrics.kid import compute_kid

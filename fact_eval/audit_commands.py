@@ -23,7 +23,7 @@ def audit_(
         raise UsageError(f"{path} does not exist; give a folder, zip or tar of images")
     from fact_eval.audit import audit, audit_data, check_counts, compare_with_reference, lines
     from fact_eval.catalog import load_cards
-    from fact_eval.progress import Progress
+    from fact_train.progress import Progress
 
     with Progress(quiet=as_json).stage(f"{path}, image files", 1) as stage:
         found = audit(path, progress=stage.update)

@@ -56,7 +56,7 @@ class SnapshotScorer:
 def _begin(device: str, say: Callable[[str], None]):
     from fact_eval.evaluate import Evaluation
     from fact_eval.processes import Processes
-    from fact_eval.progress import Progress
+    from fact_train.progress import Progress
 
     progress = Progress(quiet=True)
     progress.note = say

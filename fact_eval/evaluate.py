@@ -24,11 +24,11 @@ from fact_eval.encoder import Encoder
 from fact_eval.extract import Features, extract_features
 from fact_eval.plan import Job
 from fact_eval.processes import Processes, describe, started_together
-from fact_eval.progress import Progress
 from fact_eval.records import Record, append_records, finite
 from fact_eval.references import NoSplit, References, StatisticsOnly
 from fact_eval.sources import GeneratorSource, NoiseSource, PicturesSource, Source
 from fact_train.memory import keep_freed_memory
+from fact_train.progress import Progress
 from fact_train.snapshot import load_snapshot
 from metrics.errors import UsageError, UserError
 from metrics.frechet import FeatureStatistics

@@ -16,8 +16,8 @@ import torch
 from fact_eval.ahead import made_ahead
 from fact_eval.cache import FeatureCache, features_code
 from fact_eval.processes import Processes, describe
-from fact_eval.progress import Progress
 from fact_eval.sources import Source
+from fact_train.progress import Progress
 from metrics.errors import UserError
 from metrics.features import get_detector
 

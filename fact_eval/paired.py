@@ -6,9 +6,9 @@ Nothing is made anew: where features are not in the store, or a metric has no su
 
 from fact_eval.cache import FeatureCache, features_code
 from fact_eval.intervals import Difference, difference_of_pairs
-from fact_eval.progress import Progress
 from fact_eval.records import Record
 from fact_eval.sampling import SAMPLING
+from fact_train.progress import Progress
 
 
 class PairedImages:

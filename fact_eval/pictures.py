@@ -7,11 +7,11 @@ from pathlib import Path
 from fact_eval.catalog import Card
 from fact_eval.datasets import open_images
 from fact_eval.plan import Job, Reference, Request
-from fact_eval.progress import Progress
 from fact_eval.records import RESULTS, canonical_json
 from fact_eval.reference_stats import is_statistics, read_statistics
 from fact_eval.references import NEEDS_IMAGES
 from fact_train.data.files import UnusableFiles
+from fact_train.progress import Progress
 from metrics.errors import UserError
 
 

@@ -14,9 +14,9 @@ from fact_eval.catalog import Need
 from fact_eval.datasets import open_images
 from fact_eval.extract import Features
 from fact_eval.plan import Reference
-from fact_eval.progress import Progress
 from fact_eval.sources import PicturesSource
 from fact_train.data import Dataset
+from fact_train.progress import Progress
 from metrics.errors import UserError
 from metrics.features import get_detector
 from metrics.frechet import FeatureStatistics

@@ -8,9 +8,9 @@ from fact_eval.cache import FeatureCache
 from fact_eval.datasets import open_images
 from fact_eval.evaluate import choose_device
 from fact_eval.extract import extract_features
-from fact_eval.progress import Progress
 from fact_eval.reference_stats import ReferenceStatistics, save_statistics
 from fact_eval.sources import PicturesSource
+from fact_train.progress import Progress
 from metrics.errors import UsageError
 from metrics.features import get_detector
 from metrics.frechet import compute_statistics

@@ -123,8 +123,8 @@ def images(
         raise UsageError(f"{folder} does not exist; give a folder, zip, tar or npz of pictures")
     from fact_eval.audit import audit_pictures, check_counts, lines
     from fact_eval.pictures import open_reference, plan_pictures
-    from fact_eval.progress import Progress
     from fact_train.data.files import UnusableFiles
+    from fact_train.progress import Progress
 
     progress = Progress(quiet=not first_of_group())
     findings = audit_pictures(folder, reference)
@@ -182,7 +182,7 @@ def ref(
         return
     from fact_eval.pictures import open_reference
     from fact_eval.plan import plan_controls
-    from fact_eval.progress import Progress
+    from fact_train.progress import Progress
 
     opened = open_reference(data, progress=Progress(quiet=not first_of_group()))
     jobs = plan_controls([opened], out, _request(metrics, protocol, seeds, "latest", None, force))

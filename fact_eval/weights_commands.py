@@ -70,8 +70,8 @@ def fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="names, or all")],
 ) -> None:
     """Download weight files; an interrupted download goes on where it stopped."""
-    from fact_eval.progress import Progress
     from fact_eval.weights import fetch_weights
+    from fact_train.progress import Progress
 
     progress, failures = Progress(), []
     names = list(WEIGHTS) if names == ["all"] else names

@@ -18,6 +18,7 @@ from fact_train.classifier import (
 )
 from fact_train.data import Dataset, batch_indices, open_dataset
 from fact_train.networks.classifier import Classifier
+from fact_train.progress import Progress
 from fact_train.seeds import generator_for
 from metrics.errors import UsageError, UserError
 
@@ -75,7 +76,8 @@ def train_classifier(
     `options` go to `open_dataset`. Classes are drawn equally often, whatever their share of the data.
     UserError where there are no class labels, or where the result says one class only.
     """
-    train = open_dataset(data, split="train", **options)
+    with Progress().decoding(data) as progress:
+        train = open_dataset(data, split="train", progress=progress, **options)
     groups = _groups(train, classes)
     index, targets = _labelled(train, groups)
     held_out, index_held, targets_held = _held_out(data, train, index, targets, groups, options)

@@ -17,7 +17,8 @@ from fact_train.config import TrainConfig
 from fact_train.data import open_dataset
 from fact_train.memory import keep_freed_memory
 from fact_train.probe import Probe, probe
-from fact_train.progress import Progress, tick_line
+from fact_train.progress import Progress
+from fact_train.run_log import RunLog, tick_line
 from fact_train.stats import StatsWriter
 from fact_train.stylex import new_trainer
 from fact_train.trainer import Trainer
@@ -76,16 +77,18 @@ def _train(
     after_snapshot: AfterSnapshot | None,
 ) -> Result:
     """Rank 0 holds the folder and writes; the other processes of a group only train."""
-    dataset = open_dataset(
-        cfg.data,
-        split="train",
-        resolution=cfg.resolution,
-        resize=cfg.resize,
-        crop=cfg.crop,
-        channels=cfg.channels,
-        alpha=cfg.alpha,
-        max_images=cfg.max_images,
-    )
+    with Progress(quiet=distributed.rank() > 0).decoding(cfg.data) as progress:
+        dataset = open_dataset(
+            cfg.data,
+            split="train",
+            resolution=cfg.resolution,
+            resize=cfg.resize,
+            crop=cfg.crop,
+            channels=cfg.channels,
+            alpha=cfg.alpha,
+            max_images=cfg.max_images,
+            progress=progress,
+        )
     trainer = new_trainer(cfg, dataset, device, threads=threads)
     with run_folder.locked(outdir) if distributed.rank() == 0 else nullcontext():
         return _train_locked(trainer, outdir, preset, label, threads, after_snapshot)
@@ -100,7 +103,7 @@ def _train_locked(
     after_snapshot: AfterSnapshot | None,
 ) -> Result:
     lead = distributed.rank() == 0
-    progress = Progress(outdir, enabled=lead)
+    log = RunLog(outdir, enabled=lead)
     cfg, dataset, device = trainer.cfg, trainer.dataset, trainer.device
     if lead:
         run_id = run_folder.prepare(
@@ -119,31 +122,31 @@ def _train_locked(
         warnings.simplefilter("always")
         resumed = checkpoint.load_latest(outdir, trainer)
     for w in caught:
-        progress.say(f"warning: {w.message}")
+        log.say(f"warning: {w.message}")
     target = round(cfg.kimg * 1000)
     final = outdir / snapshot.snapshot_name(trainer.nimg)
-    saved = after_snapshot and partial(after_snapshot, outdir, device=str(device), say=progress.say)
+    saved = after_snapshot and partial(after_snapshot, outdir, device=str(device), say=log.say)
     if trainer.nimg >= target and final.exists():
         if saved is not None:
             saved(done=True)
         return Result(outdir, final, trainer.nimg, trained=False)
 
     for note in trainer.notes:
-        progress.say(note)
+        log.say(note)
     grid = trainer.grid()
     if lead and resumed is None:
         grids.save_png(outdir / "reals.png", grids.real_grid(dataset, seed=cfg.seed))
         grids.save_png(outdir / "fakes_init.png", grid.draw(trainer.G_ema))
     found: Probe = probe(trainer)
     workers = trainer.crew.describe() if device.type == "cpu" else f"{threads} CPU threads"
-    progress.say(f"device {device}, {distributed.world_size()} process(es), {workers}")
-    progress.say(found.describe(images_left=target - trainer.nimg))
+    log.say(f"device {device}, {distributed.world_size()} process(es), {workers}")
+    log.say(found.describe(images_left=target - trainer.nimg))
     if resumed is not None:
-        progress.say(f"resuming at {trainer.nimg / 1000:g} kimg from {resumed.name}")
+        log.say(f"resuming at {trainer.nimg / 1000:g} kimg from {resumed.name}")
 
     writer = StatsWriter(outdir, nimg=trainer.nimg) if lead else None
-    with _signals() as stop, progress.live(target=target, done=trainer.nimg):
-        _loop(trainer, cfg, outdir, run_id, grid, writer, progress, stop, target, saved)
+    with _signals() as stop, log.live(target=target, done=trainer.nimg):
+        _loop(trainer, cfg, outdir, run_id, grid, writer, log, stop, target, saved)
     if writer is not None:
         writer.close()
     final = outdir / snapshot.snapshot_name(trainer.nimg)
@@ -161,7 +164,7 @@ def _loop(
     run_id: str,
     grid: grids.SampleGrid,
     writer: StatsWriter | None,
-    progress: Progress,
+    log: RunLog,
     stop: list[int],
     target: int,
     saved: Callable[..., None] | None,
@@ -172,7 +175,7 @@ def _loop(
     while trainer.nimg < target:
         before = trainer.nimg
         trainer.step()
-        progress.advance(trainer.nimg)
+        log.advance(trainer.nimg)
         done = trainer.nimg >= target
         tick, passed = trainer.nimg // tick_size, trainer.nimg // tick_size > before // tick_size
         signum = distributed.any_rank(stop[0], trainer.device)
@@ -201,10 +204,10 @@ def _loop(
         timing = {
             "Timing/sec_per_kimg": seconds / (images / 1000),
             "Timing/img_per_sec": images / seconds,
-            "Timing/total_sec": now - progress.started,
+            "Timing/total_sec": now - log.started,
             "Resources/peak_mem_gb": peak_memory_gb(trainer.device),
         }
-        progress.tick(tick_line(tick, trainer.nimg, stats, timing))
+        log.tick(tick_line(tick, trainer.nimg, stats, timing))
         writer.write(
             {**stats, **timing, "Progress/tick": tick, "Progress/kimg": trainer.nimg / 1000},
             nimg=trainer.nimg,

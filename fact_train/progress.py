@@ -1,84 +1,128 @@
-"""What a person sees: a live line on a terminal, one fixed-column line per tick in log.txt and on stderr."""
+"""Progress for people, on stderr: live bars with time left on a terminal, plain lines elsewhere."""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
+LINE_SECONDS = 20.0
+PATIENCE = 2.0  # what is opened sooner is not worth a line
 
 
 class Progress:
-    """Writes to stderr and log.txt; silent on all processes but the first."""
+    """Says what is going on. `quiet` says nothing but `note`s."""
 
-    def __init__(self, outdir: Path, *, enabled: bool) -> None:
-        self.enabled = enabled
-        self.started = time.perf_counter()
-        self.log = Path(outdir) / "log.txt"
-        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        self._bar: Bar | None = None
-        self._task = None
+    def __init__(self, *, quiet: bool = False, stream=None):
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._live = not quiet and self._stream.isatty()
+        self._bars = None
 
-    def say(self, line: str) -> None:
-        """One line for the person and the log."""
-        if not self.enabled:
-            return
-        self.console.print(line, markup=False)
-        with open(self.log, "a", encoding="utf-8") as f:
-            f.write(line + "\n")
+    def note(self, line: str) -> None:
+        """One line that stays."""
+        if self._bars is not None:
+            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=self._stream, flush=True)
 
-    tick = say
+    def remark(self, line: str) -> None:
+        """One line that stays, unless this is quiet."""
+        if not self._quiet:
+            self.note(line)
 
     @contextmanager
-    def live(self, *, target: int, done: int) -> Iterator[None]:
-        """Show a progress bar while the block runs, where stderr is a terminal."""
-        if not (self.enabled and self.console.is_terminal):
-            yield
-            return
-        columns = (
-            SpinnerColumn(),
-            TextColumn("training"),
-            BarColumn(),
+    def stage(
+        self, title: str, total: int, *, unit: str = "images", patience: float = 0.0
+    ) -> Iterator["Stage"]:
+        """A piece of work of `total` units; the stage's `update(done)` moves it on.
+
+        Done within `patience` seconds it leaves no line.
+        """
+        if self._live and self._bars is None:  # one bar at a time
+            stage = self._bar(title, total, unit, patience)
+        else:
+            stage = Stage(self, title, total, unit, patience, quiet=self._quiet)
+        try:
+            yield stage
+            stage.finish()
+        finally:
+            stage.close()
+
+    @contextmanager
+    def decoding(self, data: object) -> Iterator[Callable[[int, int], None]]:
+        """What `open_dataset` calls while it decodes files; says nothing where that takes no time."""
+        with self.stage(f"{data}, decoding", 1, patience=PATIENCE) as stage:
+            yield stage.update
+
+    def _bar(self, title: str, total: int, unit: str, patience: float) -> "Stage":
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bars
+
+        bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("images"),
+            TextColumn(unit),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            console=Console(file=self._stream),
+            transient=True,
         )
-        with Bar(*columns, console=self.console) as self._bar:
-            self._task = self._bar.add_task("training", total=target, completed=done)
-            try:
-                yield
-            finally:
-                self._bar = None
-
-    def advance(self, nimg: int) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=nimg)
+        self._bars = bars
+        bars.start()
+        return _BarStage(self, title, total, unit, patience, bars)
 
 
-def tick_line(tick: int, nimg: int, stats: dict, timing: dict) -> str:
-    """The fixed-column line of a tick; terms that did not run in this tick show a dash."""
+class Stage:
+    """Progress of one piece of work as lines: a line every LINE_SECONDS, one when it is done."""
 
-    def mean(name: str) -> str:
-        return f"{stats[name]['mean']:7.3f}" if name in stats else "      -"
+    def __init__(
+        self, progress: Progress, title: str, total: int, unit: str, patience: float, *, quiet: bool = False
+    ):
+        self._progress, self._patience, self._quiet = progress, patience, quiet
+        self._title, self._total, self._unit = title, total, unit
+        self._started = self._said = time.monotonic()
+        self.done = 0
 
-    more = f"p {mean('Augment/p')} r_t {mean('Augment/r_t')} " if "Augment/p" in stats else ""
-    if "Loss/kl" in stats:
-        more += f"rec {mean('Loss/rec')} kl {mean('Loss/kl')} agree {mean('Class/agreement')} "
-    return (
-        f"tick {tick:<5d} kimg {nimg / 1000:<9.1f} sec/kimg {timing['Timing/sec_per_kimg']:<7.2f} "
-        f"img/s {timing['Timing/img_per_sec']:<7.0f} G {mean('Loss/G')} D {mean('Loss/D')} "
-        f"r1 {mean('Loss/r1_penalty')} pl {mean('Path_length')} {more}"
-        f"mem {timing['Resources/peak_mem_gb']:.2f} GiB"
-    )
+    def update(self, done: int, total: int | None = None) -> None:
+        """`done` units are done; a total given here replaces the first guess."""
+        self.done, self._total = done, self._total if total is None else total
+        now = time.monotonic()
+        if now - self._said >= LINE_SECONDS and not self._quiet:
+            self._said = now
+            left = (now - self._started) / max(1, done) * (self._total - done)
+            self._progress.note(
+                f"{self._title}: {done:,} of {self._total:,} {self._unit}, about {left:.0f} s left"
+            )
+
+    def finish(self) -> None:
+        """Say that it is done, with its time and rate."""
+        seconds = time.monotonic() - self._started
+        if not self._quiet and self._total > 1 and seconds >= self._patience:
+            rate = f", {self._total / seconds:,.0f} {self._unit}/s" if seconds > 0 else ""
+            self._progress.note(f"{self._title}: {self._total:,} {self._unit} in {seconds:.1f} s{rate}")
+
+    def close(self) -> None:
+        """Put away what the stage shows."""
+
+
+class _BarStage(Stage):
+    def __init__(self, progress: Progress, title: str, total: int, unit: str, patience: float, bars):
+        super().__init__(progress, title, total, unit, patience)
+        self._bars, self._task = bars, bars.add_task(title, total=total)
+
+    def update(self, done: int, total: int | None = None) -> None:
+        self.done, self._total = done, self._total if total is None else total
+        self._bars.update(self._task, completed=done, total=self._total)
+
+    def close(self) -> None:
+        self._bars.stop()
+        self._progress._bars = None

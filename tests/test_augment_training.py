@@ -12,7 +12,7 @@ from fact_train.augment import AUGMENTATIONS, POLICIES, SETS
 from fact_train.augment.adaptive import AdaptiveP
 from fact_train.config import TrainConfig
 from fact_train.data import open_dataset
-from fact_train.progress import tick_line
+from fact_train.run_log import tick_line
 from fact_train.trainer import Trainer
 from metrics.errors import UsageError
 

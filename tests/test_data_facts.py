@@ -13,10 +13,11 @@ from eval_toys import TRAIN, make_data, make_pictures, make_run, register_toys
 
 import metrics.registry
 from fact_eval import cli, datasets
-from fact_eval.progress import Progress
+from fact_train import progress
 from fact_train.data import facts as module
 from fact_train.data import folder as folder_module
 from fact_train.data import open_dataset
+from fact_train.progress import Progress
 from metrics.errors import UserError
 
 COUNT = 6
@@ -151,7 +152,7 @@ def test_of_several_that_open_a_dataset_one_decodes_it(tmp_path, decoded):
 
 
 def test_scoring_says_how_far_decoding_is_and_nothing_where_there_is_none(tmp_path, decoded, monkeypatch):
-    monkeypatch.setattr(datasets, "PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
     path, said = make(tmp_path, False), []
     for _ in range(2):
         stream = io.StringIO()

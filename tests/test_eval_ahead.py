@@ -9,8 +9,8 @@ from fact_eval import extract as module
 from fact_eval.ahead import made_ahead
 from fact_eval.cache import FeatureCache
 from fact_eval.extract import extract_features
-from fact_eval.progress import Progress
 from fact_eval.sources import NoiseSource
+from fact_train.progress import Progress
 
 SECONDS = 30.0  # a deadline, not a duration: what is waited for comes at once
 

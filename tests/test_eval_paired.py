@@ -13,9 +13,9 @@ from fact_eval.compare import compare
 from fact_eval.evaluate import Evaluation
 from fact_eval.paired import PairedImages
 from fact_eval.plan import Request, plan_run
-from fact_eval.progress import Progress
 from fact_eval.records import RESULTS, read_records
 from fact_eval.runs import read_run
+from fact_train.progress import Progress
 from metrics.fid_error import compute_fid_difference
 from metrics.registry import FeatureNeed, MetricValue, register_metric
 

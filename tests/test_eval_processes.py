@@ -197,8 +197,8 @@ def test_two_at_once_on_one_folder_leave_every_record_once_and_share_the_feature
 
 def test_a_raised_count_makes_only_the_chunks_that_are_not_there(tmp_path, data, toys):
     from fact_eval.extract import extract_features
-    from fact_eval.progress import Progress
     from fact_eval.sources import NoiseSource
+    from fact_train.progress import Progress
 
     made = []
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "leaderboard": {"metrics", "fact_train", "fact_eval", "baselines"},
 }
 # What fact_eval takes from fact_train: snapshots, data, and the small shared pieces they stand on.
-FACT_EVAL_MAY_IMPORT = {"snapshot", "data", "atomic", "memory", "run_folder", "seeds", "grids"}
+FACT_EVAL_MAY_IMPORT = {"snapshot", "data", "atomic", "memory", "run_folder", "seeds", "grids", "progress"}
 
 
 def python_files(*rooms: str) -> list[Path]:

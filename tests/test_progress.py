@@ -2,8 +2,8 @@
 
 import io
 
-from fact_eval import progress as module
-from fact_eval.progress import Progress
+from fact_train import progress as module
+from fact_train.progress import Progress
 
 
 class Terminal(io.StringIO):
