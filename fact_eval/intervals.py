@@ -67,7 +67,11 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
 
 def independent_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     """Difference of means of independent seeds, Welch's test; no error where a side has one seed."""
-    mean_a, mean_b = mean_over_seeds(a), mean_over_seeds(b)
+    return difference_of_means(mean_over_seeds(a), mean_over_seeds(b))
+
+
+def difference_of_means(mean_a: Mean, mean_b: Mean) -> Difference:
+    """`independent_difference` of means that are at hand."""
     value = mean_b.mean - mean_a.mean
     if mean_a.stderr is None or mean_b.stderr is None:
         return Difference(value, None, None, "one seed on a side: no error")

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from fact_eval.intervals import Mean, mean_over_seeds
+from fact_eval.intervals import Mean, difference_of_means, holm, mean_over_seeds
 from fact_eval.records import Record, latest_records
 from leaderboard.columns import PROTOCOLS, Column, columns_for, metrics_for
 
@@ -65,6 +65,22 @@ class Section:
         if len(set(means)) < 2:
             return None
         return max(means) if self.higher_is_better[metric] else min(means)
+
+    def tied(self, metric: str) -> frozenset[Mean]:
+        """Ranked means that cannot be told from the best one at 5 %.
+
+        Welch's test over training seeds, Holm-corrected over the column; none where a side has one seed.
+        """
+        best = self.best(metric)
+        means = [row.cells[metric].mean for row in self.ranked if metric in row.cells]
+        others = [mean for mean in means if mean.mean != best]
+        if best is None:
+            return frozenset()
+        first = next(mean for mean in means if mean.mean == best)
+        p_values = holm([difference_of_means(first, other).p for other in others])
+        return frozenset(
+            other for other, p in zip(others, p_values, strict=True) if p is not None and p >= 0.05
+        )
 
 
 @dataclass

@@ -91,7 +91,8 @@ def _draw_cell(axis, x: float, y: float, row: Row, column: Column, section: Sect
     text = format(cell.mean.mean, column.format)
     axis.text(x, y, text, fontsize=8, color=color, weight=weight, ha="right", va="center")
     if cell.mean.half_width is not None:
-        error = f" ± {format(cell.mean.half_width, column.format)}"
+        tied = " ≈" if not control and cell.mean in section.tied(column.metric) else ""
+        error = f" ± {format(cell.mean.half_width, column.format)}{tied}"
         axis.text(x, y, error, fontsize=6.5, color=MUTED, ha="left", va="center")
 
 

@@ -13,10 +13,12 @@ from leaderboard.build import Cell, Row, Section, flatten, short
 from leaderboard.columns import Column
 
 LEGEND = (
-    "↓ lower is better, ↑ higher is better; **bold** is the best ranked value. ± is the half-width of the "
-    "95 % t interval over training seeds: with one seed there is none. Values are means over seeds, never "
-    "the best of them. Blank: not measured."
+    "↓ lower is better, ↑ higher is better; **bold** is the best ranked value, ≈ one not to be told from "
+    "it (Welch's test over training seeds, Holm-corrected within a column, 5 %). ± is the half-width of the "
+    "95 % t interval over training seeds: with one seed there is none, and nothing can be told. Values are "
+    "means over seeds, never the best of them. Blank: not measured."
 )
+TERMINAL_LEGEND = "* best; ≈ cannot be told from it (Welch's test over training seeds; one seed: no test)"
 NO_RECORDS = "No records yet: `fact-eval all runs/` measures, `fact-eval publish runs/` adds the rows here."
 NOT_OURS = (
     "Copied from the sources named, not measured here: other networks, detectors and sample sizes. Not "
@@ -56,7 +58,8 @@ def render_terminal(sections: Sequence[Section]) -> str:
     """
     blocks = []
     for section in sections:
-        blocks.append(section_title(section))
+        compared = f"\n{TERMINAL_LEGEND}" if len(section.ranked) > 1 else ""
+        blocks.append(section_title(section) + compared)
         ranked = list(enumerate(section.ranked, start=1))
         rows = [*sorted(ranked, key=lambda row: not row[1].local), *((None, row) for row in section.controls)]
         for start in range(0, len(rows), MODELS_ABREAST):
@@ -82,13 +85,18 @@ def board_json(sections: Sequence[Section]) -> list[dict]:
         known = {"label": r.label, "source": r.source, "kimg": r.kimg, "train_seeds": list(r.train_seeds)}
         return known | {"published": not r.local, "why": r.why, "metrics": cells}
 
+    def ranked(section: Section, r: Row) -> dict:
+        tied = [metric for metric, c in sorted(r.cells.items()) if c.mean in section.tied(metric)]
+        return row(r) | {"tied_with_best": tied}
+
     return [
         {
             "dataset": section.dataset,
             "protocol": section.protocol,
             "columns": [dataclasses.asdict(column) for column in section.columns],
             "higher_is_better": dict(sorted(section.higher_is_better.items())),
-            "ranked": [row(r) for r in section.ranked],
+            "best": {metric: section.best(metric) for metric in sorted(section.higher_is_better)},
+            "ranked": [ranked(section, r) for r in section.ranked],
             "controls": [row(r) for r in section.controls],
             "unranked": [row(r) for r in section.unranked],
         }
@@ -109,15 +117,21 @@ def header(column: Column, section: Section) -> str:
     return f"{column.header} {'↑' if section.higher_is_better[column.metric] else '↓'}"
 
 
-def cell_text(cell: Cell | None, column: Column, *, seeds: int = 0, best: float | None = None) -> str:
-    """A number as the board shows it: mean, ± interval, n where it differs from the row's seeds."""
+def cell_text(section: Section, row: Row, column: Column, *, best: str | None = "**{}**") -> str:
+    """A number as the board shows it: mean, ± interval, n where it differs from the row's seeds.
+
+    `best` is how the best of the column is written, None where the row is not ranked.
+    """
+    cell, seeds = row.cells.get(column.metric), len(row.train_seeds)
     if cell is None:
         return ""
     text = format(cell.mean.mean, column.format)
-    if best is not None and cell.mean.mean == best:
-        text = f"**{text}**"
+    if best and cell.mean.mean == section.best(column.metric):
+        text = best.format(text)
     if cell.mean.half_width is not None:
         text += f" ± {format(cell.mean.half_width, column.format)}"
+    if best and cell.mean in section.tied(column.metric):
+        text += " ≈"
     if seeds and cell.mean.n != seeds:
         text += f" (n={cell.mean.n})"
     if cell.short:
@@ -162,10 +176,9 @@ def _table(
         line["model"] = row_name(row) if rank <= len(rows) else f"*{row_name(row)}*"
         line["kimg"] = "" if row.kimg is None else format(row.kimg, "g")
         line["seeds"] = str(len(row.train_seeds)) if row.train_seeds else ""
+        best = "**{}**" if is_ranked else None
         for column in section.columns:
-            best = section.best(column.metric) if is_ranked else None
-            cell = row.cells.get(column.metric)
-            line[header(column, section)] = cell_text(cell, column, seeds=len(row.train_seeds), best=best)
+            line[header(column, section)] = cell_text(section, row, column, best=best)
         if not ranked:
             line["why"] = row.why
         table.append(line)
@@ -178,8 +191,8 @@ def _abreast(section: Section, ranked: Sequence[tuple[int | None, Row]]) -> str:
     from tabulate import tabulate
 
     table = {"": [header(column, section) for column in section.columns] + ["training seeds"]}
-    for index, (_, row) in enumerate(ranked):
-        cells = [cell_text(row.cells.get(c.metric), c, seeds=len(row.train_seeds)) for c in section.columns]
+    for index, (rank, row) in enumerate(ranked):
+        cells = [cell_text(section, row, c, best="*{}" if rank else None) for c in section.columns]
         table[index] = [*cells, str(len(row.train_seeds) or "")]
     names = ["\n".join([f"#{rank}" if rank else "", row.label, *row_marks(row)]) for rank, row in ranked]
     return tabulate(

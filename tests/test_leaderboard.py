@@ -4,58 +4,19 @@ import dataclasses
 import itertools
 
 import pytest
+from board_toys import DIRTY, control, only, ranked, record
+from board_toys import toy_columns as _columns_of_every_test  # noqa: F401
 from eval_toys import CLEAN, DATASET, make_record
+from scipy.stats import ttest_ind
 
 from fact_eval.records import append_records, protocol_sha256, read_records
 from leaderboard import columns
 from leaderboard.build import build_board
 from leaderboard.columns import COLUMNS, Column, columns_for
-from leaderboard.publish import check_board, local_sections, publish_records, write_board
+from leaderboard.publish import publish_records
 from leaderboard.render import board_json, render_board, render_terminal
-from metrics.errors import UserError
 
-DIRTY = {"commit": "c" * 40, "dirty": True}
 OTHER = {"detector": "pixels", "k": 5}
-
-
-@pytest.fixture(autouse=True)
-def toy_columns(monkeypatch):
-    toys = (Column("toy_distance", "distance", ".2f"), Column("toy_share", "share"))
-    monkeypatch.setattr(columns, "COLUMNS", toys)
-
-
-def record(label="a", *, seed=0, value=1.0, metric="toy_distance", run_id=None, **changes):
-    """A record of a run of the configuration `label`, trained with `seed`."""
-    run_id = run_id or f"{label}-seed{seed}"
-    sha = (run_id + str(changes.get("kimg", 4))).ljust(64, "0")
-    fields = dict(
-        label=label, run_id=run_id, train_seed=seed, value=value, metric=metric, config_sha256=label * 64
-    )
-    return make_record(
-        **{**fields, "snapshot_sha256": sha, "higher_is_better": metric == "toy_share", **changes}
-    )
-
-
-def control(source, **changes):
-    return record(
-        source,
-        run_id=f"{source}-toy",
-        source=source,
-        train_seed=None,
-        kimg=None,
-        snapshot=None,
-        training={},
-        **changes,
-    )
-
-
-def only(records, **options):
-    (section,) = build_board(records, **options)
-    return section
-
-
-def ranked(section):
-    return [row.label for row in section.ranked]
 
 
 def test_every_column_is_a_registered_metric_that_fits_its_board(monkeypatch):
@@ -282,7 +243,7 @@ def test_local_rows_join_the_published_ones_marked_and_without_the_commit_gate()
     assert [(row.label, row.local) for row in section.ranked] == [("a", False), ("b", True)]
     assert "b (not published)" in render_board([section])
     shown = render_terminal([section, only([control("noise", value=9.0)])])
-    heads = [line.split() for line in shown.splitlines()[2:5]]
+    heads = [line.split() for line in shown.splitlines()[3:6]]
     assert heads == [["#2", "#1"], ["b", "a"], ["not", "published"]]
     assert shown.count("#") == 2  # control rows have no rank
 
@@ -333,11 +294,35 @@ def test_the_json_board_has_the_numbers_of_the_table():
     assert section["controls"][0]["label"] == "uniform noise"
 
 
+def test_what_cannot_be_told_from_the_best_is_marked_as_scipy_tells_it():
+    """Welch's test (scipy) of each configuration against the best, Holm's correction by hand."""
+    values = {"best": [1.0, 1.2, 1.1], "near": [1.1, 1.4, 1.2], "far": [3.0, 3.1, 3.2], "one": [1.15]}
+    records = [record(k, seed=s, value=v) for k, vs in values.items() for s, v in enumerate(vs)]
+    section = only([*records, control("reals", value=1.2)])
+    raw = {k: ttest_ind(values["best"], values[k], equal_var=False).pvalue for k in ("near", "far")}
+    assert raw["far"] * 2 < 0.05 <= raw["near"]
+    text = render_board([section])
+    marked = {line.split("|")[2].strip(): "≈" in line for line in text.splitlines() if line.startswith("|  ")}
+    names = {"best": False, "near": True, "far": False, "one": False, "*real images, held out*": False}
+    assert {k: v for k, v in marked.items() if k in names} == names
+    (board,) = board_json([section])
+    tied = {row["label"]: row["tied_with_best"] for row in board["ranked"]}
+    assert tied == {"best": [], "near": ["toy_distance"], "far": [], "one": []}
+    shown = render_terminal([section])
+    assert shown.count("≈") == 2 and "*1.10" in shown  # one of them in the legend
+
+
+def test_with_one_seed_of_the_best_nothing_is_tied():
+    records = [record("best", value=1.0), *(record("b", seed=s, value=1.0 + s) for s in range(3))]
+    section = only(records)
+    assert section.best("toy_distance") == 1.0 and section.tied("toy_distance") == frozenset()
+
+
 def test_the_terminal_shows_the_same_numbers_a_line_per_metric_and_few_models_abreast():
     records = [record(f"model{i}", value=float(i)) for i in range(7)] + [control("noise", value=99.0)]
     text = render_terminal(build_board(records))
     lines = [line for line in text.splitlines() if line.startswith("distance ↓")]
-    numbers = [word for line in lines for word in line.split()[2:]]
+    numbers = [word.removeprefix("*") for line in lines for word in line.split()[2:]]
     assert numbers == [f"{i}.00" for i in range(7)] + ["99.00"]
     assert len(lines) == 2 and max(map(len, text.splitlines())) < 100
 
@@ -345,74 +330,3 @@ def test_the_terminal_shows_the_same_numbers_a_line_per_metric_and_few_models_ab
 def test_the_terminal_names_what_is_not_ranked_and_why():
     text = render_terminal(build_board([record(n_effective=20)]))
     assert "not ranked: a: too few images: 20 of 30" in text
-
-
-def test_publishing_copies_the_latest_ok_records_once(tmp_path):
-    run, results = tmp_path / "runs" / "a", tmp_path / "results"
-    failed = record("a", metric="toy_share", status="failed", value=None, error="no disk")
-    append_records(run / "results.jsonl", [record("a", value=1.0), failed])
-    append_records(run / "results.jsonl", [record("a", value=2.0)], again=True)
-    changed, refused = publish_records([tmp_path / "runs"], results)
-    assert [path.name for path in changed] == ["a-seed0.jsonl"] and not refused
-    assert [r.value for r in read_records(changed[0])] == [2.0]
-    assert publish_records([tmp_path / "runs"], results) == ([], [])
-
-
-def test_publishing_keeps_what_was_published_before(tmp_path):
-    results = tmp_path / "results"
-    append_records(results / "a-seed0.jsonl", [record("a", kimg=2)])
-    append_records(tmp_path / "runs" / "results.jsonl", [record("a", kimg=4)])
-    publish_records([tmp_path / "runs"], results)
-    assert [r.kimg for r in read_records(results / "a-seed0.jsonl")] == [2, 4]
-
-
-def test_publishing_refuses_a_run_of_uncommitted_code_and_takes_the_others(tmp_path):
-    for label, git in (("a", DIRTY), ("b", CLEAN)):
-        append_records(tmp_path / "runs" / label / "results.jsonl", [record(label, training={"git": git})])
-    changed, refused = publish_records([tmp_path / "runs"], tmp_path / "results")
-    assert [path.name for path in changed] == ["b-seed0.jsonl"]
-    assert len(refused) == 1 and refused[0].startswith("a-seed0: trained with uncommitted code")
-    changed, refused = publish_records([tmp_path / "runs"], tmp_path / "results", allow_dirty=True)
-    assert [path.name for path in changed] == ["a-seed0.jsonl"] and not refused
-
-
-def test_the_written_board_is_checked_byte_for_byte(tmp_path):
-    out, results = tmp_path / "BOARD.md", tmp_path / "results"
-    append_records(results / "a.jsonl", [record()])
-    with pytest.raises(UserError, match="stale"):
-        check_board(out, results)
-    assert write_board(out, results) and not write_board(out, results)
-    check_board(out, results)
-    append_records(results / "b.jsonl", [record("b")])
-    with pytest.raises(UserError, match="stale"):
-        check_board(out, results)
-
-
-def test_the_committed_board_is_up_to_date(monkeypatch):
-    monkeypatch.undo()
-    check_board()
-
-
-def test_the_local_board_shows_the_datasets_at_hand_beside_their_published_rows(tmp_path):
-    results = tmp_path / "results"
-    other = {**DATASET, "name": "other", "sha256": "f" * 64}
-    append_records(results / "x.jsonl", [record("published"), record("elsewhere", dataset=other)])
-    append_records(tmp_path / "runs" / "a" / "results.jsonl", [record("mine", value=0.5)])
-    (section,) = local_sections(tmp_path / "runs", results)
-    assert ranked(section) == ["mine", "published"]
-
-
-def test_the_picture_of_the_board_is_a_readable_png(tmp_path):
-    from PIL import Image
-
-    from leaderboard.picture import draw_board
-
-    grid = tmp_path / "grid.png"
-    Image.new("L", (32, 32), 128).save(grid)
-    sections = build_board([record("a"), record("b", value=2.0), control("noise", value=9.0)])
-    plain = Image.open(draw_board(sections, tmp_path / "board.png"))
-    with_grid = Image.open(draw_board(sections, tmp_path / "grids.png", grids=[f"a={grid}"]))
-    assert plain.width >= 800 and len(plain.convert("L").getcolors()) > 20
-    assert with_grid.height > plain.height
-    with pytest.raises(UserError, match="LABEL=FILE"):
-        draw_board(sections, tmp_path / "x.png", grids=["nothing"])
