@@ -4,12 +4,14 @@ import threading
 
 import pytest
 import torch
+from eval_toys import make_pictures
 
 from fact_eval import extract as module
 from fact_eval.ahead import made_ahead
 from fact_eval.cache import FeatureCache
 from fact_eval.extract import extract_features
-from fact_eval.sources import NoiseSource
+from fact_eval.sources import NoiseSource, PicturesSource
+from fact_train.data import facts, folder, open_dataset
 from fact_train.progress import Progress
 
 SECONDS = 30.0  # a deadline, not a duration: what is waited for comes at once
@@ -140,3 +142,36 @@ def test_a_source_that_fails_ahead_keeps_the_chunks_before_it(tmp_path, monkeypa
     rest = Watched()
     extract(rest, Waiting(None, 22), monkeypatch, FeatureCache(tmp_path))
     assert rest.made == list(range(16, 22))
+
+
+class WatchedPictures(PicturesSource):
+    """Says which images have been decoded."""
+
+    def __init__(self, dataset):
+        super().__init__(dataset)
+        self.decoded = {}
+
+    def event(self, start):
+        return self.decoded.setdefault(start, threading.Event())
+
+    def images(self, indices):
+        made = super().images(indices)
+        self.event(indices[0]).set()
+        return made
+
+
+def test_known_pictures_are_decoded_while_detectors_look(tmp_path, monkeypatch, as_on_a_gpu):
+    monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(FeatureCache, "chunk", 8)
+    monkeypatch.setattr(facts, "SETTLED", -1.0)
+    decoded, decode = [], folder.decode
+    monkeypatch.setattr(
+        folder, "decode", lambda *args, **options: decoded.append(args) or decode(*args, **options)
+    )
+    data = make_pictures(tmp_path / "known", 22)
+    whole = PicturesSource(open_dataset(data, lazy=True))
+    decoded.clear()
+    source = WatchedPictures(open_dataset(data, lazy=True))
+    assert not decoded
+    rows = extract(source, Waiting(source, 22), monkeypatch, FeatureCache(tmp_path / "features"))
+    assert torch.equal(rows, whole.images(range(22)).flatten(1).float()) and len(decoded) == 22
