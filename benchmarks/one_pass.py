@@ -94,6 +94,7 @@ def score(generated: Path, real: Path, *, device: str, subset_size: int) -> dict
     from fact_eval.extract import extract_features
     from fact_eval.sources import PicturesSource
     from fact_train.data import open_dataset
+    from fact_train.memory import keep_freed_memory
     from fact_train.progress import Progress
     from metrics.frechet import compute_fid
     from metrics.inception_score import compute_inception_score
@@ -117,6 +118,7 @@ def score(generated: Path, real: Path, *, device: str, subset_size: int) -> dict
         made = extract_features(source, wanted, title=folder.name, **options)
         return [made.get(name, source.size) for name in detectors]
 
+    keep_freed_memory()  # as the command does
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     pool_gen, vgg_gen, logits = features(generated, "inception_pool3", "vgg16_fc2", "inception_logits")
     pool_real, vgg_real = features(real, "inception_pool3", "vgg16_fc2")

@@ -127,7 +127,8 @@ class FeatureCache:
             "rows": str(len(rows)),
             "sha256": hashlib.sha256(rows.numpy()).hexdigest(),
         }
-        write_atomically(path, lambda partial: partial.write_bytes(save({"features": rows}, metadata)))
+        content = save({"features": rows}, metadata)
+        write_atomically(path, lambda partial: partial.write_bytes(content) and None, flush=False)
         return path
 
     @contextlib.contextmanager

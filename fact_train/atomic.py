@@ -9,9 +9,10 @@ from typing import Any
 from metrics.errors import UserError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None], *, flush: bool = True) -> None:
     """Call write(temporary path in the same folder), then rename it to `path`.
 
+    Without `flush` a power cut, unlike a kill, may leave less of it: for what is verified and made again.
     UserError where the disk refuses (full, read-only, quota); `path` then keeps its old content and nothing
     is left behind.
     """
@@ -21,7 +22,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(partial)
         with open(partial, "rb") as f:
             os.fchmod(f.fileno(), 0o666 & ~_umask())  # some writers make private files
-            os.fsync(f.fileno())
+            if flush:
+                os.fsync(f.fileno())
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_write_failure(error):
