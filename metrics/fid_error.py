@@ -80,10 +80,12 @@ def compute_fid_stderr(
         gen = compute_statistics(features_gen, correction=real.correction)
     else:
         gen, real = known
-    influence, roots = _leave_one_out(features_gen, gen, real)
+    directions = _directions(gen, real)
+    influence, roots = _leave_one_out(features_gen, gen, real, directions)
     variance, rate = jackknife_variance(influence), 1 / gen.n
     if reference == "sample":
-        variance += jackknife_variance(_leave_one_out(features_real, real, gen)[0])
+        exchanged = _exchanged(directions, gen, real)
+        variance += jackknife_variance(_leave_one_out(features_real, real, gen, exchanged)[0])
         rate += 1 / real.n
     return _corrected(variance, _quadratic_part(roots) * rate**2)
 
@@ -132,8 +134,54 @@ def jackknife_variance(influence: torch.Tensor) -> float:
     return influence.var(correction=0).item() * (len(influence) - 1)
 
 
+@dataclass(frozen=True)
+class _Directions:
+    """Eigenvalues of M = H' S1 H, ascending, and how to have the scores V'v_i of an image (`_leave_one_out`).
+
+    `basis` is H V; None where the images are fewer than the features, and `vectors` are those of the Gram
+    matrix, row by row the scores themselves but for a factor.
+    """
+
+    values: torch.Tensor
+    vectors: torch.Tensor
+    basis: torch.Tensor | None
+
+
+def _directions(own: FeatureStatistics, other: FeatureStatistics) -> _Directions:
+    check_comparable(own, other)
+    columns = varying_features(own, other)
+    own_part, other_part = select_features(own, columns), select_features(other, columns)
+    if own_part.rows is None:
+        values, vectors = torch.linalg.eigh(other_part.factor.T @ own_part.cov @ other_part.factor)
+        basis = other_part.factor @ vectors
+    else:  # the Gram matrix has the same eigenvalues but zeros
+        cross = other_part.factor.T @ own_part.factor
+        values, vectors = torch.linalg.eigh(cross.T @ cross)
+        basis = None
+    values = values.clamp(min=0)
+    values[values < values[-1] * len(values) * EPSILON] = 0  # a null direction, not a very short one
+    return _Directions(values, vectors, basis)
+
+
+def _exchanged(directions: _Directions, own: FeatureStatistics, other: FeatureStatistics) -> _Directions:
+    """`_directions(other, own)`, without decomposing again where both have more images than features.
+
+    With S1 = F F' and F'H = U diag(s) V', the other order's basis is F U = S1 H V / s. Null directions are 0.
+    """
+    columns = varying_features(own, other)
+    own_part, other_part = select_features(own, columns), select_features(other, columns)
+    if directions.basis is None or other_part.rows is not None:
+        return _directions(other, own)
+    lengths = directions.values.sqrt()
+    scale = torch.where(lengths > 0, 1 / lengths.clamp(min=TINY), 0)
+    return _Directions(directions.values, directions.vectors, own_part.cov @ directions.basis * scale)
+
+
 def _leave_one_out(
-    features: torch.Tensor, own: FeatureStatistics, other: FeatureStatistics
+    features: torch.Tensor,
+    own: FeatureStatistics,
+    other: FeatureStatistics,
+    directions: _Directions | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """FID(all) - FID(all but i), [N], and the eigenvalues of (S1 S2)^(1/2).
 
@@ -147,17 +195,8 @@ def _leave_one_out(
     if degrees < 2:
         raise ValueError(f"the FID without an image needs N >= {own.correction + 2}, got {n}")
     grown, removed = degrees / (degrees - 1), n / ((n - 1) * (degrees - 1))
-    columns = varying_features(own, other)
-    own_part, other_part = select_features(own, columns), select_features(other, columns)
-    if own_part.rows is None:
-        values, vectors = torch.linalg.eigh(other_part.factor.T @ own_part.cov @ other_part.factor)
-        basis = other_part.factor @ vectors
-    else:  # fewer images than features: the Gram matrix has the same eigenvalues but zeros
-        cross = other_part.factor.T @ own_part.factor
-        values, vectors = torch.linalg.eigh(cross.T @ cross)
-        basis = None
-    values = values.clamp(min=0)
-    values[values < values[-1] * len(values) * EPSILON] = 0  # a null direction, not a very short one
+    directions = directions or _directions(own, other)
+    values, columns = directions.values, varying_features(own, other)
     s = torch.arange(-END, END, STEP, dtype=torch.float64, device=values.device)
     root = values[-1].sqrt().clamp(min=TINY) * s.exp()
     resolvent = removed / (grown * values[:, None] + root.square())
@@ -165,10 +204,10 @@ def _leave_one_out(
     changes = []
     for start in range(0, n, ROWS):
         centred = features[start : start + ROWS].double() - own.mean
-        if basis is None:
-            squares = degrees * values * vectors[start : start + ROWS].square()
+        if directions.basis is None:
+            squares = degrees * values * directions.vectors[start : start + ROWS].square()
         else:
-            squares = (centred[:, columns] @ basis).square()
+            squares = (centred[:, columns] @ directions.basis).square()
         leverage = (squares @ resolvent).clamp(max=1 - 1e-15)  # 1 where x is alone in its direction
         change_of_root = torch.log1p(-leverage) @ root * (STEP / math.pi) + (grown**0.5 - 1) * roots.sum()
         norms = centred.square().sum(dim=1)
