@@ -17,8 +17,13 @@ BENCHMARKS = (
     "one_pass",
     "checkpoints",
     "again",
+    "known",
 )
-OPTIONS = {"one_pass": ("files",), "detectors": ("images", "only")}  # of one benchmark alone
+OPTIONS = {
+    "one_pass": ("files",),
+    "known": ("files",),
+    "detectors": ("images", "only"),
+}  # of one benchmark alone
 
 
 def main() -> None:
@@ -27,7 +32,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="about this long per case")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--files", type=int, help="one_pass: how many generated and real files; default 5000")
+    parser.add_argument("--files", type=int, help="one_pass, known: how many; default 5000 of each, 2000")
     parser.add_argument("--images", type=int, help="detectors: how many a level; into detectors-IMAGES.json")
     parser.add_argument("--only", help="detectors: these alone, by names with commas between; default all")
     args = parser.parse_args()

@@ -47,7 +47,9 @@ def run(
     threads, chosen = set_threads(threads), resolve_device(device)
     with tempfile.TemporaryDirectory(prefix="one-pass-") as name:
         home = Path(name)
-        folders = [_make_files(home / kind, files, seed) for seed, kind in enumerate(("generated", "real"))]
+        folders = [
+            make_files(home / kind, files, seed=seed) for seed, kind in enumerate(("generated", "real"))
+        ]
         environment = {**os.environ, **_make_networks(home), "OMP_NUM_THREADS": str(threads)}
         size = min(1000, files // 2)
         on = [] if chosen.type == "cpu" else ["--gpu", str(chosen.index)]
@@ -131,13 +133,13 @@ def score(generated: Path, real: Path, *, device: str, subset_size: int) -> dict
     }
 
 
-def _make_files(folder: Path, count: int, seed: int) -> Path:
+def make_files(folder: Path, count: int, *, seed: int, side: int = SIDE) -> Path:
     """Smooth random pictures, so that PNG decoding costs what it does for pictures."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     for i in range(count):
         small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        small.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / f"{i:06d}.png")
+        small.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:06d}.png")
     return folder
 
 

@@ -159,6 +159,9 @@ def test_scoring_says_how_far_decoding_is_and_nothing_where_there_is_none(tmp_pa
         datasets.open_images(path, progress=Progress(stream=stream))
         said.append(stream.getvalue())
     assert said[0].startswith(f"{path} train, decoding: {COUNT} images in ") and said[1] == ""
+    calls = []  # when opening is over, nobody listens any more
+    open_dataset(path, lazy=True, progress=lambda *done: calls.append(done)).images(range(COUNT))
+    assert not calls
 
 
 def test_one_more_checkpoint_and_the_same_pictures_again_decode_nothing(tmp_path, decoded, monkeypatch):

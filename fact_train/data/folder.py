@@ -89,14 +89,13 @@ def _open_files(
         image = resize(centre(image, processing.square_side(*image.size)), resolution, processing.resize)
         images[position] = np.asarray(image).reshape(resolution, resolution, channels).transpose(2, 0, 1)
 
-    def decode_some(positions: Sequence[int]) -> None:
+    def decode_some(positions: Sequence[int], progress: Progress | None = None) -> None:
         names = [chosen_names[position] for position in positions]
-        placed = attempt_all(files, names, lambda i, *file: place(positions[i], *file), progress)
-        raise_first(placed)
+        raise_first(attempt_all(files, names, lambda i, *file: place(positions[i], *file), progress))
 
     later = lazy and known
     if not later:
-        decode_some(range(len(chosen)))
+        decode_some(range(len(chosen)), progress)
     return Dataset(
         name=name,
         split=split,
