@@ -26,8 +26,8 @@ demo: setup
 	echo "scored in $$((SECONDS - start)) s; pictures: runs/mnist-stylegan2-seed0/fakes*.png" >&2
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=fact_train --cov=fact_eval --cov=metrics \
-		--cov=leaderboard --cov=baselines --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=fact_train --cov=fact_eval --cov=fact_metrics \
+		--cov=fact_leaderboard --cov=fact_baselines --cov-report=term
 
 lint: setup
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from metrics.errors import UserError
+from fact_metrics.base.errors import UserError
 
 ROOT = Path(__file__).parent
 SCHEMA = 1

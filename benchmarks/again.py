@@ -16,9 +16,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks.checkpoints import PRESET, untrained_run
-from fact_eval.records import RESULTS, Record, append_records
-from fact_eval.runs import choose_snapshots, read_run
-from leaderboard.publish import published_records
+from fact_eval.jobs.runs import choose_snapshots, read_run
+from fact_leaderboard.publish import published_records
+from fact_leaderboard.records import RESULTS, Record, append_records
 
 RUNS, CALLS = 50, 5
 

@@ -17,22 +17,22 @@ from typing import Any
 import torch
 
 from benchmarks.pairs import start
-from fact_eval.cache import FeatureCache
-from fact_eval.catalog import load_cards
-from fact_eval.evaluate import Evaluation, Inputs
-from fact_eval.extract import Features
-from fact_eval.plan import Request, plan_run
-from fact_eval.runs import read_run
-from fact_eval.sources import GeneratorSource
+from fact_eval.features.extract import Features
+from fact_eval.features.store import FeatureCache
+from fact_eval.images.sources import GeneratorSource
+from fact_eval.jobs.catalog import load_cards
+from fact_eval.jobs.plan import Request, plan_run
+from fact_eval.jobs.runs import read_run
+from fact_eval.scoring.evaluation import Evaluation, Inputs
+from fact_leaderboard.columns import metrics_for
+from fact_metrics.base.memory import keep_freed_memory
+from fact_metrics.features import get_detector
+from fact_metrics.registry import get_metric
 from fact_train import run_folder
 from fact_train.data import open_dataset
-from fact_train.memory import keep_freed_memory
-from fact_train.presets import get_preset
+from fact_train.settings.presets import get_preset
 from fact_train.snapshot import load_snapshot, save_snapshot, snapshot_name
-from fact_train.trainer import build_networks
-from leaderboard.columns import metrics_for
-from metrics.features import get_detector
-from metrics.registry import get_metric
+from fact_train.training.trainer import build_networks
 
 METRICS = tuple(metrics_for("mnist"))
 BATCH = 64

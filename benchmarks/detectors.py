@@ -21,12 +21,12 @@ from torch import nn
 
 from benchmarks.damaged_digits import DamagedDigits, damage_digits
 from benchmarks.pairs import start
-from fact_eval.intervals import holm
+from fact_leaderboard.intervals import holm
+from fact_metrics.base.errors import UserError
+from fact_metrics.engines.fid_error import compute_fid_influence, jackknife_variance
+from fact_metrics.engines.frechet import compute_fid_from_statistics, compute_statistics
+from fact_metrics.features import Detector, get_detector, list_detectors
 from fact_train.data import open_dataset
-from metrics.errors import UserError
-from metrics.features import Detector, get_detector, list_detectors
-from metrics.fid_error import compute_fid_influence, jackknife_variance
-from metrics.frechet import compute_fid_from_statistics, compute_statistics
 
 IMAGES, DRAWS, REALS_PER_IMAGE = 500, 2, 4
 SIGNIFICANT = 0.05

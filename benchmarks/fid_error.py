@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from benchmarks.pairs import start
-from metrics.fid_error import compute_fid_stderr
-from metrics.frechet import FeatureStatistics, compute_fid_from_statistics, compute_statistics
+from fact_metrics.engines.fid_error import compute_fid_stderr
+from fact_metrics.engines.frechet import FeatureStatistics, compute_fid_from_statistics, compute_statistics
 
 DRAWS = 1000
 FEWEST = 10

@@ -14,7 +14,7 @@ from torch_fidelity.metric_fid import fid_statistics_to_metric
 
 from benchmarks.pairs import clock, measure, ratio, start
 from benchmarks.parity.gaussians import fid_qr
-from metrics.frechet import FeatureStatistics, compute_fid_from_statistics, compute_statistics
+from fact_metrics.engines.frechet import FeatureStatistics, compute_fid_from_statistics, compute_statistics
 
 WIDTH = 2048
 SIZES = (10_000, 96)

@@ -16,7 +16,7 @@ from benchmarks.parity.detectors import (
     torchvision_file,
 )
 from benchmarks.parity.reference_files import installed
-from metrics.features import get_detector
+from fact_metrics.features import get_detector
 
 IMAGES, RESOLUTION = 64, 256
 PAIRS, PAIR_RESOLUTION = 8, 128

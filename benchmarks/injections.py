@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import write_result
-from fact_eval.consistency import PRECISIONS, ImagesRow, report
-from fact_train.loop import resolve_device, set_threads
-from fact_train.presets import get_preset
+from fact_eval.compare.consistency import PRECISIONS, ImagesRow, report
+from fact_train.settings.presets import get_preset
 from fact_train.snapshot import Snapshot
-from fact_train.trainer import build_networks
+from fact_train.training.loop import resolve_device, set_threads
+from fact_train.training.trainer import build_networks
 
 DATASET = {"resolution": 32, "channels": 1, "classes": 0}
 MATRIX = {"injection": "matrix", "style_vectors": 64, "matrix_centre": True}

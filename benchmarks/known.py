@@ -48,7 +48,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _open(folder: str, batch: int) -> dict[str, float]:
-    from fact_eval.datasets import open_images
+    from fact_eval.images.datasets import open_images
 
     wall, cpu = time.perf_counter(), time.process_time()
     dataset = open_images(folder)

@@ -13,8 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.machine import RESULTS, write_result
-from fact_eval.records import find_results, latest_records, read_records
-from metrics.errors import UserError
+from fact_leaderboard.records import find_results, latest_records, read_records
+from fact_metrics.base.errors import UserError
 
 METRICS = ("legible10k", "covered10k", "fid10k_full_digits")
 FORMATS = (".3f", ".0f", ".1f")

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fact_train.loop import resolve_device, set_threads
+from fact_train.training.loop import resolve_device, set_threads
 
 FILES, SIDE = 5000, 64
 NETWORKS = {
@@ -92,16 +92,16 @@ def table(result: dict[str, Any]) -> str:
 
 def score(generated: Path, real: Path, *, device: str, subset_size: int) -> dict[str, float]:
     """What torch-fidelity's command computes: one pass over each folder for all detectors, files in order."""
-    from fact_eval.cache import FeatureCache
-    from fact_eval.extract import extract_features
-    from fact_eval.sources import PicturesSource
+    from fact_eval.features.extract import extract_features
+    from fact_eval.features.store import FeatureCache
+    from fact_eval.images.sources import PicturesSource
+    from fact_metrics.base.memory import keep_freed_memory
+    from fact_metrics.base.progress import Progress
+    from fact_metrics.engines.frechet import compute_fid
+    from fact_metrics.families.inception_score import compute_inception_score
+    from fact_metrics.families.kid import compute_kid
+    from fact_metrics.families.precision_recall import compute_precision, compute_recall
     from fact_train.data import open_dataset
-    from fact_train.memory import keep_freed_memory
-    from fact_train.progress import Progress
-    from metrics.frechet import compute_fid
-    from metrics.inception_score import compute_inception_score
-    from metrics.kid import compute_kid
-    from metrics.precision_recall import compute_precision, compute_recall
 
     class InOrder(PicturesSource):
         """KID and IS draw their subsets from the order of the files."""

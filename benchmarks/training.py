@@ -17,16 +17,16 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-import fact_train.trainer
-from fact_train.config import TrainConfig, fields_of
-from fact_train.crew import Crew
+import fact_train.training.trainer
+from fact_metrics.base.memory import keep_freed_memory
 from fact_train.data import open_dataset
-from fact_train.loop import peak_memory_gb, resolve_device, set_threads
-from fact_train.memory import keep_freed_memory
-from fact_train.precision import PRECISIONS
-from fact_train.presets import PRESETS
-from fact_train.stylex import new_trainer
-from fact_train.trainer import Trainer
+from fact_train.settings.config import TrainConfig, fields_of
+from fact_train.settings.presets import PRESETS
+from fact_train.training.loop import peak_memory_gb, resolve_device, set_threads
+from fact_train.training.precision import PRECISIONS
+from fact_train.training.stylex import new_trainer
+from fact_train.training.thread_pool import Crew
+from fact_train.training.trainer import Trainer
 
 # StyleGAN2 at a fixed width, mapping depth 2, R1 every 16 steps and path length every 4.
 BASE = TrainConfig(data="mnist", max_images=2000, map_depth=2, g_lr=0.0025, d_lr=0.0025)
@@ -153,8 +153,8 @@ def shares(trainer: Trainer, steps: int) -> dict[str, float]:
         return call
 
     trainer.crew = Crew(1, threads=torch.get_num_threads())
-    original = fact_train.trainer.gradients
-    fact_train.trainer.gradients = timed("backward", original)
+    original = fact_train.training.trainer.gradients
+    fact_train.training.trainer.gradients = timed("backward", original)
     for name in ("_generator_main", "_path_length", "_discriminator_main", "_r1"):
         setattr(trainer, name, timed("forward", getattr(trainer, name)))
     trainer._real_batch = timed("data", trainer._real_batch)
@@ -165,7 +165,7 @@ def shares(trainer: Trainer, steps: int) -> dict[str, float]:
     for _ in range(steps):
         trainer.step()
     whole = time.perf_counter() - start
-    fact_train.trainer.gradients = original
+    fact_train.training.trainer.gradients = original
     spent["other"] = whole - sum(spent.values())
     return {name: value / whole for name, value in sorted(spent.items(), key=lambda item: -item[1])}
 

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 
 import typer
 
-from fact_eval.audit_commands import audit_
-from fact_eval.board_commands import compare, leaderboard, publish_, show
-from fact_eval.cache_commands import cache_app
-from fact_eval.catalog_commands import list_, train_digits_
-from fact_eval.explain_command import explain
-from fact_eval.pair_commands import fused, reconstruct
-from fact_eval.score_commands import all_, images, ref, run
-from fact_eval.weights_commands import weights_app
-from metrics.errors import UserError
+from fact_eval.commands.audit import audit_
+from fact_eval.commands.board import compare, leaderboard, publish_, show
+from fact_eval.commands.cache import cache_app
+from fact_eval.commands.catalog import list_, train_digits_
+from fact_eval.commands.explain import explain
+from fact_eval.commands.pairs import fused, reconstruct
+from fact_eval.commands.score import all_, images, ref, run
+from fact_eval.commands.weights import weights_app
+from fact_metrics.base.errors import UserError
 
 COMMANDS = {
     "all": all_,

@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fact_train.axes import axes_table
-from fact_train.classifier_cli import classifier
-from fact_train.config import TrainConfig, fields_of, flag
-from fact_train.presets import PRESETS, get_preset
-from fact_train.style_commands import bake, cost
-from metrics.errors import UsageError, UserError
+from fact_metrics.base.errors import UsageError, UserError
+from fact_train.commands.classifier import classifier
+from fact_train.commands.style import bake, cost
+from fact_train.settings.axes import axes_table
+from fact_train.settings.config import TrainConfig, fields_of, flag
+from fact_train.settings.presets import PRESETS, get_preset
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -81,7 +81,7 @@ def _train(
 
     scorer = _scorer(scored, eval_kimg)
 
-    from fact_train.loop import train
+    from fact_train.training.loop import train
 
     result = train(cfg, outdir, preset=preset_name, label=label, after_snapshot=scorer)
     if int(os.environ.get("RANK", 0)) == 0:
@@ -102,7 +102,7 @@ def _scorer(metrics: str | None, every_kimg: float | None):
         return None
     if every_kimg is not None and not every_kimg > 0:
         raise UsageError(f"--eval-kimg {every_kimg:g}: it must be positive.")
-    from fact_eval.during_training import SnapshotScorer
+    from fact_eval.scoring.during_training import SnapshotScorer
 
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     return SnapshotScorer(names, every_kimg=every_kimg)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fact_train.injection import STYLE_INJECTIONS, StyleOptions
+from fact_train.networks.injection import STYLE_INJECTIONS, StyleOptions
 
 KERNEL = 3
 SIZES = (4, 8, 16, 32, 64, 128)

@@ -12,9 +12,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fact_train.atomic import write_json
-from fact_train.config import TrainConfig, differing_fields, fields_of, flag
-from metrics.errors import UsageError, UserError
+from fact_metrics.base.atomic import write_json
+from fact_metrics.base.errors import UsageError, UserError
+from fact_train.settings.config import TrainConfig, differing_fields, fields_of, flag
 
 SCHEMA = 1
 OPTIONS_FILE = "training_options.json"

@@ -15,18 +15,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fact_train.atomic import write_atomically
-from fact_train.classifier import Card, new_classifier
-from fact_train.config import TrainConfig
+from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.tensors import weights_sha256
+from fact_train.classifiers.classifier import Card, new_classifier
 from fact_train.networks.classifier import Classifier, class_part
 from fact_train.networks.discriminator import Discriminator
 from fact_train.networks.encoder import Encoder
 from fact_train.networks.generator import Generator
 from fact_train.networks.mapping import join_class_part
-from fact_train.stylex import build_encoder
-from fact_train.tensors import weights_sha256
-from fact_train.trainer import Trainer, build_networks
-from metrics.errors import UsageError, UserError
+from fact_train.settings.config import TrainConfig
+from fact_train.training.stylex import build_encoder
+from fact_train.training.trainer import Trainer, build_networks
 
 SCHEMA = 1
 PREFIXES = {"stylegan2": ("G_ema", "D"), "stylex": ("G_ema", "D", "E_ema", "C")}

@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from fact_eval.intervals import Mean, difference_of_means, holm, mean_over_seeds
-from fact_eval.records import Record, latest_records
-from leaderboard.columns import PROTOCOLS, Column, columns_for, metrics_for
+from fact_leaderboard.columns import PROTOCOLS, Column, columns_for, metrics_for
+from fact_leaderboard.intervals import Mean, difference_of_means, holm, mean_over_seeds
+from fact_leaderboard.records import Record, latest_records
 
 CONTROLS = {"reals": "real images, held out", "noise": "uniform noise"}
 

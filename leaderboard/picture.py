@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaderboard.build import Row, Section
-from leaderboard.columns import Column
-from leaderboard.render import header, row_marks, section_title
-from metrics.errors import UsageError
+from fact_leaderboard.build import Row, Section
+from fact_leaderboard.columns import Column
+from fact_leaderboard.render import header, row_marks, section_title
+from fact_metrics.base.errors import UsageError
 
 INK, MUTED, LINE, BEST = "#1b1f24", "#6a737d", "#d0d7de", "#0a5c36"
 NAMES, WIDTH, LINE_HEIGHT, SAMPLES = (

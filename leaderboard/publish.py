@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from baselines.load import load_reported
-from fact_eval.records import Record, find_results, latest_records, read_records
-from fact_train.atomic import write_text
-from leaderboard.build import Section, build_board, git_problem, section_key
-from leaderboard.render import render_board
-from metrics.errors import UserError
+from fact_baselines.load import load_reported
+from fact_leaderboard.build import Section, build_board, git_problem, section_key
+from fact_leaderboard.records import Record, find_results, latest_records, read_records
+from fact_leaderboard.render import render_board
+from fact_metrics.base.atomic import write_text
+from fact_metrics.base.errors import UserError
 
 HOME = Path(__file__).parent
 RESULTS = HOME / "results"

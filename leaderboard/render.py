@@ -7,10 +7,10 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 
-from baselines.load import ReportedSet, measured_presets
-from fact_eval.records import Record
-from leaderboard.build import Cell, Row, Section, flatten, short
-from leaderboard.columns import Column
+from fact_baselines.load import ReportedSet, measured_presets
+from fact_leaderboard.build import Cell, Row, Section, flatten, short
+from fact_leaderboard.columns import Column
+from fact_leaderboard.records import Record
 
 LEGEND = (
     "↓ lower is better, ↑ higher is better; **bold** is the best ranked value, ≈ one not to be told from "

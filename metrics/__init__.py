@@ -1,6 +1,7 @@
 """Numbers from images and features. Imports nothing else of this project.
 
-`metrics.compute(generated, real, names)` scores any images; `metrics.ImageMetrics` does in a training loop.
+`fact_metrics.compute(generated, real, names)` scores any images, `fact_metrics.ImageMetrics` does so in a
+training loop.
 """
 
 import importlib
@@ -14,4 +15,4 @@ def __getattr__(name: str):
     """Read at first use: commands that need no torch import this package too."""
     if name not in _FROM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"metrics.{_FROM[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_FROM[name]}"), name)

@@ -1,4 +1,4 @@
-"""Metrics from Python, for any generator: `metrics.compute` in one call, `ImageMetrics` in a training loop.
+"""Metrics from Python, for any generator: `fact_metrics.compute` in one call, `ImageMetrics` in a loop.
 
 The same protocols, detectors and numbers as `fact-eval`, on images in memory. Images are
 
@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.errors import UsageError, UserError
-from metrics.features import get_detector
-from metrics.registry import FeatureNeed, Metric, MetricValue, get_metric
-from metrics.tf32 import tf32
+from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.tf32 import tf32
+from fact_metrics.features import get_detector
+from fact_metrics.registry import FeatureNeed, Metric, MetricValue, get_metric
 
 T = TypeVar("T")
 ValueRange = tuple[float, float]
@@ -74,7 +74,7 @@ class ImageMetrics:
     ):
         names = [metrics] if isinstance(metrics, str) else list(metrics)
         if not names:
-            raise UsageError("metrics: name at least one; metrics.registry.list_metrics() has all")
+            raise UsageError("metrics: name at least one; fact_metrics.registry.list_metrics() has all")
         self.metrics = [get_metric(name) for name in names]
         for metric in self.metrics:
             if metric.needs_generator or not metric.needs:
@@ -140,7 +140,7 @@ class ImageMetrics:
 
 
 class _Inputs:
-    """`metrics.registry.MetricInputs` of one metric over features in memory."""
+    """`fact_metrics.registry.MetricInputs` of one metric over features in memory."""
 
     generator = None
 

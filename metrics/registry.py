@@ -2,7 +2,7 @@
 
 A metric file holds pure functions (`compute_fid`) and its protocols: one decorated function each. The
 function takes `MetricInputs`, which fact_eval implements, and returns a `MetricValue`; nothing here knows
-about runs or files. Every module of this package is read at the first look-up, so a new metric is one new
+about runs or files. Every module of `families/` is read at the first look-up: a new metric is one new
 file.
 """
 
@@ -15,13 +15,10 @@ from typing import Literal, Protocol, TypeVar
 
 import torch
 
-import metrics
-from metrics.errors import unknown_name
-from metrics.features import get_detector
-from metrics.frechet import FeatureStatistics
-
-# Modules of this package that hold no metric.
-_INFRASTRUCTURE = {"api", "errors", "features", "folders", "recommended", "registry", "weight_store"}
+import fact_metrics.families
+from fact_metrics.base.errors import unknown_name
+from fact_metrics.engines.frechet import FeatureStatistics
+from fact_metrics.features import get_detector
 
 # Data sets of handwritten digits, where the digit classifier is at home.
 DIGIT_DATASETS = ("mnist",)
@@ -278,6 +275,5 @@ def list_metrics(dataset: str | None = None) -> list[str]:
 
 @functools.cache
 def _read_metric_files() -> None:
-    for module in pkgutil.iter_modules(metrics.__path__):
-        if module.name not in _INFRASTRUCTURE:
-            importlib.import_module(f"metrics.{module.name}")
+    for module in pkgutil.iter_modules(fact_metrics.families.__path__):
+        importlib.import_module(f"fact_metrics.families.{module.name}")

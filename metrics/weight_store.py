@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from metrics.errors import UsageError, UserError, unknown_name
-from metrics.folders import cache_folder
+from fact_metrics.base.errors import UsageError, UserError, unknown_name
+from fact_metrics.base.folders import cache_folder
 
 FOLDER = "FACT_WEIGHTS"
 SHARED = "FACT_WEIGHTS_SHARED"

@@ -3,9 +3,9 @@
 import pytest
 from eval_toys import make_record
 
-from leaderboard import columns
-from leaderboard.build import build_board
-from leaderboard.columns import Column
+from fact_leaderboard import columns
+from fact_leaderboard.build import build_board
+from fact_leaderboard.columns import Column
 
 DIRTY = {"commit": "c" * 40, "dirty": True}
 

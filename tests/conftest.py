@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fact_train.config import TrainConfig
+from fact_train.settings.config import TrainConfig
 
 torch.set_num_threads(1)
 
@@ -68,7 +68,7 @@ def tiny_classifier32(tiny_images: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def _classifier(data: Path, out: Path, **options) -> str:
-    from fact_train.classifier_training import train_classifier
+    from fact_train.classifiers.training import train_classifier
 
     train_classifier(out, data=str(data), epochs=12, batch=8, report=lambda line: None, **options)
     return str(out)

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fact_eval.records import Record, protocol_sha256
+from fact_leaderboard.records import Record, protocol_sha256
+from fact_metrics.registry import FeatureNeed, MetricValue, register_metric
 from fact_train import run_folder
-from fact_train.config import TrainConfig
 from fact_train.data import open_dataset
+from fact_train.settings.config import TrainConfig
 from fact_train.snapshot import save_snapshot, snapshot_name
-from fact_train.stylex import new_trainer
-from fact_train.trainer import build_networks
-from metrics.registry import FeatureNeed, MetricValue, register_metric
+from fact_train.training.stylex import new_trainer
+from fact_train.training.trainer import build_networks
 
 TRAIN, TEST, SIDE = 40, 24, 8
 COUNT = 30  # generated images of every toy metric

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from metrics.features import Detector
-from metrics.registry import EncodedPairs
+from fact_metrics.features import Detector
+from fact_metrics.registry import EncodedPairs
 
 
 class ToyInputs:

@@ -8,13 +8,13 @@ import sys
 import pytest
 import torch
 
+from fact_metrics.base.errors import UsageError
 from fact_train.augment import AUGMENTATIONS, POLICIES, SETS
 from fact_train.augment.adaptive import AdaptiveP
-from fact_train.config import TrainConfig
 from fact_train.data import open_dataset
-from fact_train.run_log import tick_line
-from fact_train.trainer import Trainer
-from metrics.errors import UsageError
+from fact_train.settings.config import TrainConfig
+from fact_train.training.run_log import tick_line
+from fact_train.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 MODES = {

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from fact_train.classifier_training import train_classifier
-from fact_train.config import TrainConfig
+from fact_train.classifiers.training import train_classifier
 from fact_train.data import open_dataset
-from fact_train.stylex import new_trainer
+from fact_train.settings.config import TrainConfig
+from fact_train.training.stylex import new_trainer
 
 CPU = torch.device("cpu")
 
@@ -134,7 +134,7 @@ NO_EFFECT_ON_WEIGHTS = {"data", "resize", "crop", "alpha", "fused_modconv"}
 
 
 def test_every_science_field_is_in_the_table_of_axes() -> None:
-    from fact_train.config import fields_of
+    from fact_train.settings.config import fields_of
 
     stylex = {f.name for f in fields_of("science") if f.metadata["panel"] == "StylEx"}
     assert stylex == set(STYLEX_AXES)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from eval_toys import make_data, make_run
 
-from fact_train import baked, cost
-from fact_train.injection import ModulatedConv
+from fact_metrics.base.errors import UsageError, UserError
+from fact_train import bake as baked
+from fact_train import cost
+from fact_train.networks.injection import ModulatedConv
 from fact_train.snapshot import load_snapshot
-from metrics.errors import UsageError, UserError
 
 SNAPSHOT = "network-snapshot-000004.safetensors"
 STYLES = {

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from baselines.load import ROOT, load_reported, measured_presets, read_reported
-from fact_train.presets import PRESETS
-from leaderboard.build import build_board
-from leaderboard.render import render_board
-from metrics.errors import UserError
+from fact_baselines.load import ROOT, load_reported, measured_presets, read_reported
+from fact_leaderboard.build import build_board
+from fact_leaderboard.render import render_board
+from fact_metrics.base.errors import UserError
+from fact_train.settings.presets import PRESETS
 
 
 def test_every_file_fits_the_schema_and_is_found():

@@ -13,13 +13,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from fact_train import classifier
-from fact_train.classifier import bundled_names, load_classifier
-from fact_train.classifier_training import confusion_matrix, parse_classes, targets_of, train_classifier
+from fact_metrics.base.errors import UsageError, UserError
+from fact_train.classifiers import classifier
+from fact_train.classifiers.classifier import bundled_names, load_classifier
+from fact_train.classifiers.training import confusion_matrix, parse_classes, targets_of, train_classifier
 from fact_train.data import open_dataset
 from fact_train.networks.classifier import CLASSIFIERS, Classifier, class_part
-from fact_train.stylex import new_trainer
-from metrics.errors import UsageError, UserError
+from fact_train.training.stylex import new_trainer
 
 CPU = torch.device("cpu")
 

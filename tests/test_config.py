@@ -8,10 +8,10 @@ import json
 
 import pytest
 
+from fact_metrics.base.errors import UsageError
 from fact_train.cli import _parse
-from fact_train.config import SCOPES, TrainConfig, differing_fields, fields_of, flag
-from fact_train.presets import PRESETS, get_preset
-from metrics.errors import UsageError
+from fact_train.settings.config import SCOPES, TrainConfig, differing_fields, fields_of, flag
+from fact_train.settings.presets import PRESETS, get_preset
 
 
 def test_configuration_survives_json() -> None:

@@ -7,8 +7,8 @@ import pytest
 from data_files import encode, gray, png_16bit, rgb, write_files
 from PIL import Image
 
+from fact_metrics.base.errors import UserError
 from fact_train.data import open_dataset
-from metrics.errors import UserError
 
 
 def open_one(tmp_path, content: bytes, name: str = "odd.png", **options):

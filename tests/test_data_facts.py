@@ -11,14 +11,15 @@ import torch
 from data_files import encode, image_files, labels_json, rgb, write_files, write_zip
 from eval_toys import TRAIN, make_data, make_pictures, make_run, register_toys
 
-import metrics.registry
-from fact_eval import cli, datasets
-from fact_train import progress
+import fact_metrics.registry
+from fact_eval import cli
+from fact_eval.images import datasets
+from fact_metrics.base import progress
+from fact_metrics.base.errors import UserError
+from fact_metrics.base.progress import Progress
 from fact_train.data import facts as module
 from fact_train.data import folder as folder_module
 from fact_train.data import open_dataset
-from fact_train.progress import Progress
-from metrics.errors import UserError
 
 COUNT = 6
 
@@ -165,8 +166,8 @@ def test_scoring_says_how_far_decoding_is_and_nothing_where_there_is_none(tmp_pa
 
 
 def test_one_more_checkpoint_and_the_same_pictures_again_decode_nothing(tmp_path, decoded, monkeypatch):
-    metrics.registry.list_metrics()
-    monkeypatch.setattr(metrics.registry, "METRICS", {})
+    fact_metrics.registry.list_metrics()
+    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
     monkeypatch.chdir(tmp_path)
     register_toys()
     data, runs = make_data(tmp_path / "toy"), tmp_path / "runs"

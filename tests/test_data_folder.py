@@ -10,11 +10,11 @@ from data_files import encode, gray, image_files, labels_json, rgb, write_files,
 from PIL import Image
 
 import fact_train.data.dataset as dataset_module
+from fact_metrics.base.errors import UsageError, UserError
 from fact_train.data import dataset_names, open_dataset
 from fact_train.data.folder import open_folder
 from fact_train.data.processing import RESIZES
 from fact_train.data.registry import DATASETS
-from metrics.errors import UsageError, UserError
 
 
 def test_images_come_in_the_order_of_their_names_from_all_subfolders(tmp_path):

@@ -10,8 +10,8 @@ from data_files import idx, idx_files, write_files
 from PIL import Image
 
 import fact_train.data.idx as idx_module
+from fact_metrics.base.errors import UserError
 from fact_train.data import open_dataset
-from metrics.errors import UserError
 
 
 @pytest.fixture(scope="module")

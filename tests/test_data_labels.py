@@ -6,8 +6,8 @@ import pytest
 import torch
 from data_files import image_files, labels_json, write_files
 
+from fact_metrics.base.errors import UserError
 from fact_train.data import open_dataset
-from metrics.errors import UserError
 
 
 def open_labelled(tmp_path, content: bytes, **options):

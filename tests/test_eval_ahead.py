@@ -6,13 +6,13 @@ import pytest
 import torch
 from eval_toys import make_pictures
 
-from fact_eval import extract as module
-from fact_eval.ahead import made_ahead
-from fact_eval.cache import FeatureCache
-from fact_eval.extract import extract_features
-from fact_eval.sources import NoiseSource, PicturesSource
+from fact_eval.features import extract as module
+from fact_eval.features.extract import extract_features
+from fact_eval.features.prefetch import made_ahead
+from fact_eval.features.store import FeatureCache
+from fact_eval.images.sources import NoiseSource, PicturesSource
+from fact_metrics.base.progress import Progress
 from fact_train.data import facts, folder, open_dataset
-from fact_train.progress import Progress
 
 SECONDS = 30.0  # a deadline, not a duration: what is waited for comes at once
 

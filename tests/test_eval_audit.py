@@ -10,8 +10,8 @@ from data_files import encode, gray, png_16bit, rgb, write_files
 from PIL import Image
 
 from fact_eval import cli
-from fact_eval.audit import audit, audit_data, check_counts, compare_with_reference
-from fact_eval.catalog import load_cards
+from fact_eval.jobs.audit import audit, audit_data, check_counts, compare_with_reference
+from fact_eval.jobs.catalog import load_cards
 from fact_train.data import open_dataset
 
 SIDE = 8
@@ -172,7 +172,7 @@ def test_pictures_are_audited_before_they_are_scored(tmp_path, call):
 def test_the_real_images_of_runs_are_audited_before_anything_is_generated(tmp_path, call, monkeypatch):
     from eval_toys import make_data, make_run
 
-    from fact_eval import evaluate
+    from fact_eval.scoring import evaluation as evaluate
 
     data = make_data(tmp_path / "data")
     make_run(tmp_path / "runs", data)

@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 
-from fact_eval.cache import FeatureCache, cache_folder, features_code, garbage
-from metrics.errors import UserError
-from metrics.fingerprints import code_sha256
+from fact_eval.features.store import FeatureCache, cache_folder, features_code, garbage
+from fact_metrics.base.errors import UserError
+from fact_metrics.base.fingerprints import code_sha256
 
 KEY = {
     "images": {"source": "generator", "snapshot": "a" * 64, "seed": 0},
@@ -194,7 +194,7 @@ def test_an_entry_that_is_being_written_is_not_removed(cache, said):
 
 def test_a_killed_holder_frees_the_lock(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from fact_eval.cache import FeatureCache;"
+        "import sys, time; from pathlib import Path; from fact_eval.features.store import FeatureCache;"
         f"held = FeatureCache(Path({str(tmp_path)!r})).locked([{KEY!r}]); held.__enter__();"
         "print('held', flush=True); time.sleep(60)"
     )
@@ -229,7 +229,8 @@ def test_the_code_hash_sees_every_edit_and_no_move(tmp_path):
 
 def test_the_code_of_features_is_known_without_torch():
     code = (
-        "import sys; from fact_eval.cache import features_code;print(features_code(), 'torch' in sys.modules)"
+        "import sys; from fact_eval.features.store import features_code; "
+        "print(features_code(), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [features_code(), "False"]

@@ -13,13 +13,13 @@ import pytest
 from eval_toys import COUNT, TRAIN, make_data, make_pictures, make_record, make_run, register_toys
 from PIL import Image
 
-import metrics.registry
+import fact_metrics.registry
 from fact_eval import cli
-from fact_eval.catalog import load_cards
-from fact_eval.plan import Request, plan_run
-from fact_eval.records import RESULTS, append_records, read_records
-from fact_eval.runs import read_run
-from leaderboard import columns
+from fact_eval.jobs.catalog import load_cards
+from fact_eval.jobs.plan import Request, plan_run
+from fact_eval.jobs.runs import read_run
+from fact_leaderboard import columns
+from fact_leaderboard.records import RESULTS, append_records, read_records
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +30,14 @@ def data(tmp_path_factory):
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
     """Toy metrics, which are the board's columns; the working folder and the cache are this test's own."""
-    metrics.registry.list_metrics()
-    monkeypatch.setattr(metrics.registry, "METRICS", {})
+    fact_metrics.registry.list_metrics()
+    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     register_toys()
     names = ("toy_distance", "toy_distance_test", "toy_sharpness", "toy_path")
     monkeypatch.setattr(columns, "COLUMNS", tuple(columns.Column(name, name) for name in names))
-    monkeypatch.setattr("leaderboard.publish.RESULTS", tmp_path / "published")
+    monkeypatch.setattr("fact_leaderboard.publish.RESULTS", tmp_path / "published")
     (tmp_path / "published").mkdir()
 
 
@@ -165,7 +165,7 @@ def test_compare_says_which_is_better_and_why_it_cannot(tmp_path, data, toys, ca
 def test_publish_refuses_uncommitted_code_and_the_board_lists_it_unranked(
     tmp_path, data, toys, call, monkeypatch
 ):
-    monkeypatch.setattr("fact_eval.provenance.git_state", lambda: {"commit": "c" * 40, "dirty": True})
+    monkeypatch.setattr("fact_metrics.base.provenance.git_state", lambda: {"commit": "c" * 40, "dirty": True})
     make_run(tmp_path / "runs", data)
     call("all", "runs")
     published = tmp_path / "published"
@@ -195,7 +195,7 @@ def test_list_names_metrics_and_detectors_with_direction_and_source(toys, call):
     code, out, _ = call("list")
     assert code == 0 and "toy_path ↓" in out and "toy_sharpness ↑" in out and "spectrum" in out
     listed = json.loads(call("list", "--json")[1])
-    assert {m["name"] for m in listed["metrics"]} == set(metrics.registry.METRICS)
+    assert {m["name"] for m in listed["metrics"]} == set(fact_metrics.registry.METRICS)
     assert all(d["fingerprint"] for d in listed["detectors"])
 
 
@@ -313,7 +313,7 @@ def test_finding_nothing_to_do_needs_no_torch(tmp_path, data):
     def python(code):
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
-    assert python("from fact_eval.catalog import load_cards; load_cards()").returncode == 0
+    assert python("from fact_eval.jobs.catalog import load_cards; load_cards()").returncode == 0
     again = python(
         f"import sys; from fact_eval import cli; code = cli._run(['run', {str(folder)!r}]);"
         "print(code, 'torch' in sys.modules, file=sys.stderr)"
@@ -337,11 +337,11 @@ def wait_for(path, process, seconds=60):
 SLOW = """
 import sys, time, pathlib
 sys.path.insert(0, sys.argv[1])
-import torch, metrics.registry
+import torch, fact_metrics.registry
 from eval_toys import register_toys
-metrics.registry.list_metrics()
-metrics.registry.METRICS.clear()
-@metrics.registry.register_metric(
+fact_metrics.registry.list_metrics()
+fact_metrics.registry.METRICS.clear()
+@fact_metrics.registry.register_metric(
     family="a", higher_is_better=True, citation="none", reference="none", needs_generator=True)
 def slow(inputs):
     "Waits."
@@ -372,8 +372,8 @@ def test_ctrl_c_says_to_run_again(tmp_path, data, toys, call):
     def interrupted(inputs):
         raise KeyboardInterrupt
 
-    toy = metrics.registry.METRICS["toy_path"]
-    metrics.registry.METRICS["toy_path"] = dataclasses.replace(toy, compute=interrupted)
+    toy = fact_metrics.registry.METRICS["toy_path"]
+    fact_metrics.registry.METRICS["toy_path"] = dataclasses.replace(toy, compute=interrupted)
     folder = make_run(tmp_path / "runs", data)
     code, _, err = call("run", folder)
     assert (

@@ -6,10 +6,10 @@ import json
 import pytest
 from eval_toys import DATASET, make_record
 
-from fact_eval.catalog import _read_card, load_cards
-from fact_eval.compare import compare, compare_folders
-from fact_eval.records import append_records, protocol_sha256
-from metrics.errors import UsageError, UserError
+from fact_eval.compare.folders import compare, compare_folders
+from fact_eval.jobs.catalog import _read_card, load_cards
+from fact_leaderboard.records import append_records, protocol_sha256
+from fact_metrics.base.errors import UsageError, UserError
 
 
 def runs(values, *, label="a", metric="toy", **changes):

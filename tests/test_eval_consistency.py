@@ -7,13 +7,13 @@ import pytest
 import torch
 from eval_toys import make_data, make_pictures, make_run
 
-from fact_eval import consistency
-from fact_eval.consistency import PRECISIONS, PrecisionSource, report, tables
+from fact_eval.compare import consistency
+from fact_eval.compare.consistency import PRECISIONS, PrecisionSource, report, tables
+from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.tf32 import tf32
 from fact_train.data import open_dataset
-from fact_train.injection import ModulatedConv
+from fact_train.networks.injection import ModulatedConv
 from fact_train.snapshot import load_snapshot
-from metrics.errors import UsageError, UserError
-from metrics.tf32 import tf32
 
 SMALL = {"pairs": 12, "batch": 4, "rounds": 2}
 FORWARD = ModulatedConv.forward

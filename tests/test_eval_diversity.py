@@ -6,15 +6,15 @@ import pytest
 import torch
 from eval_toys import make_data, make_run, make_stylex_run
 
-from fact_eval.catalog import load_cards
-from fact_eval.evaluate import Evaluation
-from fact_eval.plan import Request, plan_run
-from fact_eval.records import RESULTS, read_records
-from fact_eval.runs import read_run
-from fact_eval.tables import records_table
-from fact_train.classifier_training import train_classifier
+from fact_eval.jobs.catalog import load_cards
+from fact_eval.jobs.plan import Request, plan_run
+from fact_eval.jobs.runs import read_run
+from fact_eval.reports.tables import records_table
+from fact_eval.scoring.evaluation import Evaluation
+from fact_leaderboard.records import RESULTS, read_records
+from fact_metrics.families import diversity
+from fact_train.classifiers.training import train_classifier
 from fact_train.networks.mapping import Mapping
-from metrics import diversity
 
 STYLE, NOISE = "style_diversity1k_train_pixels", "noise_diversity1k_train_pixels"
 KINDS = {

@@ -9,22 +9,22 @@ import pytest
 from eval_toys import make_data, register_toys
 from test_eval_processes import free_port
 
-import metrics.registry
+import fact_metrics.registry
 from fact_eval import cli
-from fact_eval.during_training import SnapshotScorer, choose_due
-from fact_eval.records import RESULTS, read_records
+from fact_eval.scoring.during_training import SnapshotScorer, choose_due
+from fact_leaderboard.records import RESULTS, read_records
+from fact_metrics.base.errors import UsageError
 from fact_train import cli as train_cli
-from fact_train.loop import train
-from fact_train.presets import PRESETS
-from metrics.errors import UsageError
+from fact_train.settings.presets import PRESETS
+from fact_train.training.loop import train
 
 NAMES = ("toy_distance", "toy_path")
 
 
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
-    metrics.registry.list_metrics()
-    monkeypatch.setattr(metrics.registry, "METRICS", {})
+    fact_metrics.registry.list_metrics()
+    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     register_toys(broken=True)
 

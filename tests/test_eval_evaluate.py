@@ -7,17 +7,17 @@ import pytest
 import torch
 from eval_toys import COUNT, SIDE, TEST, TRAIN, make_data, make_pictures, make_run, register_toys
 
-import metrics.registry
-from fact_eval import evaluate as module
-from fact_eval.cache import FeatureCache
-from fact_eval.catalog import load_cards
-from fact_eval.evaluate import Evaluation
-from fact_eval.pictures import open_reference, plan_pictures
-from fact_eval.plan import Request, plan_all, plan_controls
-from fact_eval.records import RESULTS, read_records
-from fact_eval.runs import find_runs
-from metrics.errors import UsageError, UserError
-from metrics.registry import FeatureNeed, MetricValue, register_metric
+import fact_metrics.registry
+from fact_eval.features.store import FeatureCache
+from fact_eval.jobs.catalog import load_cards
+from fact_eval.jobs.pictures import open_reference, plan_pictures
+from fact_eval.jobs.plan import Request, plan_all, plan_controls
+from fact_eval.jobs.runs import find_runs
+from fact_eval.scoring import evaluation as module
+from fact_eval.scoring.evaluation import Evaluation
+from fact_leaderboard.records import RESULTS, read_records
+from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.registry import FeatureNeed, MetricValue, register_metric
 
 CONTROL_METRICS = ("toy_distance", "toy_distance_test", "toy_sharpness")  # those that need no generator
 
@@ -30,15 +30,15 @@ def data(tmp_path_factory):
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
     """The registry holds toy metrics only; the cache is this test's own."""
-    metrics.registry.list_metrics()
-    monkeypatch.setattr(metrics.registry, "METRICS", {})
+    fact_metrics.registry.list_metrics()
+    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     register_toys()
 
 
 @pytest.fixture
 def broken_toys(toys):
-    metrics.registry.METRICS.clear()
+    fact_metrics.registry.METRICS.clear()
     register_toys(broken=True)
 
 
@@ -217,7 +217,7 @@ def test_an_altered_snapshot_is_not_scored(tmp_path, data, toys):
 
 
 def test_a_failing_detector_fails_the_metrics_that_need_it_alone(tmp_path, data, toys, monkeypatch):
-    from metrics.features.spectrum import Spectrum
+    from fact_metrics.features.spectrum import Spectrum
 
     def no_weights(self, images):
         raise UserError("weights are missing")
@@ -237,13 +237,13 @@ def test_ctrl_c_leaves_a_cancelled_record_and_keeps_what_is_done(tmp_path, data,
     def interrupted(inputs):
         raise KeyboardInterrupt
 
-    whole = metrics.registry.METRICS["toy_path"]
-    metrics.registry.METRICS["toy_path"] = dataclasses.replace(whole, compute=interrupted)
+    whole = fact_metrics.registry.METRICS["toy_path"]
+    fact_metrics.registry.METRICS["toy_path"] = dataclasses.replace(whole, compute=interrupted)
     with pytest.raises(KeyboardInterrupt):
         score(tmp_path / "runs")
     statuses = {r.metric: r.status for r in read_records(folder / RESULTS)}
     assert statuses.pop("toy_path") == "cancelled" and set(statuses.values()) == {"ok"}
-    metrics.registry.METRICS["toy_path"] = whole
+    fact_metrics.registry.METRICS["toy_path"] = whole
     _, outcome = score(tmp_path / "runs")
     assert outcome.written[0].metric == "toy_path"
     assert len(values(folder)) == 4
@@ -349,8 +349,8 @@ def test_pictures_of_another_size_than_the_reference_are_refused(tmp_path, data,
 
 
 def test_a_metric_for_other_datasets_is_left_out_or_refused_by_name(data, toys):
-    toy = metrics.registry.METRICS["toy_path"]
-    metrics.registry.METRICS["toy_path"] = dataclasses.replace(toy, datasets=frozenset({"mnist"}))
+    toy = fact_metrics.registry.METRICS["toy_path"]
+    fact_metrics.registry.METRICS["toy_path"] = dataclasses.replace(toy, datasets=frozenset({"mnist"}))
     assert "toy_path" not in {card.name for card in Request(tuple(load_cards())).cards_for("toy")}
     with pytest.raises(UsageError, match="toy_path is for mnist only"):
         Request(tuple(load_cards(["toy_path"])), named=True).cards_for("toy")
@@ -373,13 +373,13 @@ def test_memory_of_a_pass_does_not_hold_more_than_a_batch_of_images(tmp_path, da
 def test_scoring_computes_in_full_float32_and_gives_the_setting_back(tmp_path, data, toys, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     seen = []
-    toy = metrics.registry.METRICS["toy_path"]
+    toy = fact_metrics.registry.METRICS["toy_path"]
 
     def watching(inputs):
         seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
         return toy.compute(inputs)
 
-    metrics.registry.METRICS["toy_path"] = dataclasses.replace(toy, compute=watching)
+    fact_metrics.registry.METRICS["toy_path"] = dataclasses.replace(toy, compute=watching)
     make_run(tmp_path / "runs", data)
     score(tmp_path / "runs")
     assert seen == [(False, False)] and torch.backends.cudnn.allow_tf32 is True

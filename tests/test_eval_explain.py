@@ -11,19 +11,19 @@ import pytest
 import torch
 from eval_toys import make_data, make_record, make_run, make_stylex_run, register_toys
 
-from fact_eval.catalog import card_of, load_cards
-from fact_eval.encoder import Encoder, ReconstructionSource
-from fact_eval.evaluate import Evaluation
-from fact_eval.explain import draw_w_gap, measure_health, seconds_until
-from fact_eval.plan import Request, plan_controls, plan_run
-from fact_eval.records import append_records, read_records
-from fact_eval.runs import read_run
-from fact_eval.sources import GeneratorSource, to_uint8
-from fact_train.classifier_training import train_classifier
+from fact_eval.images.encoder import Encoder, ReconstructionSource
+from fact_eval.images.sources import GeneratorSource, to_uint8
+from fact_eval.jobs.catalog import card_of, load_cards
+from fact_eval.jobs.plan import Request, plan_controls, plan_run
+from fact_eval.jobs.runs import read_run
+from fact_eval.reports.explain import draw_w_gap, measure_health, seconds_until
+from fact_eval.scoring.evaluation import Evaluation
+from fact_leaderboard.records import append_records, read_records
+from fact_metrics.base.errors import UsageError
+from fact_metrics.registry import METRICS, get_metric
+from fact_train.classifiers.training import train_classifier
 from fact_train.data import open_dataset
 from fact_train.snapshot import list_snapshots, load_snapshot
-from metrics.errors import UsageError
-from metrics.registry import METRICS, get_metric
 
 SMALL = ["recon10k_mse", "recon10k_psnr", "agreement10k", "kl10k", "wgap10k_frechet", "wgap10k_kernel"]
 
@@ -153,8 +153,8 @@ def test_explain_refuses_runs_of_another_model(place, tmp_path) -> None:
 
 def test_explain_prints_records_and_health_as_json(place, tmp_path, monkeypatch, capsys) -> None:
     """The whole command, with the metrics that 8x8 pictures allow."""
-    from fact_eval import catalog
-    from fact_eval.explain_command import explain
+    from fact_eval.commands.explain import explain
+    from fact_eval.jobs import catalog
 
     some = load_cards(SMALL)
     monkeypatch.setattr(catalog, "load_cards", lambda names=None: some)

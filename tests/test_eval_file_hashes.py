@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from fact_eval import file_hashes as module
-from fact_eval.file_hashes import file_sha256
+from fact_metrics.base import file_hashes as module
+from fact_metrics.base.file_hashes import file_sha256
 
 
 @pytest.fixture

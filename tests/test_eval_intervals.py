@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fact_eval.intervals import (
+from fact_leaderboard.intervals import (
     analytic_difference,
     holm,
     independent_difference,

@@ -6,18 +6,18 @@ import pytest
 import torch
 from eval_toys import COUNT, make_data, make_run
 
-import metrics.registry
-from fact_eval.cache import FeatureCache
-from fact_eval.catalog import load_cards
-from fact_eval.compare import compare
-from fact_eval.evaluate import Evaluation
-from fact_eval.paired import PairedImages
-from fact_eval.plan import Request, plan_run
-from fact_eval.records import RESULTS, read_records
-from fact_eval.runs import read_run
-from fact_train.progress import Progress
-from metrics.fid_error import compute_fid_difference
-from metrics.registry import FeatureNeed, MetricValue, register_metric
+import fact_metrics.registry
+from fact_eval.compare.folders import compare
+from fact_eval.compare.paired import PairedImages
+from fact_eval.features.store import FeatureCache
+from fact_eval.jobs.catalog import load_cards
+from fact_eval.jobs.plan import Request, plan_run
+from fact_eval.jobs.runs import read_run
+from fact_eval.scoring.evaluation import Evaluation
+from fact_leaderboard.records import RESULTS, read_records
+from fact_metrics.base.progress import Progress
+from fact_metrics.engines.fid_error import compute_fid_difference
+from fact_metrics.registry import FeatureNeed, MetricValue, register_metric
 
 NEEDS = (FeatureNeed("pixels", "generated", count=COUNT), FeatureNeed("pixels", "real", split="test"))
 
@@ -43,8 +43,8 @@ def difference_of_means(gen_a, gen_b, real):
 @pytest.fixture
 def scored(monkeypatch, tmp_path):
     """Records of two runs with shared latents and the store of their features."""
-    metrics.registry.list_metrics()
-    monkeypatch.setattr(metrics.registry, "METRICS", {})
+    fact_metrics.registry.list_metrics()
+    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
     register("toy_paired", difference=difference_of_means)
     register("toy_alone")
     cache = FeatureCache(tmp_path / "cache")
@@ -106,9 +106,9 @@ def test_what_shares_no_latents_is_not_paired(scored, changes, why):
 
 def test_a_metric_that_changed_since_is_not_paired(scored, monkeypatch):
     a, b, cache = scored
-    metric = metrics.registry.METRICS["toy_paired"]
+    metric = fact_metrics.registry.METRICS["toy_paired"]
     changed = dataclasses.replace(metric, settings={"k": 4})
-    monkeypatch.setitem(metrics.registry.METRICS, "toy_paired", changed)
+    monkeypatch.setitem(fact_metrics.registry.METRICS, "toy_paired", changed)
     assert "another version of the metric" in compared(a, b, cache)["toy_paired"].difference.method
 
 
@@ -117,10 +117,10 @@ def test_registered_fids_and_kids_of_shared_latents_have_a_difference():
     a = torch.rand(40, 6, generator=rng)
     b, real = a + 0.02 * torch.rand(40, 6, generator=rng), torch.rand(30, 6, generator=rng)
     for name in ("fid10k_full_digits", "fid10k_test_efficientnet_lite0", "kid10k_full_digits", "fid50k_full"):
-        metric = metrics.registry.get_metric(name)
+        metric = fact_metrics.registry.get_metric(name)
         value, stderr = metric.difference(a, b, real)
         swapped = metric.difference(b, a, real)
         assert stderr > 0 and swapped == pytest.approx((-value, stderr), rel=1e-6)
     expected = compute_fid_difference(a, b, real, paired=True, correction=0)
     assert (value, stderr) == (expected.value, expected.stderr)
-    assert metrics.registry.get_metric("precision50k3_full").difference is None
+    assert fact_metrics.registry.get_metric("precision50k3_full").difference is None

@@ -13,11 +13,11 @@ import pytest
 import torch
 from eval_toys import COUNT, TEST, TRAIN, make_data, make_pictures, make_run, register_toys
 
-import metrics.registry
+import fact_metrics.registry
 from fact_eval import cli
-from fact_eval import evaluate as module
-from fact_eval.cache import FeatureCache
-from fact_eval.records import RESULTS, read_records
+from fact_eval.features.store import FeatureCache
+from fact_eval.scoring import evaluation as module
+from fact_leaderboard.records import RESULTS, read_records
 from fact_train.data import facts
 from fact_train.data import folder as folder_module
 
@@ -31,8 +31,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
-    metrics.registry.list_metrics()
-    monkeypatch.setattr(metrics.registry, "METRICS", {})
+    fact_metrics.registry.list_metrics()
+    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
     monkeypatch.setattr(FeatureCache, "chunk", CHUNK)
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     register_toys(broken=True)
@@ -124,12 +124,12 @@ def test_what_fails_in_one_process_fails_in_all_with_its_reason(tmp_path, data, 
 KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-import metrics.registry
+import fact_metrics.registry
 from eval_toys import register_toys
-from fact_eval.cache import FeatureCache
-from fact_eval.sources import GeneratorSource
-metrics.registry.list_metrics()
-metrics.registry.METRICS.clear()
+from fact_eval.features.store import FeatureCache
+from fact_eval.images.sources import GeneratorSource
+fact_metrics.registry.list_metrics()
+fact_metrics.registry.METRICS.clear()
 register_toys(broken=True)
 FeatureCache.chunk = 4
 images = GeneratorSource.images
@@ -197,9 +197,9 @@ def test_two_at_once_on_one_folder_leave_every_record_once_and_share_the_feature
 
 
 def test_a_raised_count_makes_only_the_chunks_that_are_not_there(tmp_path, data, toys):
-    from fact_eval.extract import extract_features
-    from fact_eval.sources import NoiseSource
-    from fact_train.progress import Progress
+    from fact_eval.features.extract import extract_features
+    from fact_eval.images.sources import NoiseSource
+    from fact_metrics.base.progress import Progress
 
     made = []
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from fact_eval.provenance import collect, git_state, portable_argv
-from fact_train.memory import keep_freed_memory
+from fact_metrics.base.memory import keep_freed_memory
+from fact_metrics.base.provenance import collect, git_state, portable_argv
 
 
 @pytest.fixture
 def checkout(tmp_path):
     """A git checkout that looks like this project, with one commit."""
-    for name in ("metrics/fid.py", "pyproject.toml", "README.md"):
+    for name in ("metrics/families/fid.py", "pyproject.toml", "README.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x = 1\n")
     git(tmp_path, "init", "-q")
@@ -35,7 +35,7 @@ def test_a_clean_checkout_is_its_commit(checkout):
 @pytest.mark.parametrize(
     ("edit", "dirty"),
     [
-        ("metrics/fid.py", True),
+        ("metrics/families/fid.py", True),
         ("metrics/new.py", True),
         ("pyproject.toml", True),
         ("README.md", False),

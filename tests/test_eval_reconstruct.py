@@ -10,10 +10,10 @@ import torch
 from data_files import encode, gray, rgb, write_files, write_zip
 from PIL import Image
 
-from fact_eval import reconstruct
-from fact_eval.reconstruct import OFFLINE, Reconstruction, reconstruct_folders, tables
-from metrics.errors import UsageError, UserError
-from metrics.reconstruction import compute_lpips, compute_mse, compute_psnr, compute_ssim
+from fact_eval.compare import reconstruct
+from fact_eval.compare.reconstruct import OFFLINE, Reconstruction, reconstruct_folders, tables
+from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.engines.pair_distances import compute_lpips, compute_mse, compute_psnr, compute_ssim
 
 PIXELS = ("mse", "psnr", "ssim")
 

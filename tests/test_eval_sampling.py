@@ -4,11 +4,11 @@ import pytest
 import torch
 from eval_toys import SIDE, TRAIN, make_data, make_run
 
-from fact_eval.sampling import MAX_SEED, SEED_STRIDE, image_seed, parse_seeds
-from fact_eval.sources import GeneratorSource, NoiseSource, PicturesSource, to_uint8
+from fact_eval.images.sampling import MAX_SEED, SEED_STRIDE, image_seed, parse_seeds
+from fact_eval.images.sources import GeneratorSource, NoiseSource, PicturesSource, to_uint8
+from fact_metrics.base.errors import UsageError, UserError
 from fact_train.data import open_dataset
 from fact_train.snapshot import load_snapshot
-from metrics.errors import UsageError, UserError
 
 
 @pytest.fixture(scope="module")

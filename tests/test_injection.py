@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fact_train.injection import STYLE_INJECTIONS, AdaIN, ModulatedConv, StyleOptions, StyleVectors
-from fact_train.injection.convolve import instance_norm
-from fact_train.injection.matrix import apply_matrix, compose
-from fact_train.injection.modconv import prenormalise
+from fact_metrics.base.errors import UsageError
+from fact_train.networks.injection import STYLE_INJECTIONS, AdaIN, ModulatedConv, StyleOptions, StyleVectors
+from fact_train.networks.injection.convolve import instance_norm
+from fact_train.networks.injection.matrix import apply_matrix, compose
+from fact_train.networks.injection.modconv import prenormalise
 from fact_train.networks.ops import conv2d_resample, normalize_2nd_moment
-from metrics.errors import UsageError
 
 C = 8
 FULL = {"style_vectors": C, "matrix_centre": True}

@@ -9,19 +9,19 @@ from board_toys import toy_columns as _columns_of_every_test  # noqa: F401
 from eval_toys import CLEAN, DATASET, make_record
 from scipy.stats import ttest_ind
 
-from fact_eval.records import append_records, protocol_sha256, read_records
-from leaderboard import columns
-from leaderboard.build import build_board
-from leaderboard.columns import COLUMNS, Column, columns_for
-from leaderboard.publish import publish_records
-from leaderboard.render import board_json, render_board, render_terminal
+from fact_leaderboard import columns
+from fact_leaderboard.build import build_board
+from fact_leaderboard.columns import COLUMNS, Column, columns_for
+from fact_leaderboard.publish import publish_records
+from fact_leaderboard.records import append_records, protocol_sha256, read_records
+from fact_leaderboard.render import board_json, render_board, render_terminal
 
 OTHER = {"detector": "pixels", "k": 5}
 
 
 def test_every_column_is_a_registered_metric_that_fits_its_board(monkeypatch):
     monkeypatch.undo()
-    from fact_eval.catalog import load_cards
+    from fact_eval.jobs.catalog import load_cards
 
     cards = {card.name: card for card in load_cards([column.metric for column in COLUMNS])}
     for dataset, fewest in (("mnist", 13), ("fashion-mnist", 10), ("anything", 10)):

@@ -5,10 +5,10 @@ from board_toys import DIRTY, control, ranked, record
 from board_toys import toy_columns as _columns_of_every_test  # noqa: F401
 from eval_toys import CLEAN, DATASET
 
-from fact_eval.records import append_records, read_records
-from leaderboard.build import build_board
-from leaderboard.publish import check_board, local_sections, publish_records, write_board
-from metrics.errors import UserError
+from fact_leaderboard.build import build_board
+from fact_leaderboard.publish import check_board, local_sections, publish_records, write_board
+from fact_leaderboard.records import append_records, read_records
+from fact_metrics.base.errors import UserError
 
 
 def test_publishing_copies_the_latest_ok_records_once(tmp_path):
@@ -69,7 +69,7 @@ def test_the_local_board_shows_the_datasets_at_hand_beside_their_published_rows(
 def test_the_picture_of_the_board_is_a_readable_png(tmp_path):
     from PIL import Image
 
-    from leaderboard.picture import draw_board
+    from fact_leaderboard.picture import draw_board
 
     grid = tmp_path / "grid.png"
     Image.new("L", (32, 32), 128).save(grid)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fact_train import losses
+from fact_train.training import losses
 
 
 def test_adversarial_losses_are_minus_log_likelihoods() -> None:

@@ -1,4 +1,4 @@
-"""`metrics.compute` and `ImageMetrics` give fact-eval's numbers for images of every kind, or refuse them."""
+"""`compute` and `ImageMetrics` give fact-eval's numbers for images of every kind, or refuse them."""
 
 import multiprocessing
 import os
@@ -12,24 +12,24 @@ from eval_toys import COUNT, make_data, make_pictures, register_toys
 from PIL import Image
 from test_eval_processes import free_port
 
-import metrics
-import metrics.registry
-from fact_eval.catalog import load_cards
-from fact_eval.evaluate import Evaluation
-from fact_eval.pictures import open_reference, plan_pictures
-from fact_eval.plan import Request
+import fact_metrics
+import fact_metrics.registry
+from fact_eval.jobs.catalog import load_cards
+from fact_eval.jobs.pictures import open_reference, plan_pictures
+from fact_eval.jobs.plan import Request
+from fact_eval.scoring.evaluation import Evaluation
+from fact_metrics.api import to_uint8
+from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.registry import FeatureNeed, MetricValue, register_metric
 from fact_train.data import open_dataset
-from metrics.api import to_uint8
-from metrics.errors import UsageError, UserError
-from metrics.registry import FeatureNeed, MetricValue, register_metric
 
 NAMES = ("toy_distance", "toy_sharpness")
 
 
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
-    metrics.registry.list_metrics()
-    monkeypatch.setattr(metrics.registry, "METRICS", {})
+    fact_metrics.registry.list_metrics()
+    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     register_toys()
 
@@ -53,7 +53,7 @@ def test_the_numbers_are_those_of_fact_eval(tmp_path, toys):
     opened = open_dataset(mine)
     real = {split: open_dataset(data, split=split) for split in ("train", "test")}
     everything = {split: each.images(range(len(each))) for split, each in real.items()}
-    ours = values(metrics.compute(opened.images(range(COUNT)), everything, list(measured)))
+    ours = values(fact_metrics.compute(opened.images(range(COUNT)), everything, list(measured)))
     assert ours.keys() == measured.keys() == {"toy_distance", "toy_distance_test", "toy_sharpness"}
     # fact-eval permutes images: sums run in another order, and a metric of fewer than all sees others
     assert ours["toy_distance"] == pytest.approx(measured["toy_distance"], rel=1e-5)
@@ -103,15 +103,15 @@ class Source:
     ids=lambda item: item[0],
 )
 def test_every_kind_of_images_gives_the_same_number(toys, kind):
-    expected = values(metrics.compute(pictures(), REAL, NAMES))
-    assert values(metrics.compute(kind[1](pictures()), REAL, NAMES, batch=8)) == pytest.approx(
+    expected = values(fact_metrics.compute(pictures(), REAL, NAMES))
+    assert values(fact_metrics.compute(kind[1](pictures()), REAL, NAMES, batch=8)) == pytest.approx(
         expected, rel=1e-6
     )
 
 
 def test_a_callable_makes_no_more_images_than_are_needed(toys):
     source = Source(pictures(100))
-    metrics.compute(source, REAL, NAMES, batch=8)
+    fact_metrics.compute(source, REAL, NAMES, batch=8)
     assert source.asked == [8, 8, 8, 6]
 
 
@@ -143,47 +143,47 @@ def test_colour_pictures_keep_their_channels():
 
 def test_too_few_images_are_refused_unless_asked_for(toys):
     with pytest.raises(UserError, match=r"asks for 30 generated images, there are 10; .*count=10"):
-        metrics.compute(pictures(10), REAL, "toy_distance")
-    value = metrics.compute(pictures(10), REAL, "toy_distance", count=10)["toy_distance"]
+        fact_metrics.compute(pictures(10), REAL, "toy_distance")
+    value = fact_metrics.compute(pictures(10), REAL, "toy_distance", count=10)["toy_distance"]
     assert value.n_generated == 10
     source = Source(pictures(100))
-    metrics.compute(source, REAL, NAMES, count=12)
+    fact_metrics.compute(source, REAL, NAMES, count=12)
     assert source.done == 12
     with pytest.raises(UserError, match="asks for some real images, there are 0"):
-        metrics.compute(pictures(), None, "toy_distance")
+        fact_metrics.compute(pictures(), None, "toy_distance")
 
 
 def test_one_real_set_stands_for_either_split_and_two_are_told_apart(toys):
     name = "toy_distance_test"
-    alone = values(metrics.compute(pictures(), REAL, name))
-    assert alone == values(metrics.compute(pictures(), {"test": REAL}, name))
-    both = values(metrics.compute(pictures(), {"train": pictures(40, seed=9), "test": REAL}, name))
+    alone = values(fact_metrics.compute(pictures(), REAL, name))
+    assert alone == values(fact_metrics.compute(pictures(), {"test": REAL}, name))
+    both = values(fact_metrics.compute(pictures(), {"train": pictures(40, seed=9), "test": REAL}, name))
     assert both == alone
 
 
 def test_what_cannot_be_scored_is_refused(toys):
     with pytest.raises(UsageError, match="toy_path' needs a generator"):
-        metrics.compute(pictures(), REAL, "toy_path")
+        fact_metrics.compute(pictures(), REAL, "toy_path")
     with pytest.raises(UsageError, match="did you mean toy_distance"):
-        metrics.compute(pictures(), REAL, "toy_distanc")
+        fact_metrics.compute(pictures(), REAL, "toy_distanc")
     with pytest.raises(UsageError, match="name at least one"):
-        metrics.compute(pictures(), REAL)
+        fact_metrics.compute(pictures(), REAL)
     with pytest.raises(UserError, match="not int"):
-        metrics.compute(5, REAL, "toy_distance")
+        fact_metrics.compute(5, REAL, "toy_distance")
     with pytest.raises(UserError, match="made no images"):
-        metrics.compute(lambda n: pictures(0), REAL, "toy_distance")
+        fact_metrics.compute(lambda n: pictures(0), REAL, "toy_distance")
     with pytest.raises(UserError, match="a callable has no end"):
-        metrics.compute(pictures(), lambda n: pictures(n), "toy_distance")
+        fact_metrics.compute(pictures(), lambda n: pictures(n), "toy_distance")
 
 
 def test_update_and_compute_equal_one_call_and_reset_keeps_the_reals(toys):
-    scores = metrics.ImageMetrics(NAMES)
+    scores = fact_metrics.ImageMetrics(NAMES)
     for part in REAL.split(11):
         scores.update(part, real=True)
     for seed in (0, 5):
         for part in pictures(COUNT + 20, seed=seed).split(7):  # more than is asked for: passed over
             scores.update(part)
-        expected = values(metrics.compute(pictures(COUNT + 20, seed=seed), REAL, NAMES))
+        expected = values(fact_metrics.compute(pictures(COUNT + 20, seed=seed), REAL, NAMES))
         assert values(scores.compute()) == pytest.approx(expected, rel=1e-6)
         scores.reset()
     assert scores.lacking() == COUNT
@@ -198,7 +198,7 @@ def one_of_two(rank, port, folder):
 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    scores = metrics.ImageMetrics(NAMES)
+    scores = fact_metrics.ImageMetrics(NAMES)
     scores.update(REAL[rank::2], real=True)
     scores.update(pictures()[15 * rank : 15 * rank + 15])
     (folder / str(rank)).write_text(repr(values(scores.compute())))
@@ -216,17 +216,18 @@ def test_two_processes_with_half_of_the_images_each_agree_with_one(tmp_path, toy
         assert process.exitcode == 0
     first, second = (eval((tmp_path / str(rank)).read_text()) for rank in range(2))
     assert first == second
-    assert first == pytest.approx(values(metrics.compute(pictures(), REAL, NAMES)), rel=1e-6)
+    assert first == pytest.approx(values(fact_metrics.compute(pictures(), REAL, NAMES)), rel=1e-6)
 
 
 def test_the_package_is_imported_without_torch():
     code = (
-        "import sys, metrics; print('torch' in sys.modules); metrics.compute; print('torch' in sys.modules)"
+        "import sys, fact_metrics; print('torch' in sys.modules); "
+        "fact_metrics.compute; print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        metrics.nothing  # noqa: B018
+        fact_metrics.nothing  # noqa: B018
 
 
 def test_what_follows_from_the_reals_is_kept_until_a_real_image_is_added(toys):
@@ -240,7 +241,7 @@ def test_what_follows_from_the_reals_is_kept_until_a_real_image_is_added(toys):
         return MetricValue(float(count), n_generated=COUNT)
 
     pictures = torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8)
-    scores = metrics.ImageMetrics("toy_kept")
+    scores = fact_metrics.ImageMetrics("toy_kept")
     scores.update(pictures, real=True)
     for _ in range(2):
         scores.update(pictures)

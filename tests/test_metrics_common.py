@@ -13,15 +13,16 @@ import pytest
 import torch
 from metric_toys import MeanSquares, ToyEncoder, ToyGenerator, ToyInputs, cloud
 
-from metrics import path_length, registry
-from metrics.errors import UsageError
-from metrics.features import get_detector, list_detectors
-from metrics.fid_error import compute_fid_stderr
-from metrics.frechet import compute_statistics
-from metrics.kid import compute_kid, sum_over_reals
-from metrics.neighbours import find_radii
-from metrics.overlap import IMPROVED, PRDC, measure_overlap
-from metrics.registry import (
+from fact_metrics import registry
+from fact_metrics.base.errors import UsageError
+from fact_metrics.engines.fid_error import compute_fid_stderr
+from fact_metrics.engines.frechet import compute_statistics
+from fact_metrics.engines.neighbours import find_radii
+from fact_metrics.engines.overlap import IMPROVED, PRDC, measure_overlap
+from fact_metrics.families import path_length
+from fact_metrics.families.kid import compute_kid, sum_over_reals
+from fact_metrics.features import get_detector, list_detectors
+from fact_metrics.registry import (
     FeatureNeed,
     MetricValue,
     get_metric,

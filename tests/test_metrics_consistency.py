@@ -7,11 +7,11 @@ import torch
 from metric_toys import MeanSquares, ToyGenerator, ToyInputs
 from torch.nn import functional as F
 
-from metrics import consistency
-from metrics.consistency import ConvolutionRecorder, compute_consistency_psnr, measure_pairs
-from metrics.errors import UserError
-from metrics.fid_error import compute_fid_stderr
-from metrics.registry import get_metric, list_metrics
+from fact_metrics.base.errors import UserError
+from fact_metrics.engines.fid_error import compute_fid_stderr
+from fact_metrics.families import consistency
+from fact_metrics.families.consistency import ConvolutionRecorder, compute_consistency_psnr, measure_pairs
+from fact_metrics.registry import get_metric, list_metrics
 
 NAMES = [name for name in list_metrics() if name.startswith("fused")]
 

@@ -9,8 +9,8 @@ import torch
 from metric_toys import MeanSquares, ToyGenerator, ToyInputs, cloud
 from scipy.spatial.distance import pdist
 
-from metrics import diversity
-from metrics.diversity import (
+from fact_metrics.families import diversity
+from fact_metrics.families.diversity import (
     compute_group_distance,
     compute_mean_distance,
     compute_noise_diversity,
@@ -18,7 +18,7 @@ from metrics.diversity import (
     measure_noise,
     measure_style,
 )
-from metrics.registry import get_metric
+from fact_metrics.registry import get_metric
 
 STYLE = get_metric("style_diversity1k_train_pixels")
 NOISE = get_metric("noise_diversity1k_train_pixels")

@@ -5,8 +5,13 @@ import torch
 import torch.nn.functional as F
 from metric_toys import ToyEncoder, ToyInputs
 
-from metrics.explanation import agreement10k, compute_agreement, compute_class_kl
-from metrics.w_gap import compute_w_gap_frechet, compute_w_gap_kernel, describe_dimensions, wgap10k_frechet
+from fact_metrics.families.explanation import agreement10k, compute_agreement, compute_class_kl
+from fact_metrics.families.w_gap import (
+    compute_w_gap_frechet,
+    compute_w_gap_kernel,
+    describe_dimensions,
+    wgap10k_frechet,
+)
 
 
 def normal(n, width, seed):

@@ -3,15 +3,20 @@
 import pytest
 import torch
 
-from metrics import fid_error as module
-from metrics.fid_error import (
+from fact_metrics.engines import fid_error as module
+from fact_metrics.engines.fid_error import (
     compute_fid_difference,
     compute_fid_influence,
     compute_fid_stderr,
     jackknife_variance,
 )
-from metrics.fid_pairs import compute_fid_pair_influence
-from metrics.frechet import FeatureStatistics, compute_fid, compute_fid_from_statistics, compute_statistics
+from fact_metrics.engines.fid_pairs import compute_fid_pair_influence
+from fact_metrics.engines.frechet import (
+    FeatureStatistics,
+    compute_fid,
+    compute_fid_from_statistics,
+    compute_statistics,
+)
 
 WIDTH = 64
 SCALES = torch.arange(1, WIDTH + 1).double() ** -0.5

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import frechet
-from metrics.fid_extrapolation import compute_fid_extrapolated, compute_fid_infinity
-from metrics.frechet import FeatureStatistics, compute_fid
+from fact_metrics.engines import frechet
+from fact_metrics.engines.frechet import FeatureStatistics, compute_fid
+from fact_metrics.families.fid_extrapolation import compute_fid_extrapolated, compute_fid_infinity
 
 WIDTH = 24
 SCALES = torch.arange(1, WIDTH + 1).double() ** -0.5

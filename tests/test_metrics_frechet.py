@@ -7,16 +7,16 @@ from cleanfid.fid import frechet_distance
 from metric_toys import ToyInputs
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from metrics import frechet
-from metrics.fid_error import compute_fid_stderr
-from metrics.frechet import (
+from fact_metrics.engines import frechet
+from fact_metrics.engines.fid_error import compute_fid_stderr
+from fact_metrics.engines.frechet import (
     FeatureStatistics,
     compute_fid,
     compute_fid_from_statistics,
     compute_statistics,
     flatten_spatial,
 )
-from metrics.registry import get_metric
+from fact_metrics.registry import get_metric
 
 
 def gaussian(n, width, *, seed, scale=1.0, shift=0.0):

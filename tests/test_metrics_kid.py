@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from metrics import kernel
-from metrics.kid import compute_kid, compute_kid_difference
+from fact_metrics.engines import kernel
+from fact_metrics.families.kid import compute_kid, compute_kid_difference
 
 WIDTH = 8
 

@@ -4,11 +4,16 @@ import pytest
 import torch
 from metric_toys import ToyInputs, cloud, squared_distances
 
-from metrics import neighbours
-from metrics.fid_error import compute_fid_stderr
-from metrics.frechet import compute_fid, compute_statistics
-from metrics.memorization import compute_authpct, compute_mifid, find_authentic, find_cosine_distances
-from metrics.registry import get_metric
+from fact_metrics.engines import neighbours
+from fact_metrics.engines.fid_error import compute_fid_stderr
+from fact_metrics.engines.frechet import compute_fid, compute_statistics
+from fact_metrics.families.memorization import (
+    compute_authpct,
+    compute_mifid,
+    find_authentic,
+    find_cosine_distances,
+)
+from fact_metrics.registry import get_metric
 
 
 @pytest.fixture

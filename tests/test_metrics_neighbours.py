@@ -8,8 +8,8 @@ import pytest
 import torch
 from metric_toys import cloud, squared_distances
 
-from metrics import neighbours
-from metrics.neighbours import Pairs, count_hits, find_neighbours, find_radii
+from fact_metrics.engines import neighbours
+from fact_metrics.engines.neighbours import Pairs, count_hits, find_neighbours, find_radii
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_a_gpu_gives_the_same_hits(make):
 MEMORY = """
 import resource, torch
 torch.set_num_threads(1)
-from metrics.density_coverage import compute_prdc
+from fact_metrics.families.density_coverage import compute_prdc
 
 def peak(n):
     rows = torch.randn(2, n, 64, generator=torch.Generator().manual_seed(0))

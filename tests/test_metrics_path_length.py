@@ -10,8 +10,8 @@ import torch
 from metric_toys import MeanSquares, ToyGenerator, ToyInputs
 
 from benchmarks.parity.images import SquaredDifferences, WavesGenerator, plain_ppl
-from metrics import path_length
-from metrics.path_length import (
+from fact_metrics.families import path_length
+from fact_metrics.families.path_length import (
     PATHS,
     LatentPath,
     bootstrap_ppl,
@@ -20,7 +20,7 @@ from metrics.path_length import (
     measure_path,
     slerp,
 )
-from metrics.registry import get_metric, list_metrics
+from fact_metrics.registry import get_metric, list_metrics
 
 PPLS = [get_metric(name) for name in list_metrics() if name.startswith("ppl")]
 EVERY_PATH = PATHS | {
@@ -129,7 +129,7 @@ def test_both_images_of_a_pair_get_the_same_noise_and_every_pair_its_own():
 def test_values_do_not_depend_on_the_batch(name, monkeypatch):
     generator, detector = WavesGenerator(64), SquaredDifferences()
     whole = measure_path(generator, detector, PATHS[name], samples=30)
-    monkeypatch.setattr("metrics.path_length.BATCH", 7)
+    monkeypatch.setattr("fact_metrics.families.path_length.BATCH", 7)
     parts = measure_path(generator, detector, PATHS[name], samples=30)
     torch.testing.assert_close(parts, whole, rtol=1e-9, atol=0)
 

@@ -5,10 +5,10 @@ import torch
 from metric_toys import ToyInputs, cloud, squared_distances
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
-from metrics import neighbours, overlap
-from metrics.overlap import IMPROVED, PRDC, measure_overlap
-from metrics.precision_recall import compute_precision, compute_recall
-from metrics.registry import get_metric
+from fact_metrics.engines import neighbours, overlap
+from fact_metrics.engines.overlap import IMPROVED, PRDC, measure_overlap
+from fact_metrics.families.precision_recall import compute_precision, compute_recall
+from fact_metrics.registry import get_metric
 
 
 def brute_force_precision(gen, real, *, k=3, closed=True):

@@ -15,7 +15,8 @@ import pytest
 import torch
 from metric_toys import MeanSquares, cloud
 
-import metrics
+import fact_metrics.engines
+import fact_metrics.families
 
 INFINITY = float("inf")
 
@@ -110,12 +111,12 @@ PER_ROW = {
     ),
 }
 IMAGE_PAIRS = {
-    "reconstruction.compute_lpips": ImagePair(
+    "pair_distances.compute_lpips": ImagePair(
         0.0, higher_is_better=False, options={"detector": MeanSquares()}
     ),
-    "reconstruction.compute_mse": ImagePair(0.0, higher_is_better=False),
-    "reconstruction.compute_psnr": ImagePair(INFINITY, higher_is_better=True),
-    "reconstruction.compute_ssim": ImagePair(1.0, higher_is_better=True),
+    "pair_distances.compute_mse": ImagePair(0.0, higher_is_better=False),
+    "pair_distances.compute_psnr": ImagePair(INFINITY, higher_is_better=True),
+    "pair_distances.compute_ssim": ImagePair(1.0, higher_is_better=True),
 }
 # The file that tests it; and behind a colon the function through which it does.
 ELSEWHERE = {
@@ -148,8 +149,9 @@ TABLES = {
     "ELSEWHERE": ELSEWHERE,
 }
 MODULES = {
-    module.name: importlib.import_module(f"metrics.{module.name}")
-    for module in pkgutil.iter_modules(metrics.__path__)
+    module.name: importlib.import_module(f"{package.__name__}.{module.name}")
+    for package in (fact_metrics.families, fact_metrics.engines)
+    for module in pkgutil.iter_modules(package.__path__)
 }
 BLOCK_SIZES = {"BLOCK", "ROWS", "COLUMNS", "CHUNK", "BATCH", "PART"}
 M, N, WIDTH = 130, 120, 12

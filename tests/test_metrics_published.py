@@ -8,7 +8,7 @@ import torch
 from metric_toys import ToyInputs
 
 from benchmarks.parity.gaussians import features, fid_clean_fid, fid_nvidia
-from metrics.registry import get_metric, list_metrics
+from fact_metrics.registry import get_metric, list_metrics
 
 N, M, WIDTH = 1_050, 1_100, 24
 

@@ -7,9 +7,15 @@ import torch
 from metric_toys import MeanSquares
 from torch import nn
 
-from metrics import reconstruction
-from metrics.features import get_detector
-from metrics.reconstruction import compute_lpips, compute_mse, compute_psnr, compute_ssim, mean_and_stderr
+from fact_metrics.engines import pair_distances as reconstruction
+from fact_metrics.engines.pair_distances import (
+    compute_lpips,
+    compute_mse,
+    compute_psnr,
+    compute_ssim,
+    mean_and_stderr,
+)
+from fact_metrics.features import get_detector
 
 ALL = pytest.mark.parametrize("compute", [compute_lpips, compute_mse, compute_psnr, compute_ssim])
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks.parity.images import picture_pairs, plain_ssim
-from metrics.reconstruction import compute_ssim
+from fact_metrics.engines.pair_distances import compute_ssim
 
 
 def by_windows(a, b):

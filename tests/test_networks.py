@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from baselines.stylegan2_ada import import_state_dict
-from fact_train.injection import STYLE_INJECTIONS, ModulatedConv, StyleOptions, use_fused
+from fact_baselines.stylegan2_ada import import_state_dict
 from fact_train.networks.discriminator import Discriminator, minibatch_std
 from fact_train.networks.generator import Generator, channels_at
+from fact_train.networks.injection import STYLE_INJECTIONS, ModulatedConv, StyleOptions, use_fused
 from fact_train.networks.mapping import Mapping
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "stylegan2_ada.json").read_text())

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fact_train.injection import STYLE_INJECTIONS, StyleOptions
-from fact_train.injection.convolve import per_sample_conv
-from fact_train.injection.matrix import GRAM_CHANNELS, compose
+from fact_train.networks.injection import STYLE_INJECTIONS, StyleOptions
+from fact_train.networks.injection.convolve import per_sample_conv
+from fact_train.networks.injection.matrix import GRAM_CHANNELS, compose
 from fact_train.networks.ops import conv2d_resample
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metrics.features import DETECTORS, get_detector
+from fact_metrics.features import DETECTORS, get_detector
 
 ABLE = [name for name, kind in DETECTORS.items() if hasattr(kind, "differentiable_distance")]
 OFFLINE = [name for name in ABLE if name.startswith("stlpips")]

@@ -2,8 +2,8 @@
 
 import io
 
-from fact_train import progress as module
-from fact_train.progress import Progress
+from fact_metrics.base import progress as module
+from fact_metrics.base.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -8,21 +8,21 @@ from eval_toys import COUNT, make_data, make_pictures
 from torch import nn
 from weight_toys import publish, sha256, use_empty_folders
 
-import metrics.registry
+import fact_metrics.registry
 from fact_eval import cli
-from fact_eval.catalog import load_cards, load_detector_cards
-from fact_eval.compare import compare
-from fact_eval.protocols import ProtocolChoice
-from fact_eval.records import RESULTS, read_records
-from fact_eval.weights import add_weights
-from leaderboard import columns
-from leaderboard.columns import Column
-from metrics.errors import UsageError, UserError
-from metrics.features import DETECTORS, Detector, get_detector
-from metrics.features.weight_files import fingerprint_sha256, load_weights
-from metrics.recommended import ELSEWHERE, RECOMMENDED, recommended_detector
-from metrics.registry import FeatureNeed, MetricValue, get_metric, list_metrics, register_metric
-from metrics.weight_store import WEIGHTS, mentions_random_weights, random_weights
+from fact_eval.compare.folders import compare
+from fact_eval.jobs.catalog import load_cards, load_detector_cards
+from fact_eval.jobs.protocols import ProtocolChoice
+from fact_eval.weights.files import add_weights
+from fact_leaderboard import columns
+from fact_leaderboard.columns import Column
+from fact_leaderboard.records import RESULTS, read_records
+from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.features import DETECTORS, Detector, get_detector
+from fact_metrics.features.weight_files import fingerprint_sha256, load_weights
+from fact_metrics.recommended import ELSEWHERE, RECOMMENDED, recommended_detector
+from fact_metrics.registry import FeatureNeed, MetricValue, get_metric, list_metrics, register_metric
+from fact_metrics.weight_store import WEIGHTS, mentions_random_weights, random_weights
 
 
 class Projection(Detector):
@@ -58,11 +58,11 @@ def toys(monkeypatch, tmp_path):
     """An embedded toy metric, a standard one on `projection`, one on both boards; nothing is installed."""
     use_empty_folders(monkeypatch, tmp_path)
     list_metrics()
-    monkeypatch.setattr(metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
     monkeypatch.setitem(DETECTORS, "projection", Projection)
     get_detector("projection")._loaded = (None, None)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("leaderboard.publish.RESULTS", tmp_path / "published")
+    monkeypatch.setattr("fact_leaderboard.publish.RESULTS", tmp_path / "published")
     publish(monkeypatch, "toy", save_projection(tmp_path / "downloads" / "toy-1.pth"))
     fixed = dict(family="toy", higher_is_better=True, citation="none", reference="none")
     projected = FeatureNeed("projection", "generated", count=COUNT)
@@ -260,7 +260,7 @@ def test_cards_kept_on_disk_follow_the_installed_weights(toys, monkeypatch, tmp_
     """Planning reads cards from a file; another weight file, or smoke mode, is another file."""
     import sys
 
-    from fact_eval import catalog
+    from fact_eval.jobs import catalog
 
     catalog._catalog()
     names = [catalog._code()]
@@ -270,7 +270,7 @@ def test_cards_kept_on_disk_follow_the_installed_weights(toys, monkeypatch, tmp_
     names.append(catalog._code())
     with random_weights():
         names.append(catalog._code())
-    assert len(set(names)) == 4 and "metrics.registry" in sys.modules
+    assert len(set(names)) == 4 and "fact_metrics.registry" in sys.modules
 
 
 def test_published_metrics_state_their_weights_and_embedded_ones_have_none(monkeypatch, tmp_path) -> None:

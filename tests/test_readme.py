@@ -107,9 +107,9 @@ def test_the_api_examples_run(capsys) -> None:
 def test_tables_name_everything_there_is(command: str) -> None:
     """Every preset, and every metric of the board, stands in the README."""
     if command.startswith("fact-train"):
-        from fact_train.presets import PRESETS as names
+        from fact_train.settings.presets import PRESETS as names
     else:
-        from leaderboard.columns import metrics_for
+        from fact_leaderboard.columns import metrics_for
 
         names = metrics_for("mnist")
     assert [name for name in names if f"`{name}`" not in README] == []

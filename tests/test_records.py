@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from eval_toys import make_record
 
-from fact_eval.records import (
+from fact_leaderboard.records import (
     Record,
     append_records,
     canonical_json,
@@ -19,7 +19,7 @@ from fact_eval.records import (
     protocol_sha256,
     read_records,
 )
-from metrics.errors import UserError
+from fact_metrics.base.errors import UserError
 
 
 def test_a_record_survives_the_round_trip_through_its_line():
@@ -192,7 +192,7 @@ def test_concurrent_writers_lose_and_double_nothing(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[3])\n"
         "import dataclasses; from pathlib import Path\n"
-        "from fact_eval.records import Record, append_records\n"
+        "from fact_leaderboard.records import Record, append_records\n"
         "record = Record.from_json(Path(sys.argv[2]).read_text())\n"
         "for seed in range(25):\n"
         "    append_records(Path(sys.argv[1]), [dataclasses.replace(record, seed=seed)])\n"

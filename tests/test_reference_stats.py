@@ -13,15 +13,16 @@ import torch
 import torch.nn.functional as F
 from eval_toys import make_data, make_pictures
 
-import metrics.registry
-from fact_eval import cli, save_reference
-from fact_eval.records import RESULTS, read_records
-from fact_eval.reference_stats import is_statistics, read_statistics, save_statistics
-from metrics import fid
-from metrics.errors import UserError
-from metrics.features import DETECTORS, Detector
-from metrics.frechet import compute_fid, compute_fid_from_statistics, compute_statistics
-from metrics.registry import against_reals
+import fact_metrics.registry
+from fact_eval import cli
+from fact_eval.features import save_reference
+from fact_eval.features.reference_stats import is_statistics, read_statistics, save_statistics
+from fact_leaderboard.records import RESULTS, read_records
+from fact_metrics.base.errors import UserError
+from fact_metrics.engines.frechet import compute_fid, compute_fid_from_statistics, compute_statistics
+from fact_metrics.families import fid
+from fact_metrics.features import DETECTORS, Detector
+from fact_metrics.registry import against_reals
 
 WIDTH, N = 12, 300
 DATASET = {"name": "toy", "split": "train", "n": N, "sha256": "d" * 64, "resolution": 8, "channels": 1}
@@ -260,8 +261,8 @@ class Quarters(Detector):
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
     """FID on quarters of 8x8 pictures, and precision, which needs features."""
-    metrics.registry.list_metrics()
-    monkeypatch.setattr(metrics.registry, "METRICS", {})
+    fact_metrics.registry.list_metrics()
+    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
     monkeypatch.setitem(DETECTORS, "quarters", Quarters)
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -289,7 +290,7 @@ def toys(monkeypatch, tmp_path):
         """Distance of spectra."""
         return fid._value(inputs, spectrum)
 
-    @metrics.registry.register_metric(
+    @fact_metrics.registry.register_metric(
         family="toy", higher_is_better=True, citation="none", reference="none",
         needs=against_reals("quarters", split="train", count=COUNT),
     )  # fmt: skip
@@ -297,7 +298,9 @@ def toys(monkeypatch, tmp_path):
         """Needs features."""
         raise AssertionError("must not be asked")
 
-    monkeypatch.setattr("leaderboard.columns.metrics_for", lambda *a: list(metrics.registry.METRICS))
+    monkeypatch.setattr(
+        "fact_leaderboard.columns.metrics_for", lambda *a: list(fact_metrics.registry.METRICS)
+    )
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from PIL import Image
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from benchmarks.parity.scripted_inception import ScriptedInception
-from metrics.features.resize import RESIZE_MODES, resize
+from fact_metrics.features.resize import RESIZE_MODES, resize
 
 # Smaller, larger, equal on one side, far smaller; source and target as height and width.
 SHAPES = [

@@ -11,20 +11,20 @@ import pytest
 import torch
 from eval_toys import make_data, make_run
 
-from fact_eval.sources import GeneratorSource
-from fact_train import losses
-from fact_train.axes import AXES, axes_table
-from fact_train.config import TrainConfig, fields_of, flag
+from fact_eval.images.sources import GeneratorSource
+from fact_metrics.base.errors import UsageError
+from fact_metrics.families.path_length import PATHS, slerp
 from fact_train.data import open_dataset
-from fact_train.injection import StyleOptions
 from fact_train.networks.generator import Generator
+from fact_train.networks.injection import StyleOptions
 from fact_train.networks.mapping import Mapping
-from fact_train.presets import PRESETS, get_preset
+from fact_train.settings.axes import AXES, axes_table
+from fact_train.settings.config import TrainConfig, fields_of, flag
+from fact_train.settings.presets import PRESETS, get_preset
 from fact_train.snapshot import load_snapshot
-from fact_train.step import Phase
-from fact_train.trainer import Trainer
-from metrics.errors import UsageError
-from metrics.path_length import PATHS, slerp
+from fact_train.training import losses
+from fact_train.training.step import Phase
+from fact_train.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALL = dict(
@@ -200,7 +200,7 @@ def test_evaluation_draws_latents_of_the_generators_shape_one_seed_an_image(tmp_
 
 @pytest.mark.parametrize("name", ["ppl_zfull", "ppl2_wend"])
 def test_path_length_steps_of_several_vectors(tmp_path: Path, name: str) -> None:
-    from metrics.path_length import _step
+    from fact_metrics.families.path_length import _step
 
     data = make_data(tmp_path / "data")
     run = make_run(tmp_path, data, injection="vectors", style_vectors=4)

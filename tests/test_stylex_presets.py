@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from fact_train import checkpoint
-from fact_train.classifier_training import train_classifier
-from fact_train.config import TrainConfig
+from fact_train.classifiers.training import train_classifier
 from fact_train.data import open_dataset
-from fact_train.loop import train
-from fact_train.presets import PRESETS
 from fact_train.run_folder import ConfigConflict, read_options
+from fact_train.settings.config import TrainConfig
+from fact_train.settings.presets import PRESETS
+from fact_train.settings.stylex_presets import DATASETS, KINDS
 from fact_train.snapshot import list_snapshots, load_snapshot
-from fact_train.stylex import new_trainer
-from fact_train.stylex_presets import DATASETS, KINDS
+from fact_train.training import checkpoint
+from fact_train.training.loop import train
+from fact_train.training.stylex import new_trainer
 
 NARROW = dict(
     z_dim=16,

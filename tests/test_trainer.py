@@ -6,13 +6,13 @@ import dataclasses
 import pytest
 import torch
 
-from fact_train.config import TrainConfig
-from fact_train.crew import Crew
+from fact_metrics.base.errors import UsageError
 from fact_train.data import open_dataset
-from fact_train.probe import probe
-from fact_train.step import Phase, share_of_batch
-from fact_train.trainer import Trainer
-from metrics.errors import UsageError
+from fact_train.settings.config import TrainConfig
+from fact_train.training.probe import probe
+from fact_train.training.step import Phase, share_of_batch
+from fact_train.training.thread_pool import Crew
+from fact_train.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

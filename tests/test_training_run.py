@@ -16,15 +16,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from fact_train import checkpoint, loop, run_folder
-from fact_train.atomic import write_atomically
-from fact_train.config import TrainConfig
-from fact_train.loop import NonFiniteLoss, train
-from fact_train.presets import PRESETS
+from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.errors import UsageError, UserError
+from fact_train import run_folder
 from fact_train.run_folder import ConfigConflict
+from fact_train.settings.config import TrainConfig
+from fact_train.settings.presets import PRESETS
 from fact_train.snapshot import list_snapshots, load_snapshot
-from fact_train.trainer import Trainer
-from metrics.errors import UsageError, UserError
+from fact_train.training import checkpoint, loop
+from fact_train.training.loop import NonFiniteLoss, train
+from fact_train.training.trainer import Trainer
 
 PRESET = "mnist-stylegan2"  # what command() starts from, so that both ways name the run alike
 

@@ -11,11 +11,11 @@ import torchvision.transforms as T
 from PIL import Image
 from torch import nn
 
-from metrics.features import DETECTORS
-from metrics.features.clip import CLIPViTB32, CLIPViTL14At336, centre
-from metrics.features.dinov2 import DINOv2Small, dinov2_config, positions_on_grid
-from metrics.features.published import IMAGENET_MEAN, IMAGENET_STD, normalise
-from metrics.features.vit import Block, ViT, ViTConfig, quick_gelu
+from fact_metrics.features import DETECTORS
+from fact_metrics.features.clip import CLIPViTB32, CLIPViTL14At336, centre
+from fact_metrics.features.dinov2 import DINOv2Small, dinov2_config, positions_on_grid
+from fact_metrics.features.published import IMAGENET_MEAN, IMAGENET_STD, normalise
+from fact_metrics.features.vit import Block, ViT, ViTConfig, quick_gelu
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "detectors.json").read_text())
 SMALL_FILE_GRID = 6

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from weight_toys import ToyNet, publish, save_state, sha256, toy_state, use_empty_folders
 
 from fact_eval.cli import main
-from fact_eval.weights import add_weights, check_weights
-from metrics import weight_store
-from metrics.errors import UsageError, UserError
-from metrics.features.weight_files import load_weights, read_weights
-from metrics.weight_store import (
+from fact_eval.weights.files import add_weights, check_weights
+from fact_metrics import weight_store
+from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.features.weight_files import load_weights, read_weights
+from fact_metrics.weight_store import (
     WEIGHTS,
     MissingWeights,
     file_sha256,

@@ -15,11 +15,11 @@ import pytest
 from weight_toys import publish, save_state, sha256, use_empty_folders
 
 from fact_eval.cli import main
-from fact_eval.download import download
-from fact_eval.weights import fetch_weights
-from metrics import weight_store
-from metrics.errors import UserError
-from metrics.weight_store import MissingWeights, find_weights, read_manifest
+from fact_eval.weights.download import download
+from fact_eval.weights.files import fetch_weights
+from fact_metrics import weight_store
+from fact_metrics.base.errors import UserError
+from fact_metrics.weight_store import MissingWeights, find_weights, read_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -228,7 +228,7 @@ def test_a_killed_download_goes_on_where_it_stopped(toy, folder, site) -> None:
     site.content, site.cut = os.urandom(3_000_000), 2_000_000
     code = (
         "import sys, os, signal\n"
-        "from fact_eval.download import download\n"
+        "from fact_eval.weights.download import download\n"
         "from pathlib import Path\n"
         "stop = lambda done: done >= 1_000_000 and os.kill(os.getpid(), signal.SIGKILL)\n"
         f"download({site.url!r}, Path({str(folder / 'big')!r}), sha256='0', progress=stop)\n"

@@ -29,8 +29,8 @@ from benchmarks.parity.reference_files import (
     script_of,
     shapes_of,
 )
-from metrics.features import DETECTORS, Detector
-from metrics.frechet import compute_fid
+from fact_metrics.engines.frechet import compute_fid
+from fact_metrics.features import DETECTORS, Detector
 
 ROUNDING = "float32 convolutions over another memory format, or with folded batch norms, sum in another order"
 
@@ -184,8 +184,8 @@ def small_clip_tensors() -> dict[str, Tensor]:
 
 def small_clip() -> Detector:
     """`clip_vit_b32` at the size of `small_clip_tensors`; resized as torch-fidelity does."""
-    from metrics.features.clip import CLIPViTB32, clip_config
-    from metrics.features.resize import resize
+    from fact_metrics.features.clip import CLIPViTB32, clip_config
+    from fact_metrics.features.resize import resize
 
     class SmallCLIP(CLIPViTB32):
         config = clip_config(patch=16, grid=4, width=128, depth=2, output=48)

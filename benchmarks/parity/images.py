@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from benchmarks.parity import Parity
-from metrics.features import Detector
-from metrics.path_length import PATHS, LatentPath, compute_ppl, measure_path
-from metrics.reconstruction import compute_mse, compute_psnr, compute_ssim
+from fact_metrics.engines.pair_distances import compute_mse, compute_psnr, compute_ssim
+from fact_metrics.families.path_length import PATHS, LatentPath, compute_ppl, measure_path
+from fact_metrics.features import Detector
 
 
 def picture_pairs(n: int, *, channels: int = 3, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:

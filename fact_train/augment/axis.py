@@ -8,7 +8,7 @@ from torch import Tensor
 from fact_train.augment.adaptive import AdaptiveP
 from fact_train.augment.diffaugment import DiffAugment
 from fact_train.augment.pipe import AugmentPipe
-from fact_train.config import TrainConfig
+from fact_train.settings.config import TrainConfig
 
 
 class Augmentation:

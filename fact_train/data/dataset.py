@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from fact_metrics.base.errors import UserError
 from fact_train.data.facts import Facts
 from fact_train.data.parallel import for_each_image
 from fact_train.data.processing import Processing
-from metrics.errors import UserError
 
 SPLITS = ("train", "test")
 IN_MEMORY_BYTES = 4 * 2**30  # above it, pixels lie in a temporary file that the system pages in

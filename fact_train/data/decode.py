@@ -26,8 +26,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fact_metrics.base.errors import UserError
 from fact_train.data.processing import ALPHAS
-from metrics.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I")

@@ -18,12 +18,12 @@ from typing import TypeVar
 import PIL.features
 from filelock import FileLock
 
-from fact_train.atomic import write_text
+from fact_metrics.base.atomic import write_text
+from fact_metrics.base.errors import UserError
+from fact_metrics.base.fingerprints import SETTLED, Stamp, code_sha256
+from fact_metrics.base.folders import cache_folder
 from fact_train.data.files import Files
 from fact_train.data.processing import Processing
-from metrics.errors import UserError
-from metrics.fingerprints import SETTLED, Stamp, code_sha256
-from metrics.folders import cache_folder
 
 T = TypeVar("T")
 

@@ -19,9 +19,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple, TypeVar
 
+from fact_metrics.base.errors import UserError
+from fact_metrics.base.fingerprints import Stamp, stamp
 from fact_train.data.parallel import Progress, for_each_image
-from metrics.errors import UserError
-from metrics.fingerprints import Stamp, stamp
 
 Result = TypeVar("Result")
 

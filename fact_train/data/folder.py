@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from fact_metrics.base.errors import UserError
 from fact_train.data.dataset import SPLITS, Dataset, allocate_images
 from fact_train.data.decode import Header, decode, read_header
 from fact_train.data.facts import Facts
@@ -30,7 +31,6 @@ from fact_train.data.files import Files, attempt_all, image_files, raise_first
 from fact_train.data.labels import count_classes, label_array, parse_labels
 from fact_train.data.parallel import Progress
 from fact_train.data.processing import Processing, centre, check_resolution, resize
-from metrics.errors import UserError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
 LABEL_FILE = "dataset.json"

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fact_metrics.base.errors import UserError
 from fact_train.data.dataset import Dataset, allocate_images
 from fact_train.data.parallel import Progress, for_each_image
 from fact_train.data.processing import SMALLEST_RESOLUTION, Processing, centre, resize
-from metrics.errors import UserError
 
 MNIST_FOLDER = Path(__file__).parent / "mnist"
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from metrics.errors import UserError
+from fact_metrics.base.errors import UserError
 
 Label = int | tuple[float, ...]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from PIL import Image
 
+from fact_metrics.base.errors import UsageError, unknown_name
 from fact_train.data.sampler import batch_indices
-from metrics.errors import UsageError, unknown_name
 
 RESIZES: dict[str, Image.Resampling | None] = {
     "lanczos": Image.Resampling.LANCZOS,

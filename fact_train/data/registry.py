@@ -5,13 +5,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from fact_metrics.base.errors import unknown_name
 from fact_train.data.dataset import SPLITS, Dataset
 from fact_train.data.folder import open_folder
 from fact_train.data.idx import is_idx_folder, open_idx, open_mnist
 from fact_train.data.npz import open_npz
 from fact_train.data.parallel import Progress
 from fact_train.data.processing import Processing
-from metrics.errors import unknown_name
 
 # name -> opener(split=, processing=, progress=)
 DATASETS: dict[str, Callable[..., Dataset]] = {

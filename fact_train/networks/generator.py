@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fact_train.injection import FUSED_MODES, STYLE_INJECTIONS, ModulatedConv, StyleOptions, use_fused
+from fact_train.networks.injection import (
+    FUSED_MODES,
+    STYLE_INJECTIONS,
+    ModulatedConv,
+    StyleOptions,
+    use_fused,
+)
 from fact_train.networks.mapping import ClassPartMapping, Mapping
 from fact_train.networks.ops import (
     Conv2d,

@@ -1,6 +1,6 @@
 """Feature detectors. Importing this package registers them; weights are read at first use."""
 
-from metrics.features import (
+from fact_metrics.features import (
     clip,
     digits,
     dinov2,
@@ -12,7 +12,13 @@ from metrics.features import (
     stlpips,
     vgg16,
 )
-from metrics.features.detector import DETECTORS, Detector, get_detector, list_detectors, register_detector
+from fact_metrics.features.detector import (
+    DETECTORS,
+    Detector,
+    get_detector,
+    list_detectors,
+    register_detector,
+)
 
 __all__ = [
     "DETECTORS",

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from metrics.features.detector import register_detector, to_rgb
-from metrics.features.published import PublishedDetector, expect_keys, normalise
-from metrics.features.resize import resize
-from metrics.features.vit import ViT, ViTConfig
+from fact_metrics.features.detector import register_detector, to_rgb
+from fact_metrics.features.published import PublishedDetector, expect_keys, normalise
+from fact_metrics.features.resize import resize
+from fact_metrics.features.vit import ViT, ViTConfig
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

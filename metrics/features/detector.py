@@ -15,8 +15,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from metrics.errors import UserError, unknown_name
-from metrics.tf32 import tf32
+from fact_metrics.base.errors import UserError, unknown_name
+from fact_metrics.base.tf32 import tf32
 
 DETECTORS: dict[str, type["Detector"]] = {}
 

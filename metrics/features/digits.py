@@ -1,7 +1,7 @@
 """Digit classifier: features and class probabilities, from weights this project trains itself.
 
-`fact-eval train-digits` (fact_eval/train_digits.py) is the recipe. Pictures that are no digit are trained
-towards the uniform distribution (outlier exposure, Hendrycks et al. 2019), so that junk is not called
+`fact-eval train-digits` (fact_eval/weights/train_digits.py) is the recipe. Pictures that are no digit are
+trained towards the uniform distribution (outlier exposure, Hendrycks et al. 2019), so that junk is not called
 legible.
 """
 
@@ -13,8 +13,14 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
-from metrics.features.detector import Detector, fold_batchnorm, register_detector, to_gray, verified_weights
-from metrics.features.resize import resize
+from fact_metrics.features.detector import (
+    Detector,
+    fold_batchnorm,
+    register_detector,
+    to_gray,
+    verified_weights,
+)
+from fact_metrics.features.resize import resize
 
 RESOLUTION = 32
 FEATURES = 64
@@ -49,9 +55,7 @@ class DigitsNet(nn.Module):
 
 
 class _DigitsDetector(Detector):
-    citation = (
-        "this project, fact_eval/train_digits.py; outlier exposure: Hendrycks et al. 2019, arXiv:1812.04606"
-    )
+    citation = "this project (fact-eval train-digits); outlier exposure: Hendrycks et al. 2019, 1812.04606"
     layer: str
     _net: DigitsNet | None = None
 
@@ -111,7 +115,7 @@ def load_digits(device: torch.device | str = "cpu") -> DigitsNet:
 
 
 def _weights_folder() -> Path:
-    return Path(str(resources.files("metrics.features"))) / "weights"
+    return Path(str(resources.files("fact_metrics.features"))) / "weights"
 
 
 def _conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> list[nn.Module]:

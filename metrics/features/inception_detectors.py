@@ -9,8 +9,8 @@ from collections import deque
 import torch
 from torch import Tensor, nn
 
-from metrics.features.detector import get_detector, register_detector, to_rgb
-from metrics.features.inception import (
+from fact_metrics.features.detector import get_detector, register_detector, to_rgb
+from fact_metrics.features.inception import (
     CLASSES,
     POOLED,
     SIZE,
@@ -19,8 +19,8 @@ from metrics.features.inception import (
     from_fidelity,
     from_torchscript,
 )
-from metrics.features.published import PublishedDetector
-from metrics.features.resize import resize
+from fact_metrics.features.published import PublishedDetector
+from fact_metrics.features.resize import resize
 
 # What `outputs` remembers: at most so many parts of a batch, and so many bytes of their images.
 REMEMBERED_PARTS = 64

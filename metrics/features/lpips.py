@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from metrics.features.detector import package_file, register_detector, verified_weights
-from metrics.features.perceptual import PerceptualDetector, PerceptualNet
-from metrics.features.published import PublishedDetector, expect_keys
-from metrics.features.vgg16 import vgg16_stages
+from fact_metrics.features.detector import package_file, register_detector, verified_weights
+from fact_metrics.features.perceptual import PerceptualDetector, PerceptualNet
+from fact_metrics.features.published import PublishedDetector, expect_keys
+from fact_metrics.features.vgg16 import vgg16_stages
 
 PACKAGE = "lpips 0.1.4"
 # ImageNet's means and deviations in [-1, 1], to the three digits that LPIPS was trained with.

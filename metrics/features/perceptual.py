@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from metrics.features.detector import Detector, to_rgb, to_unit_range
-from metrics.tf32 import tf32
+from fact_metrics.base.tf32 import tf32
+from fact_metrics.features.detector import Detector, to_rgb, to_unit_range
 
 MIN_RESOLUTION = 32
 UNIT_EPSILON = 1e-10

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import torch
 
-from metrics.features.detector import Detector, register_detector, to_gray, to_rgb
-from metrics.features.resize import resize
+from fact_metrics.features.detector import Detector, register_detector, to_gray, to_rgb
+from fact_metrics.features.resize import resize
 
 SIZE = 32
 

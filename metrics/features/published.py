@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from metrics.features.detector import Detector
-from metrics.features.weight_files import fingerprint_sha256, load_weights
+from fact_metrics.features.detector import Detector
+from fact_metrics.features.weight_files import fingerprint_sha256, load_weights
 
 # ImageNet's channel means and deviations, as torchvision's networks were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

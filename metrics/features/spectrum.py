@@ -2,7 +2,7 @@
 
 import torch
 
-from metrics.features.detector import Detector, register_detector, to_gray
+from fact_metrics.features.detector import Detector, register_detector, to_gray
 
 CUTOFF = 0.25
 

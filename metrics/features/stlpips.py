@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from metrics.features.detector import package_file, register_detector, verified_weights
-from metrics.features.perceptual import PerceptualDetector, PerceptualNet
+from fact_metrics.features.detector import package_file, register_detector, verified_weights
+from fact_metrics.features.perceptual import PerceptualDetector, PerceptualNet
 
 PACKAGE = "stlpips-pytorch 0.0.2"
 

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metrics.features.detector import register_detector, to_rgb
-from metrics.features.published import (
+from fact_metrics.features.detector import register_detector, to_rgb
+from fact_metrics.features.published import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     PublishedDetector,
     expect_keys,
     normalise,
 )
-from metrics.features.resize import resize
+from fact_metrics.features.resize import resize
 
 SIZE = 224
 FC = 4096

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from metrics.errors import UserError
-from metrics.weight_store import (
+from fact_metrics.base.errors import UserError
+from fact_metrics.weight_store import (
     WEIGHTS,
     Format,
     MissingWeights,

@@ -1,0 +1,45 @@
+"""`fact-eval audit`: what is wrong or odd with image files, before anything is scored."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fact_eval.commands.options import AsJson, say
+from fact_metrics.base.errors import UsageError
+
+
+def audit_(
+    path: Annotated[Path, typer.Argument(help="a folder, zip or tar of images")],
+    reference: Annotated[
+        str | None, typer.Option(help="the real images they will be compared with, in files or a name")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name every bad or odd image file at once."""
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; give a folder, zip or tar of images")
+    from fact_eval.jobs.audit import audit, audit_data, check_counts, compare_with_reference, lines
+    from fact_eval.jobs.catalog import load_cards
+    from fact_metrics.base.progress import Progress
+
+    with Progress(quiet=as_json).stage(f"{path}, image files", 1) as stage:
+        found = audit(path, progress=stage.update)
+    findings, real = list(found.findings), {}
+    if reference is not None:
+        theirs = audit_data(reference)
+        findings += compare_with_reference(found, theirs)
+        real = theirs.splits
+    cards = [card for card in load_cards() if card.fits(reference or "") and not card.needs_encoder]
+    findings += check_counts(cards, generated=found.count, real=real)
+    if as_json:
+        report = {"path": str(path), "images": found.count, "size": found.size, "lossy": found.lossy}
+        print(json.dumps({**report, "findings": [dataclasses.asdict(f) for f in findings]}, indent=1))
+    else:
+        print("\n".join(lines(findings)))
+    errors = sum(f.error for f in findings)
+    say(f"{found.count:,} images: {errors} errors, {len(findings) - errors} warnings")
+    if errors:
+        raise typer.Exit(1)

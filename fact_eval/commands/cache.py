@@ -1,0 +1,73 @@
+"""Commands of the feature store: `fact-eval cache ls`, `gc`, `verify`."""
+
+import json
+import time
+from typing import Annotated
+
+import typer
+
+from fact_eval.commands.options import AsJson, finish, say
+
+cache_app = typer.Typer(help="List, tidy or verify the stored features.")
+
+
+@cache_app.command("ls")
+def cache_ls(as_json: AsJson = False) -> None:
+    """List the stored features."""
+    from fact_eval.features.store import FeatureCache
+
+    cache = FeatureCache()
+    entries = cache.entries()
+    rows = [entry.describe() for entry in entries]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    from fact_eval.reports.tables import plain_table
+
+    print(plain_table([{k: str(v) for k, v in row.items()} for row in rows]))
+    say(f"{len(entries)} entries, {sum(e.size for e in entries) / 1e6:.1f} MB in {cache.root}")
+
+
+@cache_app.command("gc")
+def cache_gc(
+    days: Annotated[float | None, typer.Option(min=0, help="also what was not used for so long")] = None,
+    max_gb: Annotated[
+        float | None, typer.Option(min=0, help="also the least recently used beyond this size; 0 is all")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only say what would go")] = False,
+) -> None:
+    """Remove features that this code cannot reach, and damaged ones."""
+    from fact_eval.features.store import FeatureCache, features_code, garbage
+
+    cache = FeatureCache(report=say)
+    entries = cache.entries()
+    reasons = garbage(
+        entries,
+        code=features_code(),
+        now=time.time(),
+        days=days,
+        max_bytes=None if max_gb is None else max_gb * 1e9,
+    )
+    going = [entry for entry in entries if entry.path in reasons]
+    for entry in going:
+        print(f"{entry.path.name[:12]}  {entry.size / 1e6:9.2f} MB  {reasons[entry.path]}")
+    freed = sum(entry.size for entry in going) if dry_run else cache.remove(going)
+    freed += cache.remove_leftovers(dry_run=dry_run)
+    verb = "would free" if dry_run else "freed"
+    say(f"{verb} {freed / 1e6:.1f} MB of {sum(e.size for e in entries) / 1e6:.1f} MB in {cache.root}")
+
+
+@cache_app.command("verify")
+def cache_verify() -> None:
+    """Read every byte; name what is damaged (exit 1)."""
+    from fact_eval.features.store import FeatureCache
+
+    cache = FeatureCache()
+    entries = cache.entries()
+    bad = [path for entry in entries for path in cache.damaged(entry)]
+    keyless = [entry.path for entry in entries if entry.key is None and entry.chunks]
+    say(f"{sum(e.chunks for e in entries)} chunks of {len(entries)} entries read in {cache.root}")
+    finish(
+        [f"{path}: not what was written; the next scoring makes it again" for path in bad]
+        + [f"{path}: its key cannot be read; fact-eval cache gc removes it" for path in keyless]
+    )

@@ -1,0 +1,74 @@
+"""fact-eval explain: everything there is to say of StylEx runs, in one command."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fact_metrics.base.errors import UsageError
+
+
+def explain(
+    runs: Annotated[list[Path], typer.Argument(help="StylEx run folders, or folders that hold such runs")],
+    seeds: Annotated[str, typer.Option(help="evaluation seeds: 0 or 0,1,2 or 0-4")] = "0",
+    snapshot: Annotated[str, typer.Option(help="latest, all, or a number of kimg")] = "latest",
+    data: Annotated[str | None, typer.Option(help="where the real images lie now, if they moved")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="images at once")] = 64,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores without it")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+) -> None:
+    """Measure encoder and classifier of StylEx runs, draw the W-gap, print the health of training."""
+    from fact_eval.images.sampling import parse_seeds
+    from fact_eval.jobs.catalog import load_cards
+    from fact_eval.jobs.plan import Request, plan_run
+    from fact_eval.jobs.runs import find_runs
+    from fact_eval.reports.explain import draw_w_gap, health_lines, measure_health
+    from fact_eval.reports.tables import records_table
+    from fact_eval.scoring.evaluation import score
+    from fact_leaderboard.records import RESULTS, latest_records, read_records
+
+    found = [run for run in find_runs(runs) if run.config.get("model") == "stylex"]
+    if not found:
+        where = ", ".join(map(str, runs))
+        raise UsageError(f"no StylEx run in {where}; `fact-train --preset mnist` makes one")
+    cards = tuple(card for card in load_cards() if card.needs_encoder)
+    names = {card.name for card in cards}
+    request = Request(cards, parse_seeds(seeds), snapshot=snapshot, data=data)
+    jobs = [job for run in found for job in plan_run(run, request)]
+    failures = []
+    if any(job.missing for job in jobs):
+        failures = score(jobs, device=device, batch=batch, threads=threads).problems()
+    wanted = {job.content_sha256 for job in jobs}
+    records = [
+        record
+        for run in found
+        for record in latest_records(read_records(run.folder / RESULTS))
+        if record.metric in names and record.snapshot_sha256 in wanted
+    ]
+    folders = {run.run_id: run.folder for run in found}
+    for record in records:
+        if record.metric == "wgap10k_frechet" and record.value is not None and record.seed == 0:
+            path = folders[record.run_id] / f"wgap{int(record.kimg):06d}.png"
+            _say(f"wrote {draw_w_gap(record, path)}")
+    health = [measure_health(run) for run in found]
+    if as_json:
+        shown = {
+            "records": [json.loads(record.to_json()) for record in records],
+            "health": [dataclasses.asdict(one) for one in health],
+        }
+        print(json.dumps(shown, indent=1))
+    else:
+        print(records_table(records))
+        print("\n".join(line for one in health for line in health_lines(one)))
+    for line in failures:
+        _say(f"failed: {line}")
+    if failures:
+        raise typer.Exit(1)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

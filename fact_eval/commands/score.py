@@ -1,0 +1,274 @@
+"""Commands that measure: `fact-eval all`, `run`, `images`, `ref`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fact_eval.commands.board import print_board
+from fact_eval.commands.options import (
+    AsJson,
+    Batch,
+    Data,
+    DeviceName,
+    Force,
+    Metrics,
+    Protocol,
+    RandomWeights,
+    Runs,
+    Seeds,
+    Threads,
+    Which,
+    finish,
+    print_records,
+    say,
+)
+from fact_eval.features.processes import first_of_group, started_together
+from fact_metrics.base.errors import UsageError, UserError
+
+
+def all_(
+    runs: Runs,
+    metrics: Metrics = None,
+    protocol: Protocol = None,
+    seeds: Seeds = "0",
+    snapshot: Which = "latest",
+    data: Data = None,
+    controls: Annotated[bool, typer.Option(help="also score held-out reals and noise")] = True,
+    device: DeviceName = "auto",
+    batch: Batch = 64,
+    threads: Threads = None,
+    force: Force = False,
+    random_weights: RandomWeights = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score what is missing in all runs, print the board."""
+    from fact_eval.jobs.plan import plan_all
+    from fact_eval.jobs.runs import find_runs
+    from fact_leaderboard.publish import published_records, write_local_board
+    from fact_leaderboard.records import done_keys
+
+    problems: list[str] = []
+    found = find_runs(runs, problems=problems)
+    root = found[0].folder.parent if runs[0] == found[0].folder else runs[0]
+    request = _request(metrics, protocol, seeds, snapshot, data, force)
+    published = done_keys(published_records())
+    jobs, unplanned = plan_all(found, root, request, controls=controls, published=published)
+    problems += unplanned
+    if any(job.missing for job in jobs):
+        from fact_eval.jobs.audit import audit_references
+
+        jobs, unusable = audit_references(jobs, say)
+        problems += unusable
+    failures = problems + _carry_out(jobs, device, batch, threads, force)
+    if not first_of_group():
+        return
+    try:
+        sections, path = write_local_board(root)
+    except UserError as error:  # records that cannot be read: what was measured stays and what failed is told
+        finish([*failures, f"no board: {error}"])
+    print_board(sections, as_json=as_json)
+    say(f"board: {path}; next: fact-eval publish {root}")
+    finish(failures)
+
+
+def run(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    metrics: Metrics = None,
+    protocol: Protocol = None,
+    seeds: Seeds = "0",
+    snapshot: Which = "latest",
+    data: Data = None,
+    device: DeviceName = "auto",
+    batch: Batch = 64,
+    threads: Threads = None,
+    force: Force = False,
+    random_weights: RandomWeights = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score what is missing in one run, print its records."""
+    from fact_eval.jobs.plan import plan_run
+    from fact_eval.jobs.runs import find_runs, read_run
+
+    find_runs([run])
+    jobs = plan_run(read_run(run), _request(metrics, protocol, seeds, snapshot, data, force))
+    failures = _carry_out(jobs, device, batch, threads, force)
+    print_records([run], as_json=as_json)
+    finish(failures)
+
+
+def images(
+    folder: Annotated[Path, typer.Argument(help="folder, zip, tar (WebDataset) or npz of pictures")],
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="the real images: mnist, a folder, zip, tar or npz, an idx folder; or their statistics"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="where the records go, in a folder of their own")] = Path("runs"),
+    metrics: Metrics = None,
+    protocol: Protocol = None,
+    seeds: Seeds = "0",
+    device: DeviceName = "auto",
+    batch: Batch = 64,
+    threads: Threads = None,
+    force: Force = False,
+    random_weights: RandomWeights = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score anybody's pictures against a dataset."""
+    request = _request(metrics, protocol, seeds, "latest", None, force)
+    if not folder.exists():
+        raise UsageError(f"{folder} does not exist; give a folder, zip, tar or npz of pictures")
+    from fact_eval.jobs.audit import audit_pictures, check_counts, lines
+    from fact_eval.jobs.pictures import open_reference, plan_pictures
+    from fact_metrics.base.progress import Progress
+    from fact_train.data.files import UnusableFiles
+
+    progress = Progress(quiet=not first_of_group())
+    findings = audit_pictures(folder, reference)
+    for line in lines([f for f in findings if not f.error], names=4):
+        say(line)
+    finish(lines([f for f in findings if f.error]))
+    try:
+        opened = open_reference(reference, progress=progress)
+        job, left_out = plan_pictures(folder, opened, out, request, progress=progress)
+    except UnusableFiles as error:  # found while decoding: all of them
+        finish(error.problems)
+    if copies := job.pictures.repeats:
+        say(f"warning: duplicates: {copies:,} of {len(job.pictures):,} pictures repeat another one")
+    cards, n_real = [card for card, _ in job.missing], job.reference.train["n"]
+    for line in lines(check_counts(cards, generated=len(job.pictures), real={"train": n_real})):
+        say(line)
+    for line in left_out:
+        say(f"left out: {line}")
+    failures = _carry_out([job], device, batch, threads, force)
+    print_records([job.results.parent], as_json=as_json)
+    finish(failures)
+
+
+def ref(
+    data: Annotated[
+        str, typer.Argument(help="mnist, a folder, zip, tar or npz, an idx folder, a file of statistics")
+    ] = "mnist",
+    out: Annotated[Path, typer.Option(help="folder of runs; records go to its controls/")] = Path("runs"),
+    metrics: Metrics = None,
+    protocol: Protocol = None,
+    seeds: Seeds = "0",
+    device: DeviceName = "auto",
+    batch: Batch = 64,
+    threads: Threads = None,
+    force: Force = False,
+    random_weights: RandomWeights = False,
+    as_json: AsJson = False,
+    save: Annotated[
+        Path | None, typer.Option(help="instead: keep the statistics of its features here (.safetensors)")
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(help="with --save: whose features; the one recommended for the data without it"),
+    ] = None,
+    split: Annotated[str, typer.Option(help="with --save: train or test images")] = "train",
+) -> None:
+    """Score a dataset's held-out reals and noise, or keep or show statistics of it."""
+    from fact_eval.features.reference_stats import is_statistics, read_statistics
+
+    if save is not None or detector is not None:
+        _save_statistics(data, save, detector, split, device=device, batch=batch, threads=threads)
+        return
+    if is_statistics(data):
+        print(json.dumps(read_statistics(data).describe(), indent=1))
+        return
+    from fact_eval.jobs.pictures import open_reference
+    from fact_eval.jobs.plan import plan_controls
+    from fact_metrics.base.progress import Progress
+
+    opened = open_reference(data, progress=Progress(quiet=not first_of_group()))
+    jobs = plan_controls([opened], out, _request(metrics, protocol, seeds, "latest", None, force))
+    failures = _carry_out(jobs, device, batch, threads, force)
+    print_records([jobs[0].results.parent], as_json=as_json)
+    finish(failures)
+
+
+def _save_statistics(data: str, save: Path | None, detector: str | None, split: str, **options) -> None:
+    if save is None:
+        raise UsageError("--detector NAME goes with --save FILE")
+    from fact_eval.features.save_reference import save_reference
+
+    made = save_reference(data, save, detector=detector, split=split, **options)
+    print(json.dumps(made.describe(), indent=1))
+    say(f"next: fact-eval images FOLDER --reference {save}")
+
+
+def _request(
+    metrics: list[str] | None,
+    protocol: str | None,
+    seeds: str,
+    snapshot: str,
+    data: str | None,
+    force: bool,
+):
+    from fact_eval.images.sampling import parse_seeds
+    from fact_eval.jobs.catalog import load_cards
+    from fact_eval.jobs.plan import Request
+    from fact_eval.jobs.protocols import ProtocolChoice, require_weights
+    from fact_leaderboard.columns import metrics_for
+
+    names = [name.strip() for given in metrics or [] for name in given.split(",") if name.strip()]
+    named = bool(names) and names != ["all"]
+    if named and protocol is not None:
+        raise UsageError(
+            f"--protocol {protocol} chooses metrics, and --metrics names them: give one of the two"
+        )
+    cards = load_cards(names if named else None)
+    if named:
+        require_weights(cards, "--metrics")
+    elif names:
+        cards = _all_cards(cards, protocol or "auto")
+    choice = ProtocolChoice(protocol or "auto", cards, metrics_for, say=say)
+    return Request(
+        tuple(cards),
+        parse_seeds(seeds),
+        named=named,
+        defaults=None if names else choice,
+        snapshot=snapshot,
+        data=data,
+        force=force,
+    )
+
+
+def _all_cards(cards, protocol: str) -> list:
+    """The metrics of `--metrics all`: of one protocol, or for `auto` all whose weights are installed."""
+    from fact_eval.jobs.protocols import check_choice, fetch_command, missing_weights, require_weights
+
+    check_choice(protocol)
+    standard = [card for card in cards if card.weights]
+    if protocol == "standard":
+        require_weights(standard, "--protocol standard")
+        return standard
+    embedded = [card for card in cards if not card.weights]
+    if protocol == "embedded":
+        return embedded
+    missing = set(missing_weights(standard))
+    there = [card for card in cards if not missing & set(card.weights)]
+    if missing:
+        left_out = len(cards) - len(there)
+        say(f"all but {left_out} metrics, whose weights are missing; {fetch_command(sorted(missing))}")
+    return there
+
+
+def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) -> list[str]:
+    """Score what is missing; says so where nothing is. Returns one line per failure."""
+    if started_together() == 1 and not any(job.missing for job in jobs):
+        if jobs:
+            say(f"nothing left to do: all records of {len(jobs)} sources are there")
+        return []
+    from fact_eval.scoring.evaluation import score
+
+    outcome = score(jobs, device=device, batch=batch, threads=threads, again=force)
+    failed = {job for job, _, _ in outcome.failures}
+    among = f" in {len(failed)} of {len(jobs)} sources" if failed else ""
+    done = sum(record.status == "ok" for record in outcome.written)
+    say(f"{done} records written, {len(outcome.failures)} failed{among}")
+    return outcome.problems()

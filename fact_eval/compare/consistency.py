@@ -1,0 +1,353 @@
+"""Fused against unfused modulated convolution of one snapshot: images and layers, per precision, with times.
+
+`metrics/families/consistency.py` compares the images of one precision; here the network runs in each that
+the device has, from the same latents. In float64 nothing but rounding at 1e-16 may be left, so a defect
+shows there; float64 also says which path is nearer to the truth in the others.
+
+    float64     weights, styles and activations
+    float32     as trained, TF32 off
+    tf32        float32 with TF32 allowed; on a GPU that has it
+    bfloat16    activations and convolutions; styles and demodulation stay in float32
+    float16     the same in float16
+"""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from fact_eval.images.sources import GeneratorSource
+from fact_eval.reports.tables import plain_table
+from fact_metrics.base.errors import UserError, unknown_name
+from fact_metrics.base.tf32 import tf32
+from fact_metrics.engines.fid_error import compute_fid_stderr
+from fact_metrics.engines.frechet import compute_fid
+from fact_metrics.engines.pair_distances import SMALLEST_LPIPS, mean_and_stderr
+from fact_metrics.families.consistency import (
+    ConvolutionRecorder,
+    RenderingPairs,
+    compute_consistency_psnr,
+    measure_pairs,
+)
+from fact_train.data import Dataset
+from fact_train.snapshot import Snapshot
+
+PAIRS = 200
+BATCH = 32
+ROUNDS = 7
+LAYER = ".inject"  # what the style-injected convolutions are called in a synthesis network
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a network computes in; `eps` is the rounding of what enters a convolution."""
+
+    dtype: torch.dtype
+    eps: float
+    tf32: bool = False
+
+
+PRECISIONS = {
+    "float64": Precision(torch.float64, torch.finfo(torch.float64).eps),
+    "float32": Precision(torch.float32, torch.finfo(torch.float32).eps),
+    "tf32": Precision(torch.float32, 2.0**-10, tf32=True),
+    "bfloat16": Precision(torch.bfloat16, torch.finfo(torch.bfloat16).eps),
+    "float16": Precision(torch.float16, torch.finfo(torch.float16).eps),
+}
+
+
+@dataclass(frozen=True)
+class ImagesRow:
+    """Images of one precision. Differences of images that span [-1, 1]; errors are standard errors.
+
+    `error_fused`, `error_unfused`: largest distance of each path from float64. `milliseconds_*`: median of
+    alternating calls for one batch. `paths`: what ran where fused, and where unfused, was asked for.
+    """
+
+    precision: str
+    paths: tuple[str, str]
+    max_abs: float
+    mean_abs: float
+    psnr: float
+    lpips: float
+    lpips_stderr: float | None
+    pixels_changed: float
+    pixels_changed_stderr: float | None
+    fid: float
+    fid_stderr: float | None
+    error_fused: float
+    error_unfused: float
+    milliseconds_fused: float
+    milliseconds_unfused: float
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One style-injected convolution, both paths on the same inputs, those of the unfused network.
+
+    `relative`: largest difference over the largest output; `rounding`: that in units of the precision's eps.
+    """
+
+    precision: str
+    layer: str
+    paths: tuple[str, str]
+    max_abs: float
+    relative: float
+    rounding: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Rows of every precision that applies, and why the others do not."""
+
+    snapshot: str
+    device: str
+    pairs: int
+    batch: int
+    images: list[ImagesRow]
+    layers: list[LayerRow]
+    not_applicable: dict[str, str]
+
+    def worst_layer(self, precision: str) -> str:
+        """The layer that deviates most from itself, relative to its outputs."""
+        rows = [row for row in self.layers if row.precision == precision]
+        return max(rows, key=lambda row: row.relative).layer
+
+
+def report(
+    snapshot: Snapshot,
+    *,
+    device: str = "cpu",
+    labels_of: Dataset | None = None,
+    seed: int = 0,
+    pairs: int = PAIRS,
+    batch: int = BATCH,
+    rounds: int = ROUNDS,
+    precisions: Sequence[str] = tuple(PRECISIONS),
+    say: Callable[[str], None] | None = None,
+) -> Report:
+    """Compare both paths of a snapshot's EMA generator, which must lie on `device`.
+
+    `pairs` images are compared; `batch` of them are timed, `rounds` calls a path, and looked at layer by
+    layer. `labels_of`: the training set of a conditional generator. Raises UsageError for an unknown
+    precision, ValueError for fewer than 2 pairs or images a batch, UserError where the network does not have
+    two paths, does not compute in the precision, or makes images too small for LPIPS.
+    """
+    if snapshot.G.img_resolution < SMALLEST_LPIPS:
+        side = f"images of {snapshot.G.img_resolution} pixels"
+        raise UserError(f"{snapshot.path} makes {side}; LPIPS needs {SMALLEST_LPIPS} or more")
+    if min(pairs, batch) < 2:
+        raise ValueError(f"{pairs} pairs in batches of {batch}: the paths are told apart from 2 on")
+    for name in precisions:
+        if name not in PRECISIONS:
+            raise unknown_name("precision", name, PRECISIONS)
+    options = {"seed": seed, "device": device, "labels_of": labels_of}
+    truth = _Batch(PrecisionSource(snapshot, PRECISIONS["float64"], **options), batch).render(fused=False)
+    images, layers, not_applicable = [], [], {}
+    for name in precisions:
+        reason = _why_not(PRECISIONS[name], torch.device(device))
+        if say is not None:
+            say(f"{name}: {reason or f'{pairs} pairs'}")
+        if reason:
+            not_applicable[name] = reason
+            continue
+        source = PrecisionSource(snapshot, PRECISIONS[name], **options)
+        one = _Batch(source, batch)
+        images.append(
+            _images_row(name, measure_pairs(source, pairs=pairs, device=device), one, truth, rounds)
+        )
+        layers += _layer_rows(name, source, one)
+    return Report(snapshot.path.name, device, pairs, batch, images, layers, not_applicable)
+
+
+class PrecisionSource(GeneratorSource):
+    """Images of a snapshot's generator whose synthesis network runs in another precision."""
+
+    def __init__(self, snapshot: Snapshot, precision: Precision, **options: Any) -> None:
+        super().__init__(snapshot, **options)
+        self.G, self.precision = copy.deepcopy(self.G), precision
+        if precision.dtype == torch.float64:
+            self.G.synthesis.double()
+        else:  # activations take the type of the constant they start from
+            const = self.G.synthesis.b4.const
+            const.data = const.data.to(precision.dtype)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inside it, modules of the synthesis network compute in the precision."""
+        with tf32(self.precision.tf32), torch.inference_mode():
+            if self.precision.dtype == torch.float64:
+                with _FloatIsFloat64():
+                    yield
+            else:
+                yield
+
+    def synthesis(self, ws: Tensor, noise: list[Tensor], *, fused_modconv: bool | None = None) -> Tensor:
+        """Images [N, C, R, R], about [-1, 1]; float64 in float64, else float32."""
+        if self.precision.dtype == torch.float64:
+            ws, noise = ws.double(), [one.double() for one in noise]
+        with self.computing():
+            return super().synthesis(ws, noise, fused_modconv=fused_modconv)
+
+
+class _FloatIsFloat64(TorchFunctionMode):
+    """`x.float()` gives float64: the one way in which the networks ask for their float32."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.float:
+            return args[0].double()
+        return func(*args, **(kwargs or {}))
+
+
+class _Batch:
+    """The first images of a source, to be rendered again and again."""
+
+    def __init__(self, source: PrecisionSource, size: int) -> None:
+        indices = range(size)
+        self.source, self.size = source, size
+        self.ws = source.mapping(source.latents(indices), source.labels(indices))
+        self.noise = source.noise(indices)
+
+    def render(self, *, fused: bool) -> Tensor:
+        return self.source.synthesis(self.ws, self.noise, fused_modconv=fused)
+
+    def milliseconds(self, rounds: int) -> tuple[float, float]:
+        """Median time of a fused and of an unfused call, in turn, after one of each."""
+        times: dict[bool, list[float]] = {True: [], False: []}
+        for round_ in range(rounds + 1):
+            for fused in times:
+                start = time.perf_counter()
+                self.render(fused=fused)
+                if self.ws.is_cuda:
+                    torch.cuda.synchronize(self.ws.device)
+                if round_:
+                    times[fused].append(1000 * (time.perf_counter() - start))
+        return statistics.median(times[True]), statistics.median(times[False])
+
+
+def tables(result: Report) -> str:
+    """The report for people: images, layers with the one that deviates most, what does not apply."""
+    images = [
+        {
+            "precision": row.precision,
+            "ran": " / ".join(row.paths),
+            "max abs": f"{row.max_abs:.2g}",
+            "mean abs": f"{row.mean_abs:.2g}",
+            "PSNR, dB": f"{row.psnr:.1f}",
+            "LPIPS ± se": _with_error(row.lpips, row.lpips_stderr),
+            "uint8 changed ± se": _with_error(row.pixels_changed, row.pixels_changed_stderr),
+            "FID ± se": _with_error(row.fid, row.fid_stderr),
+            "from float64, fused / unfused": f"{row.error_fused:.2g} / {row.error_unfused:.2g}",
+            "ms, fused / unfused": f"{row.milliseconds_fused:.1f} / {row.milliseconds_unfused:.1f}",
+        }
+        for row in result.images
+    ]
+    layers = [
+        {
+            "precision": row.precision,
+            "layer": row.layer,
+            "ran": " / ".join(row.paths),
+            "max abs": f"{row.max_abs:.2g}",
+            "relative": f"{row.relative:.2g}",
+            "in eps": f"{row.rounding:.2g}",
+            "": "most" if row.layer == result.worst_layer(row.precision) else "",
+        }
+        for row in result.layers
+    ]
+    title = f"{result.snapshot} on {result.device}: {result.pairs} pairs, timed in batches of {result.batch}"
+    absent = [f"{name}: {reason}" for name, reason in result.not_applicable.items()]
+    return "\n\n".join([title, plain_table(images), plain_table(layers), *absent])
+
+
+def _images_row(name: str, pairs: RenderingPairs, one: _Batch, truth: Tensor, rounds: int) -> ImagesRow:
+    lpips, lpips_stderr = mean_and_stderr(pairs.lpips)
+    changed, changed_stderr = mean_and_stderr(pairs.changed)
+    features = pairs.features_fused, pairs.features_unfused
+    errors = [(one.render(fused=fused) - truth).abs().max().item() for fused in (True, False)]
+    times = one.milliseconds(rounds)
+    return ImagesRow(
+        precision=name,
+        paths=pairs.paths,
+        max_abs=pairs.max_abs.max().item(),
+        mean_abs=pairs.mean_abs.double().mean().item(),
+        psnr=compute_consistency_psnr(pairs.mse),
+        lpips=lpips,
+        lpips_stderr=lpips_stderr,
+        pixels_changed=changed,
+        pixels_changed_stderr=changed_stderr,
+        fid=compute_fid(*features),
+        fid_stderr=compute_fid_stderr(*features, reference="paired"),
+        error_fused=errors[0],
+        error_unfused=errors[1],
+        milliseconds_fused=times[0],
+        milliseconds_unfused=times[1],
+    )
+
+
+def _layer_rows(name: str, source: PrecisionSource, one: _Batch) -> list[LayerRow]:
+    rows = []
+    for layer, (module, args, kwargs) in _layer_inputs(source, one).items():
+        recorders = [ConvolutionRecorder(one.size) for _ in range(2)]
+        outputs = []
+        for fused, recorder in zip((True, False), recorders, strict=True):
+            with source.computing(), recorder:
+                outputs.append(module(*args, **{**kwargs, "fused": fused}).double())
+        if computed := set().union(*(recorder.dtypes for recorder in recorders)) - {source.precision.dtype}:
+            raise UserError(f"{layer} computed in {computed.pop()} where {name} was asked for")
+        difference = (outputs[0] - outputs[1]).abs().max().item()
+        relative = difference / (outputs[1].abs().max().item() or 1.0)
+        rows.append(
+            LayerRow(
+                precision=name,
+                layer=layer.removesuffix(LAYER),
+                paths=(recorders[0].path, recorders[1].path),
+                max_abs=difference,
+                relative=relative,
+                rounding=relative / source.precision.eps,
+            )
+        )
+    return rows
+
+
+def _layer_inputs(source: PrecisionSource, one: _Batch) -> dict[str, tuple[torch.nn.Module, tuple, dict]]:
+    """What every style-injected convolution gets while the unfused network renders the batch."""
+    layers = {name: m for name, m in source.G.synthesis.named_modules() if name.endswith(LAYER)}
+    inputs = {}
+    hooks = []
+    for name, module in layers.items():
+
+        def keep(module, args, kwargs, name=name):
+            copies = tuple(x.clone() if isinstance(x, Tensor) else x for x in args)
+            inputs[name] = (module, copies, kwargs)
+
+        hooks.append(module.register_forward_pre_hook(keep, with_kwargs=True))
+    try:
+        one.render(fused=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return inputs
+
+
+def _why_not(precision: Precision, device: torch.device) -> str | None:
+    """Why a precision does not apply on a device; None where it does."""
+    if precision.tf32 and not (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)):
+        return f"not applicable: {device.type} has no TF32"
+    x, w = (torch.ones(shape, dtype=precision.dtype, device=device) for shape in ((1, 4, 4, 4), (4, 2, 3, 3)))
+    try:
+        torch.nn.functional.conv2d(x, w, groups=2)
+        torch.nn.functional.conv_transpose2d(x, w, groups=2)
+    except RuntimeError as error:
+        return f"not supported on {device.type}: {str(error).splitlines()[0]}"
+    return None
+
+
+def _with_error(value: float, stderr: float | None) -> str:
+    return f"{value:.2g}" if stderr is None else f"{value:.2g} ± {stderr:.1g}"

@@ -1,0 +1,76 @@
+"""The difference of two runs image by image: image i of both comes from one latent, features from the store.
+
+What images of one latent have in common cancels, so that a difference is known better than either number.
+Nothing is made anew: where features are not in the store, or a metric has no such difference, that is said.
+"""
+
+from fact_eval.features.store import FeatureCache, features_code
+from fact_eval.images.sampling import SAMPLING
+from fact_leaderboard.intervals import Difference, difference_of_pairs
+from fact_leaderboard.records import Record
+from fact_metrics.base.progress import Progress
+
+
+class PairedImages:
+    """Differences of records from the features that were stored when they were made."""
+
+    def __init__(self, cache: FeatureCache | None = None, *, progress: Progress | None = None):
+        self._progress = progress or Progress()
+        self._cache = cache or FeatureCache(report=self._progress.note)
+        self._keys: list[dict] | None = None
+
+    def difference(self, a: Record, b: Record) -> Difference | str:
+        """B less A of records of one metric, protocol and evaluation seed, or why it cannot be had."""
+        if (a.source, b.source) != ("run", "run"):
+            return "only runs share latents"
+        from fact_eval.jobs.catalog import card_of
+        from fact_metrics.registry import METRICS, list_metrics
+
+        metric = METRICS[a.metric] if a.metric in list_metrics() else None
+        if metric is None or metric.difference is None:
+            return ""
+        if card_of(metric).protocol_sha256 != a.protocol_sha256:
+            return "scored by another version of the metric"
+        if a.n_effective != b.n_effective:
+            return "not as many images on both sides"
+        generated, reals = metric.needs
+        sides = [self._generated(record, generated.detector) for record in (a, b)]
+        sides.append(self._reals(a, reals.detector, reals.count))
+        if any(rows is None for rows in sides):
+            return "features are not in the store"
+        with self._progress.stage(f"{a.metric}: {a.n_effective:,} pairs of images", 1):
+            value, stderr = metric.difference(*sides)
+        return difference_of_pairs(value, stderr, n=a.n_effective)
+
+    def _generated(self, record: Record, detector: str):
+        of = {"source": "generator", "snapshot": record.snapshot_sha256, "seed": record.seed}
+        return self._rows(record, detector, {**of, "sampling": SAMPLING}, record.n_effective)
+
+    def _reals(self, record: Record, detector: str, count: int | None):
+        of = {"source": "pictures", "dataset": record.dataset["sha256"], "seed": 0}
+        return self._rows(record, detector, of, count or record.n_real)
+
+    def _rows(self, record: Record, detector: str, images: dict, count: int | None):
+        """Features [count, D] of the images under the detector of the record; None where they are not all."""
+        import torch
+
+        from fact_eval.scoring.evaluation import choose_device
+
+        if count is None:
+            return None
+        for key in self._stored():
+            same = key["detector"] == record.protocol["detectors"][detector]
+            if same and images.items() <= key["images"].items():
+                parts = self._cache.load(key, count)
+                if sum(len(rows) for rows in parts.values()) == count:
+                    rows = torch.cat([parts[number] for number in sorted(parts)])
+                    return rows.to(choose_device("auto"))
+        return None
+
+    def _stored(self) -> list[dict]:
+        """Keys of what this code has stored."""
+        if self._keys is None:
+            code = features_code()
+            keys = (entry.key for entry in self._cache.entries())
+            self._keys = [key for key in keys if key is not None and key.get("code") == code]
+        return self._keys

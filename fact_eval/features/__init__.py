@@ -1,0 +1,1 @@
+"""From images to features: one pass for all detectors, stored in chunks."""

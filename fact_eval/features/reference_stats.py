@@ -1,0 +1,289 @@
+"""Statistics of real images in a file: mean and covariance of their features, ours or a peer's.
+
+Read are torch-fidelity's cache (`<name>-...-stat-fid-....pt`), `mu` and `sigma` in an npz (pytorch-fid,
+clean-fid, EDM) with guided-diffusion's spatial `mu_s` and `sigma_s`, and the pickles of NVIDIA (the metric
+cache of StyleGAN2-ADA and StyleGAN3; EDM2). Nothing in a file can run: npz without objects, torch's
+weights_only, and an unpickler that knows arrays and nothing else. Peers do not say which network made their
+numbers; ours do, and with which images. A reference is known by the hash of its content, not by its name.
+"""
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fact_leaderboard.records import canonical_json
+from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.errors import UserError
+from fact_metrics.engines.frechet import FeatureStatistics
+
+SUFFIXES = (".npz", ".pt", ".pkl", ".pickle", ".safetensors")
+OURS = "fact-stylegan reference statistics"
+SCHEMA = 1
+# Rounding of numpy.cov; more asymmetry than this is no covariance.
+ASYMMETRY = 1e-6
+# Keys of mean and covariance in peers' files.
+PAIRS = (("mu", "sigma"), ("mu_s", "sigma_s"))
+# All that a pickle of arrays needs. numpy 1 and 2 name the first differently.
+ARRAYS = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean [D] and covariance [D, D], float64, over n - correction of n images; n None where not said."""
+
+    mean: torch.Tensor
+    cov: torch.Tensor
+    n: int | None
+    correction: int
+
+    @property
+    def width(self) -> int:
+        return len(self.mean)
+
+
+@dataclass(frozen=True)
+class ReferenceStatistics:
+    """What a file of statistics holds; `detector` and `dataset` say of what, in files of ours."""
+
+    path: Path
+    kind: str
+    parts: tuple[Moments, ...]
+    detector: dict | None = None
+    dataset: dict | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content: equal statistics in another kind of file are the same reference."""
+        digest = hashlib.sha256()
+        for part in self.parts:
+            head = {"n": part.n, "correction": part.correction, "width": part.width}
+            digest.update(canonical_json(head).encode())
+            digest.update(part.mean.numpy().tobytes())
+            digest.update(part.cov.numpy().tobytes())
+        digest.update(canonical_json({"detector": self.detector, "dataset": self.dataset}).encode())
+        return digest.hexdigest()
+
+    def part(self, width: int) -> Moments | None:
+        """The statistics of features that wide; None where there are none."""
+        return next((part for part in self.parts if part.width == width), None)
+
+    def statistics(self, width: int, *, correction: int) -> FeatureStatistics:
+        """Statistics of features that wide, with n = 0 where the file does not say how many images it saw.
+
+        The covariance is brought to a division by n - correction where n is known. Raises UserError.
+        """
+        part = self.part(width)
+        if part is None:
+            held = " and ".join(f"{part.width}" for part in self.parts)
+            raise UserError(f"{self.path} holds statistics of {held} features, the metric's are {width}")
+        cov = part.cov
+        if part.n is not None and part.correction != correction:
+            cov = cov * ((part.n - part.correction) / (part.n - correction))
+        return FeatureStatistics(part.n or 0, part.mean, cov, correction=correction)
+
+    def describe(self) -> dict:
+        """What it holds, as JSON."""
+        return {
+            "file": self.path.name,
+            "kind": self.kind,
+            "sha256": self.sha256,
+            "parts": [{"width": p.width, "n": p.n, "covariance": f"N - {p.correction}"} for p in self.parts],
+            "detector": self.detector,
+            "dataset": self.dataset,
+        }
+
+
+def is_statistics(path: str | Path) -> bool:
+    """Whether this names a file of statistics rather than one of images; says nothing about its state."""
+    path = Path(path).expanduser()
+    if path.suffix not in SUFFIXES or not path.is_file():
+        return False
+    if path.suffix != ".npz":
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any({f"{mu}.npy", f"{sigma}.npy"} <= set(archive.namelist()) for mu, sigma in PAIRS)
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def read_statistics(path: str | Path) -> ReferenceStatistics:
+    """The statistics of a file. UserError, one line that names it, where it is damaged or something else."""
+    path = Path(path).expanduser()
+    readers = {".npz": _read_npz, ".pt": _read_torch, ".safetensors": _read_ours}
+    try:
+        return readers.get(path.suffix, _read_pickle)(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def save_statistics(
+    path: Path, statistics: FeatureStatistics, *, detector: dict, dataset: dict
+) -> ReferenceStatistics:
+    """Write statistics with the detector's fingerprint and the dataset's description; returns them."""
+    from safetensors.torch import save
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: statistics are saved as .safetensors; give that ending")
+    part = Moments(statistics.mean.cpu(), statistics.cov.cpu(), statistics.n, statistics.correction)
+    made = ReferenceStatistics(path, "fact-stylegan", (part,), detector, dataset)
+    metadata = {
+        "format": OURS,
+        "schema": str(SCHEMA),
+        "n": str(part.n),
+        "correction": str(part.correction),
+        "detector": canonical_json(detector),
+        "dataset": canonical_json(dataset),
+        "sha256": made.sha256,
+    }
+    content = save({"mean": part.mean.contiguous(), "cov": part.cov.contiguous()}, metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda partial: partial.write_bytes(content) and None)
+    return made
+
+
+def _read_ours(path: Path) -> ReferenceStatistics:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != OURS:
+                raise UserError(
+                    f"{path} holds no reference statistics; `fact-eval ref DATA --save` makes some"
+                )
+            tensors = {name: file.get_tensor(name) for name in ("mean", "cov")}
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); make it again") from error
+    if metadata["schema"] != str(SCHEMA):
+        raise UserError(f"{path} is of schema {metadata['schema']}; this version reads {SCHEMA}")
+    part = _moments(
+        path, tensors["mean"], tensors["cov"], n=int(metadata["n"]), correction=int(metadata["correction"])
+    )
+    detector, dataset = json.loads(metadata["detector"]), json.loads(metadata["dataset"])
+    found = ReferenceStatistics(path, "fact-stylegan", (part,), detector, dataset)
+    if found.sha256 != metadata["sha256"]:
+        raise UserError(f"{path} is damaged: its content is not what its hash says; make it again")
+    return found
+
+
+def _read_npz(path: Path) -> ReferenceStatistics:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            keys = {key for pair in PAIRS for key in pair} & set(archive.files)
+            arrays = {key: archive[key] for key in keys}
+            found = ", ".join(archive.files) or "nothing"
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a readable npz of plain arrays ({error})") from error
+    parts = _pairs(path, arrays)
+    if not parts:
+        raise UserError(f"{path} holds {found}; statistics are called mu and sigma")
+    kind = "npz of mu, sigma, mu_s, sigma_s" if len(parts) > 1 else "npz of mu and sigma"
+    return ReferenceStatistics(path, kind, parts)
+
+
+def _read_torch(path: Path) -> ReferenceStatistics:
+    """torch-fidelity's cache of FID statistics: a dict of two numpy arrays, written by torch.save."""
+    reconstruct = np.zeros(1).__reduce__()[0]
+    known = [np.ndarray, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
+    names = [(reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    try:
+        with torch.serialization.safe_globals([*known, *names]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # what a damaged or foreign file makes torch raise is not documented
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is no statistics file of torch-fidelity ({reason})") from error
+    parts = _pairs(path, content) if isinstance(content, dict) else ()
+    if not parts:
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path} holds {found}; torch-fidelity's FID statistics are mu and sigma")
+    return ReferenceStatistics(path, "torch-fidelity", parts)
+
+
+def _read_pickle(path: Path) -> ReferenceStatistics:
+    """NVIDIA's pickles, read as arrays and plain values alone: any other class in them is refused."""
+    with open(path, "rb") as file:
+        try:
+            content = _Arrays(file).load()
+        except UserError as error:
+            raise UserError(f"{path} {error}") from None
+        except Exception as error:  # a damaged pickle raises anything
+            raise UserError(f"{path} is no readable pickle of statistics ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {type(content).__name__}, no statistics")
+    if content.get("raw_mean") is not None and content.get("raw_cov") is not None:
+        return ReferenceStatistics(path, "NVIDIA metric cache", (_nvidia(path, content),))
+    parts = _pairs(path, content)
+    for value in content.values():  # EDM2: one pair per metric
+        parts += _pairs(path, value) if isinstance(value, dict) else ()
+    if not parts:
+        raise UserError(f"{path} holds {', '.join(map(str, content))}; statistics are called mu and sigma")
+    return ReferenceStatistics(path, "NVIDIA pickle of mu and sigma", parts)
+
+
+class _Arrays(pickle.Unpickler):
+    """Builds numpy arrays, numbers, texts and containers, and refuses the rest before anything runs."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in ARRAYS:
+            raise UserError(
+                f"names {module}.{name}: a pickle can run code, and only arrays are read from one; where you "
+                f"trust it, save its mu and sigma with numpy.savez"
+            )
+        return super().find_class(module, name)
+
+
+def _nvidia(path: Path, content: Mapping) -> Moments:
+    """StyleGAN's FeatureStats: the sums of x and of x x' over num_items images; it divides both by N."""
+    try:
+        n = int(content["num_items"])
+        mean = torch.as_tensor(np.asarray(content["raw_mean"], dtype=np.float64)) / n
+        second = torch.as_tensor(np.asarray(content["raw_cov"], dtype=np.float64)) / n
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{path} is no metric cache of StyleGAN ({error!r})") from error
+    if mean.ndim != 1 or second.shape != (len(mean), len(mean)):
+        raise UserError(f"{path} holds sums of shape {list(mean.shape)} and {list(second.shape)}")
+    return _moments(path, mean, second - mean.outer(mean), n=n, correction=0)
+
+
+def _pairs(path: Path, content: Mapping) -> tuple[Moments, ...]:
+    """Every mean and covariance under the names that peers use; they divide by N - 1 and keep no N."""
+    pairs = [(content[mu], content[sigma]) for mu, sigma in PAIRS if {mu, sigma} <= set(content)]
+    return tuple(_moments(path, mu, sigma, n=None, correction=1) for mu, sigma in pairs)
+
+
+def _moments(path: Path, mean, cov, *, n: int | None, correction: int) -> Moments:
+    """Checked and in float64. UserError where this is no mean and covariance."""
+    try:
+        mean, cov = (torch.as_tensor(np.asarray(x, dtype=np.float64)).clone() for x in (mean, cov))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: mean and covariance are not plain numbers ({error})") from error
+    if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or len(mean) == 0:
+        raise UserError(
+            f"{path}: a mean of shape {list(mean.shape)} has no covariance of shape {list(cov.shape)}"
+        )
+    if not (torch.isfinite(mean).all() and torch.isfinite(cov).all()):
+        raise UserError(f"{path} holds values that are not finite")
+    if (cov - cov.T).abs().max() > ASYMMETRY * cov.abs().max() or (cov.diagonal() < 0).any():
+        raise UserError(f"{path}: this is no covariance: not symmetric, or a negative variance")
+    return Moments(mean, (cov + cov.T) / 2, n, correction)

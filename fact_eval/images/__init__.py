@@ -1,0 +1,1 @@
+"""From snapshots, pictures and real data to images."""

@@ -1,0 +1,60 @@
+"""How a scored image comes about: one seed per image, the same whatever the batch or the machine.
+
+Image i of evaluation seed s draws from `torch.Generator().manual_seed(image_seed(s, i, stream))`, always on
+the CPU, then moved. torch's CPU generator keeps only 32 bits of a seed, so s * 10,000,000 + i must stay
+below 2**32 (s <= 428), and every stream but the images' own latents XORs those 32 bits with a constant of
+its own, the first four bytes of SHA-256 of the stream's name. XOR with a constant is one to one, so indices
+of one stream never meet, and as the constant is not 0, a stream never draws the numbers of the images'
+stream at the same index.
+"""
+
+import functools
+import hashlib
+
+from fact_metrics.base.errors import UsageError
+
+SEED_STRIDE = 10_000_000
+MAX_SEED = 2**32 // SEED_STRIDE - 1
+
+# Joins every protocol: how fact_eval makes what a metric sees. Change a word only together with what it says.
+SAMPLING = {
+    "latents": "N(0, 1) per image from a CPU torch.Generator seeded with seed * 10000000 + index",
+    "streams": "other random numbers: that seed XOR the first 4 bytes of SHA-256 of the stream's name",
+    "labels": "those of training images drawn uniformly",
+    "noise": "as trained; where it is random, fresh per image",
+    "truncation_psi": 1.0,
+    "uint8": "(x * 127.5 + 128).clamp(0, 255), truncated",
+    "subsets": "first of torch.randperm(len); seed 0 for the reference, the evaluation seed for the scored",
+}
+
+
+def image_seed(seed: int, index: int, stream: str = "image") -> int:
+    """The 32-bit seed of one image's generator. Raises UsageError for a seed or index out of range."""
+    check_seed(seed)
+    if not 0 <= index < SEED_STRIDE:
+        raise UsageError(f"image index {index} is out of range: 0 to {SEED_STRIDE - 1}")
+    return (seed * SEED_STRIDE + index) ^ _stream_mask(stream)
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError unless the evaluation seed fits the 32 bits of torch's CPU generator."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"--seeds {seed}: an evaluation seed lies between 0 and {MAX_SEED}")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Evaluation seeds of `0`, `0,1,2` or `0-4`, each once, in order. UsageError for anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UsageError(f"--seeds {text!r}: give numbers such as 0 or 0,1,2 or 0-4")
+        check_seed(int(first))
+        check_seed(int(last or first))
+        seeds += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(seeds))
+
+
+@functools.cache
+def _stream_mask(stream: str) -> int:
+    return 0 if stream == "image" else int.from_bytes(hashlib.sha256(stream.encode()).digest()[:4], "big")

@@ -1,0 +1,1 @@
+"""Which records are missing: bookkeeping over files and specs."""

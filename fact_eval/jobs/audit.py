@@ -1,0 +1,324 @@
+"""What is wrong or odd with image files, all of it at once and before anything costly.
+
+Errors are files that scoring would refuse; warnings are what changes a number silently: sizes, bit depths,
+palettes, duplicates, lossy compression on one side only, too few images for a metric or a covariance.
+"""
+
+import contextlib
+import hashlib
+import io
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from PIL import Image
+
+from fact_eval.features.reference_stats import is_statistics
+from fact_eval.jobs.catalog import Card
+from fact_eval.jobs.plan import Job
+from fact_metrics.base.errors import UserError
+from fact_train.data import open_dataset
+from fact_train.data.dataset import SPLITS
+from fact_train.data.decode import GRAY_MODES, load_upright, open_image
+from fact_train.data.files import attempt_all, image_files
+from fact_train.data.folder import EXTENSIONS
+from fact_train.data.idx import is_idx_folder
+from fact_train.data.parallel import Progress
+from fact_train.data.registry import DATASETS
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong (error) or odd (warning) with files; `files` are names inside the audited path."""
+
+    kind: str
+    error: bool
+    message: str
+    files: tuple[str, ...] = ()
+
+
+class Look(NamedTuple):
+    """One image file; `pixels` is a hash of what it shows, None where it was not decoded."""
+
+    width: int
+    height: int
+    gray: bool
+    bits: int
+    palette: bool
+    alpha: bool  # it has an alpha channel or a transparent colour
+    transparent: bool  # and some pixel is not opaque (known only once decoded)
+    lossy: bool
+    pixels: bytes | None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is known of a set of image files, and what was found."""
+
+    path: Path
+    count: int
+    size: tuple[int, int] | None  # of most images
+    lossy: float  # share of the files
+    findings: tuple[Finding, ...]
+    splits: dict[str, int]  # images of the train split, and of the test split where there is one
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.error]
+
+
+def audit(path: Path, *, decode: bool = True, progress: Progress | None = None) -> Audit:
+    """Look at every image file of a folder, zip or tar; without `decode` at the headers alone.
+
+    Only decoding finds damaged pixels, transparent ones and duplicates. UserError where there is no image.
+    """
+    path = Path(path)
+    with image_files(path) as files:
+        names = [name for name in files.names if name.lower().endswith(EXTENSIONS)]
+        if not names:
+            raise UserError(f"{path}: holds no image ({', '.join(EXTENSIONS)})")
+
+        def look(position: int, stream: BinaryIO, name: str) -> Look:
+            return _look(stream, name, decode=decode)
+
+        results = attempt_all(files, names, look, progress)
+        found = dict(zip(names, results, strict=True))
+        prefix = f"{files.path}/"
+    looks = {name: result for name, result in found.items() if isinstance(result, Look)}
+    bad = {name: str(e).removeprefix(prefix) for name, e in found.items() if isinstance(e, UserError)}
+    findings = [Finding("unusable", True, reason, (name,)) for name, reason in bad.items()]
+    findings += _findings(looks)
+    sizes = Counter((look.width, look.height) for look in looks.values())
+    return Audit(
+        path=path,
+        count=len(names),
+        size=sizes.most_common(1)[0][0] if sizes else None,
+        lossy=sum(look.lossy for look in looks.values()) / max(len(looks), 1),
+        findings=tuple(findings),
+        splits=_splits(names),
+    )
+
+
+def image_file_path(data: str | Path) -> Path | None:
+    """Where the image files of a dataset lie; None for a name, idx files, arrays, statistics."""
+    path = Path(data)
+    if is_statistics(path):
+        return None
+    files = str(data) not in DATASETS and (path.is_dir() or path.is_file()) and path.suffix != ".npz"
+    return path if files and not (path.is_dir() and is_idx_folder(path)) else None
+
+
+def audit_data(data: str) -> Audit:
+    """A dataset by name or path: the headers of its image files, or what it holds once opened."""
+    path = image_file_path(data)
+    if path is not None:
+        return audit(path, decode=False)
+    train = open_dataset(data)
+    splits = {"train": len(train)}
+    with contextlib.suppress(UserError):  # no test split
+        splits["test"] = len(open_dataset(data, split="test"))
+    return Audit(Path(data), sum(splits.values()), (train.resolution, train.resolution), 0.0, (), splits)
+
+
+def audit_pictures(pictures: Path, reference: str) -> list[Finding]:
+    """What the headers say of pictures, alone and beside the real images.
+
+    Where that is an error already, all are decoded, so that every bad file is named at once.
+    """
+    if image_file_path(pictures) is None:
+        return []
+    found = audit(pictures, decode=False)
+    if found.errors:
+        found = audit(pictures)
+    if is_statistics(reference) or image_file_path(reference) is None:
+        return list(found.findings)
+    beside = compare_with_reference(found, audit(Path(reference), decode=False))
+    return [*found.findings, *(f for f in beside if f.kind != "size")]  # that is said when they are opened
+
+
+def audit_references(jobs: Sequence[Job], report: Callable[[str], None]) -> tuple[list[Job], list[str]]:
+    """The jobs whose real images can be read, by their headers, and a line for every dataset that cannot.
+
+    Warnings about the others go to `report`. Jobs with nothing left to do are not looked at.
+    """
+    problems: dict[str, list[str]] = {}
+    for data, mine in _by_data(job for job in jobs if job.missing).items():
+        try:
+            found = audit(path, decode=False) if (path := image_file_path(data)) else None
+        except UserError as error:
+            problems[data] = [str(error)]
+            continue
+        unusable = [f for f in found.findings if f.kind == "unusable"] if found else []
+        if unusable:
+            problems[data] = [f"{data}: {line}" for line in lines(unusable)]
+        for line in lines(check_counts(_cards(mine), generated=None, real=_real_counts(mine[0], found))):
+            report(line)
+    usable = [job for job in jobs if not (job.missing and job.reference.data in problems)]
+    return usable, [line for each in problems.values() for line in each]
+
+
+def compare_with_reference(pictures: Audit, reference: Audit) -> list[Finding]:
+    """What differs between two sets of files in a way that a metric sees."""
+    findings = []
+    if pictures.size and reference.size and pictures.size != reference.size:
+        ours, theirs = ("x".join(map(str, audit.size)) for audit in (pictures, reference))
+        findings.append(
+            Finding(
+                "size", True, f"{pictures.path} is {ours}, {reference.path} is {theirs}; one size is needed"
+            )
+        )
+    if abs(pictures.lossy - reference.lossy) > 0.5:
+        ours, theirs = (f"{audit.path} {audit.lossy:.0%}" for audit in (pictures, reference))
+        findings.append(
+            Finding(
+                "compression", False,
+                f"lossy files (JPEG, WebP): {ours}, {theirs}; FID and KID see compression as a difference",
+            )
+        )  # fmt: skip
+    return findings
+
+
+def check_counts(cards: Iterable[Card], *, generated: int | None, real: dict[str, int]) -> list[Finding]:
+    """Warnings for metrics that get fewer images than they ask for, or fewer than their features are wide.
+
+    `generated`: how many there are, None for a generator; `real`: how many per split.
+    """
+    few: dict[tuple[str, int, int], list[str]] = defaultdict(list)
+    rank: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+    for card in cards:
+        for need in card.needs:
+            there = generated if need.side == "generated" else real.get(need.split or "train")
+            if need.side == "real" and there is None:
+                continue
+            if need.count is not None and there is not None and there < need.count:
+                few[need.side, need.count, there].append(card.name)
+            used = min(n for n in (need.count, there) if n is not None)
+            width = card.protocol["detectors"][need.detector]["width"]
+            if card.from_statistics and used <= width:
+                rank[need.side, used][card.name] = width
+    findings = [
+        Finding(
+            "sample size", False, f"{there:,} {side} images where {count:,} are asked for: {_some(names)}"
+        )
+        for (side, count, there), names in few.items()
+    ]
+    return findings + [
+        Finding(
+            "rank", False,
+            f"{used:,} {side} images and {_range(widths.values())} features: the covariance is singular, "
+            f"the distance biased: {_some(list(widths))}",
+        )
+        for (side, used), widths in rank.items()
+    ]  # fmt: skip
+
+
+def lines(findings: Sequence[Finding], *, names: int | None = None) -> list[str]:
+    """A line per finding: severity, kind, message and its files (the first `names` of them; None: all)."""
+    return [
+        f"{'error' if f.error else 'warning'}: {f.kind}: {f.message}"
+        + (f" ({_some(f.files, names)})" if f.files and f.kind != "unusable" else "")
+        for f in findings
+    ]
+
+
+def _by_data(jobs: Iterable[Job]) -> dict[str, list[Job]]:
+    groups: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        groups[job.reference.data].append(job)
+    return groups
+
+
+def _cards(jobs: Iterable[Job]) -> list[Card]:
+    return list({card.name: card for job in jobs for card, _ in job.missing}.values())
+
+
+def _real_counts(job: Job, found: Audit | None) -> dict[str, int]:
+    if found is not None:
+        return found.splits
+    whole = job.reference.train.get("max_images") is None
+    return {"train": job.reference.train["n"]} if whole else {}
+
+
+def _splits(names: Sequence[str]) -> dict[str, int]:
+    counts = {split: sum(name.startswith(f"{split}/") for name in names) for split in SPLITS}
+    return counts if all(counts.values()) else {"train": len(names)}
+
+
+def _findings(looks: dict[str, Look]) -> list[Finding]:
+    """What the readable files say together."""
+
+    def those(condition) -> tuple[str, ...]:
+        return tuple(name for name, look in looks.items() if condition(look))
+
+    sizes = Counter((look.width, look.height) for look in looks.values())
+    usual = sizes.most_common(1)[0][0] if sizes else None
+    odd = those(lambda look: (look.width, look.height) != usual)
+    grays = those(lambda look: look.gray)
+    firsts: dict[bytes, str] = {}
+    copies = {
+        name: first
+        for name, look in looks.items()
+        if look.pixels is not None and (first := firsts.setdefault(look.pixels, name)) != name
+    }
+    candidates = [
+        Finding(
+            "mixed sizes", True, f"not {usual[0]}x{usual[1]} as {sizes[usual]:,} others" if usual else "", odd
+        ),
+        Finding(
+            "transparent", True, "has transparent pixels; save opaque", those(lambda look: look.transparent)
+        ),
+        Finding("16-bit", False, "read as 8 bits, the high byte", those(lambda look: look.bits == 16)),
+        Finding("palette", False, "expanded to RGB", those(lambda look: look.palette)),
+        Finding(
+            "alpha", False, "an alpha channel, dropped where all is opaque",
+            those(lambda look: look.alpha and not look.transparent),
+        ),
+        Finding(
+            "gray and colour", False, f"gray among {len(looks) - len(grays):,} colour images, read as RGB",
+            grays if len(grays) < len(looks) else (),
+        ),
+        Finding(
+            "duplicates", False, "the same pixels as another file",
+            tuple(f"{name} = {first}" for name, first in copies.items()),
+        ),
+        Finding("lossy", False, "compressed with loss (JPEG, WebP)", those(lambda look: look.lossy)),
+    ]  # fmt: skip
+    return [finding for finding in candidates if finding.files]
+
+
+def _look(stream: BinaryIO, path: str, *, decode: bool) -> Look:
+    data = io.BytesIO(stream.read()) if decode else stream  # to its end: there a zip checks its CRC
+    with open_image(data, path) as image:
+        mode, size = image.mode, image.size
+        bits = 16 if mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile) else 8
+        alpha, lossy, pixels, transparent = image.has_transparency_data, _is_lossy(image, data), None, False
+        if decode:
+            load_upright(image, path)
+            shown = image.convert("RGBA") if mode in ("P", "PA") or alpha else image
+            transparent = alpha and shown.getchannel("A").getextrema()[0] < 255
+            pixels = hashlib.sha256(f"{shown.mode} {shown.size}".encode() + shown.tobytes()).digest()
+    return Look(*size, mode in GRAY_MODES, bits, mode in ("P", "PA"), alpha, transparent, lossy, pixels)
+
+
+def _is_lossy(image: Image.Image, data: BinaryIO) -> bool:
+    """JPEG always; WebP where it holds a VP8 chunk, and not VP8L (RIFF container specification)."""
+    if image.format != "WEBP":
+        return image.format in ("JPEG", "MPO")
+    position = data.tell()
+    data.seek(12)
+    lossy = b"VP8 " in data.read(4096)
+    data.seek(position)
+    return lossy
+
+
+def _range(numbers: Iterable[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _some(names: Sequence[str], limit: int | None = 4) -> str:
+    shown = ", ".join(names if limit is None else names[:limit])
+    left = 0 if limit is None else len(names) - limit
+    return f"{shown} and {left:,} more" if left > 0 else shown

@@ -1,0 +1,203 @@
+"""Jobs: which records of which sources are missing. Bookkeeping over files and cards; imports no torch."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fact_eval.jobs.catalog import Card
+from fact_eval.jobs.runs import Run, choose_snapshots
+from fact_leaderboard.records import RESULTS, Key, canonical_json, done_keys, read_records
+from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.provenance import portable_argv
+
+if TYPE_CHECKING:
+    from fact_eval.features.reference_stats import ReferenceStatistics
+    from fact_train.data import Dataset
+
+PROCESSING = (
+    "resolution",
+    "resize",
+    "crop",
+    "channels",
+    "alpha",
+)  # options that open a dataset as it was trained on
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How to open the real images: what to open and the description of the train split that must come out.
+
+    `opened` is that split where a command had to decode it already.
+    """
+
+    data: str
+    train: dict  # Dataset.describe() of the training set
+    statistics: "ReferenceStatistics | None" = None  # what is known of the images where they are not there
+    opened: "Dataset | None" = dataclasses.field(default=None, compare=False, repr=False)  # the train split
+
+    @property
+    def options(self) -> dict:
+        """Options of `open_dataset` that make the same images again: all of them, whatever subset trained."""
+        return {name: self.train[name] for name in PROCESSING if name in self.train}
+
+    @property
+    def name(self) -> str:
+        return f"{self.train['name']}-{self.train['resolution']}px-{self.train['sha256'][:8]}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scored thing and the (metric, seed) records it lacks."""
+
+    source: str  # run | images | reals | noise
+    run_id: str
+    label: str
+    results: Path
+    reference: Reference
+    content_sha256: str
+    snapshot: Path | None = None
+    kimg: float | None = None
+    train_seed: int | None = None
+    config_sha256: str | None = None
+    training: dict = dataclasses.field(default_factory=dict)
+    pictures: object = None  # the opened Dataset of an images job
+    missing: tuple[tuple[Card, int], ...] = ()
+
+    def key(self, card: Card, seed: int) -> Key:
+        """Key of the record that a metric with an evaluation seed makes of this job."""
+        return (self.run_id, self.content_sha256, card.name, card.version, card.protocol_sha256, seed)
+
+    @property
+    def title(self) -> str:
+        return self.run_id if self.kimg is None else f"{self.run_id} at {self.kimg:g} kimg"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: metrics, evaluation seeds, snapshots.
+
+    `named`: the user gave the metrics, so each must fit; else `defaults` names those of a dataset, and all
+    count without it.
+    """
+
+    cards: tuple[Card, ...]
+    seeds: tuple[int, ...] = (0,)
+    named: bool = False
+    defaults: Callable[[str], Sequence[str]] | None = None
+    snapshot: str = "latest"  # latest | all | a kimg
+    data: str | None = None  # where the real images lie now, if not where the run says
+    force: bool = False  # measure again what is done
+
+    def cards_for(self, dataset: str) -> list[Card]:
+        """The metrics that mean something on a dataset. UsageError where a named one does not."""
+        for card in self.cards:
+            if self.named and not card.fits(dataset):
+                raise UsageError(
+                    f"--metrics {card.name} is for {', '.join(card.datasets)} only, not for {dataset}"
+                )
+        fitting = [card for card in self.cards if card.fits(dataset)]
+        if self.named or self.defaults is None:
+            return fitting
+        names = self.defaults(dataset)
+        return [card for card in fitting if card.name in names]
+
+    def fill(self, job: Job, *, cards: Sequence[Card] | None = None, done: Collection[Key] = ()) -> Job:
+        """The job with the records that its results file and `done` lack; with all of them under `force`."""
+        cards = self.cards_for(job.reference.train["name"]) if cards is None else cards
+        done = set() if self.force else done_keys(read_records(job.results)).union(done)
+        missing = [(card, seed) for seed in self.seeds for card in cards if job.key(card, seed) not in done]
+        return dataclasses.replace(job, missing=tuple(missing))
+
+
+def plan_run(run: Run, request: Request) -> list[Job]:
+    """Jobs of one run, one per chosen snapshot. UserError where it has no such snapshot or broken records."""
+    jobs = []
+    cards = _cards_of_run(run, request)
+    for chosen in choose_snapshots(run, request.snapshot):
+        job = Job(
+            source="run",
+            run_id=run.run_id,
+            label=run.label,
+            results=run.folder / RESULTS,
+            reference=Reference(request.data or run.config["data"], run.options["dataset"]),
+            content_sha256=chosen.sha256(),
+            snapshot=chosen.path,
+            kimg=chosen.kimg,
+            train_seed=run.options["seed"],
+            config_sha256=run.options["config_sha256"],
+            training={
+                "preset": run.options["preset"],
+                "argv": portable_argv(run.options.get("argv") or []),
+                "git": run.options.get("git"),
+                "packages": run.options.get("packages"),
+                "started": run.options.get("started"),
+            },
+        )
+        jobs.append(request.fill(job, cards=cards))
+    return jobs
+
+
+def _cards_of_run(run: Run, request: Request) -> list[Card]:
+    """The metrics that mean something on a run: those of the encoder where it trains one."""
+    cards = request.cards_for(run.options["dataset"]["name"])
+    config = run.config
+    if config.get("model") == "stylex" and (config["branches"] != "mapping" or config["rec_in_d_phase"]):
+        return cards
+    for card in cards:
+        if request.named and card.needs_encoder:
+            raise UsageError(
+                f"--metrics {card.name} is for StylEx runs with a trained encoder, not for {run.folder}"
+            )
+    return [card for card in cards if not card.needs_encoder]
+
+
+def plan_controls(
+    references: Iterable[Reference], root: Path, request: Request, *, done: Collection[Key] = ()
+) -> list[Job]:
+    """Jobs of the ceiling (held-out reals) and floor (noise) rows, once per dataset, in root/controls.
+
+    `done`: keys measured elsewhere (the published control rows), not to be measured again without `force`.
+    """
+    by_name = {reference.name: reference for reference in references}
+    jobs = []
+    for name, reference in sorted(by_name.items()):
+        cards = request.cards_for(reference.train["name"])
+        cards = [card for card in cards if not (card.needs_generator or card.needs_encoder)]
+        for source in ("reals", "noise"):
+            content = canonical_json({"source": source, "dataset": reference.train["sha256"]})
+            job = Job(
+                source=source,
+                run_id=f"{source}-{name}",
+                label=source,
+                results=root / "controls" / name / RESULTS,
+                reference=reference,
+                content_sha256=hashlib.sha256(content.encode()).hexdigest(),
+            )
+            jobs.append(request.fill(job, cards=cards, done=done))
+    return jobs
+
+
+def plan_all(
+    runs: Sequence[Run],
+    root: Path,
+    request: Request,
+    *,
+    controls: bool = True,
+    published: Collection[Key] = (),
+) -> tuple[list[Job], list[str]]:
+    """Jobs of all runs and of the control rows, and a line for every run that cannot be planned.
+
+    Control rows under a `published` key are taken from there: they depend on the dataset alone.
+    """
+    jobs, problems = [], []
+    for run in runs:
+        try:
+            jobs += plan_run(run, request)
+        except UserError as error:
+            problems.append(str(error))
+    if controls:
+        jobs += plan_controls([job.reference for job in jobs], root, request, done=published)
+    return jobs, problems

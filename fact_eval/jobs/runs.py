@@ -1,0 +1,114 @@
+"""Run folders as fact-train leaves them and the snapshots they hold. Reads no weights, needs no torch."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.file_hashes import file_sha256
+
+OPTIONS = "training_options.json"
+SNAPSHOT = re.compile(r"network-snapshot-(\d{6,})\.safetensors")
+OPTIONS_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and its training options."""
+
+    folder: Path
+    options: dict
+
+    @property
+    def run_id(self) -> str:
+        return self.options["run_id"]
+
+    @property
+    def label(self) -> str:
+        """The row's name on a board: equal for runs that differ in nothing but the training seed."""
+        return self.options["label"]
+
+    @property
+    def config(self) -> dict:
+        return self.options["config"]
+
+    def snapshots(self) -> list["SnapshotFile"]:
+        """Snapshots from the first to the newest."""
+        found = [(SNAPSHOT.fullmatch(path.name), path) for path in self.folder.iterdir()]
+        return sorted((SnapshotFile(path, int(m.group(1))) for m, path in found if m), key=lambda s: s.kimg)
+
+
+@dataclass(frozen=True)
+class SnapshotFile:
+    """A snapshot by its file name."""
+
+    path: Path
+    kimg: int
+
+    def sha256(self) -> str:
+        """Hash of the file's bytes: what `Snapshot.sha256` is, without loading it."""
+        return file_sha256(self.path)
+
+
+def find_runs(paths: Iterable[Path], *, problems: list[str] | None = None) -> list[Run]:
+    """Every run at or under the paths, each once, sorted by folder.
+
+    Raises UsageError for a missing path, or where there is no run at all; UserError for unreadable options,
+    unless `problems` takes their lines and there are other runs.
+    """
+    found: dict[Path, Run] = {}
+    paths = [Path(path) for path in paths]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist; give a run folder or a folder of runs, such as runs/")
+        if not path.is_dir():
+            raise UsageError(f"{path} is a file; give the run folder that holds it")
+        for options in sorted(path.rglob(OPTIONS)):
+            try:
+                found.setdefault(options.resolve(), read_run(options.parent))
+            except UserError as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+    if not found and problems:
+        raise UserError(problems[0])
+    if not found:
+        where = ", ".join(map(str, paths))
+        raise UsageError(
+            f"no run in {where} (no {OPTIONS} at any depth); `fact-train --preset mnist` makes one"
+        )
+    return sorted(found.values(), key=lambda run: run.folder)
+
+
+def read_run(folder: Path) -> Run:
+    """The run of one folder. Raises UserError where its options are no valid JSON of this schema."""
+    path = Path(folder) / OPTIONS
+    try:
+        options = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{folder} is no run folder: it has no {OPTIONS}") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    needed = {"run_id", "label", "preset", "config", "config_sha256", "seed", "dataset"}
+    if not isinstance(options, dict) or options.get("schema") != OPTIONS_SCHEMA or needed - options.keys():
+        raise UserError(f"{path} is not a training options file of schema {OPTIONS_SCHEMA}")
+    return Run(Path(folder), options)
+
+
+def choose_snapshots(run: Run, which: str) -> list[SnapshotFile]:
+    """`latest`, `all`, or a kimg. Raises UserError where the run has no such snapshot."""
+    snapshots = run.snapshots()
+    if not snapshots:
+        raise UserError(f"{run.folder} has no snapshot yet; let its training go on")
+    if which == "latest":
+        return snapshots[-1:]
+    if which == "all":
+        return snapshots
+    if not which.isdigit():
+        raise UsageError(f"--snapshot {which!r}: give latest, all, or a number of kimg")
+    chosen = [s for s in snapshots if s.kimg == int(which)]
+    if not chosen:
+        raise UsageError(f"--snapshot {which}: {run.folder} has {', '.join(str(s.kimg) for s in snapshots)}")
+    return chosen

@@ -1,0 +1,129 @@
+"""What a StylEx run is worth, beside its records: the picture of the W-gap and the health of its training.
+
+`fact-eval explain RUN` measures every metric of the encoder, draws the picture, prints the health.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fact_eval.jobs.runs import Run
+from fact_leaderboard.records import RESULTS, Record, latest_records, read_records
+from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.errors import UserError
+
+LEGIBLE = 0.8  # share of legible digits at which a generator is said to have learnt to write
+STATS = "stats.jsonl"
+
+
+@dataclass(frozen=True)
+class Health:
+    """How training went; None where the run says nothing of it.
+
+    `spikes_per_1k_steps`: encoder turns whose reconstruction loss was above twice its running mean, per 1,000
+    of them. `kimg_to_legible` and `seconds_to_legible`: the first scored snapshot with 80 % legible digits.
+    """
+
+    run_id: str
+    kimg: float
+    sec_per_kimg: float
+    spikes_per_1k_steps: float | None
+    kimg_to_legible: float | None
+    seconds_to_legible: float | None
+    snapshots_scored: int
+
+
+def read_stats(folder: Path) -> list[dict]:
+    """The ticks of a run, in order. UserError where there are none or one cannot be read."""
+    path = Path(folder) / STATS
+    try:
+        ticks = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
+    if not ticks:
+        raise UserError(f"{path} holds no tick yet; let the training go on")
+    return ticks
+
+
+def measure_health(run: Run) -> Health:
+    """Health of one run, from its statistics and its `legible10k` records."""
+    ticks = read_stats(run.folder)
+    seconds = seconds_until(ticks)
+    legible = sorted(
+        (record.kimg, record.value)
+        for record in latest_records(read_records(run.folder / RESULTS))
+        if record.metric == "legible10k" and record.status == "ok" and record.value is not None
+    )
+    first = next((kimg for kimg, value in legible if value >= LEGIBLE), None)
+    spikes = [tick["Rec/spikes"] for tick in ticks if "Rec/spikes" in tick]
+    turns = sum(s["num"] for s in spikes)
+    kimg = ticks[-1]["nimg"] / 1000
+    return Health(
+        run_id=run.run_id,
+        kimg=kimg,
+        sec_per_kimg=seconds[-1][1] / kimg,
+        spikes_per_1k_steps=1000 * sum(s["mean"] * s["num"] for s in spikes) / turns if turns else None,
+        kimg_to_legible=first,
+        seconds_to_legible=None if first is None else next(s for k, s in seconds if k >= first),
+        snapshots_scored=len(legible),
+    )
+
+
+def seconds_until(ticks: Sequence[dict]) -> list[tuple[float, float]]:
+    """(kimg, seconds of training until then) at every tick; pauses between resumed parts do not count."""
+    found, kimg, seconds = [], 0.0, 0.0
+    for tick in ticks:
+        now = tick["nimg"] / 1000
+        seconds += tick["Timing/sec_per_kimg"] * (now - kimg)
+        kimg = now
+        found.append((kimg, seconds))
+    return found
+
+
+def health_lines(health: Health) -> list[str]:
+    """The health for people, a line each."""
+
+    def shown(value: float | None, form: str) -> str:
+        return "not known" if value is None else form.format(value)
+
+    reached = shown(health.kimg_to_legible, "{:g} kimg") + ", " + shown(health.seconds_to_legible, "{:.0f} s")
+    if health.kimg_to_legible is None:
+        reached = (
+            f"not in {health.snapshots_scored} scored snapshots"
+            if health.snapshots_scored
+            else "not known: score them with `fact-eval run RUN --snapshot all --metrics legible10k`"
+        )
+    return [
+        f"{health.run_id}: {health.kimg:g} kimg, {health.sec_per_kimg:.2f} s per kimg",
+        f"  reconstruction spikes per 1,000 encoder turns: {shown(health.spikes_per_1k_steps, '{:.1f}')}",
+        f"  {LEGIBLE:.0%} legible: {reached}",
+    ]
+
+
+def draw_w_gap(record: Record, path: Path) -> Path:
+    """The encoder's w beside the mapping's, dimension by dimension, from a `wgap10k_frechet` record.
+
+    Every dimension is in units of the mapping's own mean and deviation: the band of 0 +- 1 is the mapping.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import numpy as np
+    from matplotlib import pyplot as plt
+
+    mean, std = (np.array(record.extras[name]) for name in ("mean", "std"))
+    order = np.argsort(mean)
+    mean, std, x = mean[order], std[order], np.arange(len(mean))
+    figure, axes = plt.subplots(figsize=(9, 3.6))
+    axes.axhspan(-1, 1, color="0.85", label="mapping(z): mean ± 1 std")
+    axes.fill_between(x, mean - std, mean + std, alpha=0.4, step="mid", label="E(x): mean ± 1 std")
+    axes.step(x, mean, where="mid", linewidth=1)
+    axes.set_xlabel("dimension of w, sorted by the encoder's mean")
+    axes.set_ylabel("mapping's std")
+    axes.set_title(f"{record.run_id} at {record.kimg:g} kimg: W-gap {record.value:.3g} (Fréchet / D)")
+    axes.legend(loc="upper left")
+    figure.tight_layout()
+    write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=110))
+    plt.close(figure)
+    return path

@@ -1,0 +1,103 @@
+"""Tables for a terminal, from records and cards; the data behind each is what `--json` prints."""
+
+from collections.abc import Sequence
+
+from fact_eval.compare.folders import Comparison
+from fact_eval.jobs.catalog import Card, DetectorCard
+from fact_leaderboard.records import Record
+
+
+def records_table(records: Sequence[Record]) -> str:
+    """One line per record: value, error, sample, status."""
+    rows = [
+        {
+            "run": r.run_id,
+            "kimg": "" if r.kimg is None else f"{r.kimg:g}",
+            "metric": r.metric + (" ↑" if r.higher_is_better else " ↓"),
+            "seed": str(r.seed),
+            "value": "" if r.value is None else f"{r.value:.6g}",
+            "± se": "" if r.stderr is None else f"{r.stderr:.2g}",
+            "interval": _interval(r.ci),
+            "generated": "" if r.n_effective is None else f"{r.n_effective:,}",
+            "real": "" if r.n_real is None else f"{r.n_real:,}",
+            "status": _status(r),
+        }
+        for r in records
+    ]
+    return plain_table(rows)
+
+
+def cards_list(cards: Sequence[Card]) -> str:
+    """Three lines per metric: name with direction and meaning, what it needs, its source."""
+    blocks = []
+    for card in cards:
+        arrow = "↑" if card.higher_is_better else "↓"
+        unit = f" ({card.unit})" if card.unit else ""
+        confined = f", {' and '.join(card.datasets)} only" if card.datasets else ""
+        lines = [f"{card.name} {arrow}", card.summary + unit, _needs(card) + confined, card.citation]
+        blocks.append("\n    ".join(lines))
+    return "\n".join(blocks)
+
+
+def detectors_list(cards: Sequence[DetectorCard]) -> str:
+    """Three lines per detector: name, what it is, its source and weights."""
+    blocks = []
+    for card in cards:
+        weights = card.fingerprint.get("weights_sha256")
+        known = f", weights sha256 {weights[:12]}" if weights else ""
+        lines = [card.name, card.summary, f"width {card.fingerprint['width']}{known}", card.citation]
+        blocks.append("\n    ".join(lines))
+    return "\n".join(blocks)
+
+
+def comparisons_table(comparisons: Sequence[Comparison]) -> str:
+    """One line per metric: A, B, the difference with its standard error, corrected p, which is better."""
+    rows = [
+        {
+            "metric": c.metric + (" ↑" if c.higher_is_better else " ↓"),
+            "A": f"{c.a:.6g}",
+            "B": f"{c.b:.6g}",
+            "B - A": f"{c.difference.value:+.4g}",
+            "± se": "" if c.difference.stderr is None else f"{c.difference.stderr:.2g}",
+            "p (Holm)": "" if c.p is None else f"{c.p:.3g}",
+            "better": c.better,
+            "error from": c.difference.method,
+        }
+        for c in comparisons
+    ]
+    return plain_table(rows)
+
+
+def plain_table(rows: Sequence[dict[str, str]]) -> str:
+    """Dictionaries of texts as a table; "" for no rows."""
+    import pandas as pd
+    from tabulate import tabulate
+
+    if not rows:
+        return ""
+    return tabulate(
+        pd.DataFrame(rows), headers="keys", tablefmt="simple", showindex=False, disable_numparse=True
+    )
+
+
+def _status(record: Record) -> str:
+    if reason := record.error or record.invalid:
+        return f"{record.status}: {reason}"
+    verdict = record.extras.get("verdict")
+    return f"{record.status}, {verdict}" if verdict else record.status
+
+
+def _interval(ci: dict | None) -> str:
+    return "" if ci is None else f"[{ci['low']:.6g}, {ci['high']:.6g}]"
+
+
+def _needs(card: Card) -> str:
+    sides = []
+    for need in card.needs:
+        count = "all" if need.count is None else f"{need.count:,}"
+        sides.append(f"{count} {need.split or 'generated'} {need.detector}")
+    if card.needs_generator:
+        sides.append("the generator")
+    if card.weights:
+        sides.append(f"weights {' and '.join(card.weights)}")
+    return ", ".join(sides)

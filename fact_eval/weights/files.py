@@ -1,0 +1,212 @@
+"""Keeping weight files: adding, fetching and checking them, with a SHA-256 manifest beside them.
+
+What the files are and how they are found again is metrics/weight_store.py. A file gets its name only when it
+is whole and its hash known; writers of one folder wait for each other (filelock).
+"""
+
+import hashlib
+import shutil
+import zipfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fact_eval.weights.download import download
+from fact_metrics.base.atomic import write_atomically, write_json
+from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.provenance import utc_now
+from fact_metrics.weight_store import (
+    MANIFEST,
+    SCHEMA,
+    WEIGHTS,
+    Format,
+    Installed,
+    WeightFile,
+    file_sha256,
+    look_up,
+    read_manifest,
+    shared_folders,
+    weight_file,
+    weights_folder,
+)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A weight file as `check` found it; `problem` is None where it is right."""
+
+    name: str
+    path: Path
+    sha256: str
+    problem: str | None
+
+
+def identify(path: Path, name: str | None = None) -> WeightFile | None:
+    """The known weight file whose content this is, the named one first; None for any other content."""
+    found = file_sha256(path)
+    same = [file for file in WEIGHTS.values() if file.sha256 == found]
+    return next((file for file in same if file.name == name), same[0] if same else None)
+
+
+def add_weights(path: Path, name: str | None = None, *, trust: bool = False) -> Installed:
+    """Copy a file into the weights folder and record it; the published file of a name, unless trusted.
+
+    A trusted file must at least open as weights. UsageError or UserError says what the file is instead.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file; give the weight file to add")
+    wanted = None if name is None else weight_file(name)
+    known = identify(path, name)
+    if known is not None and wanted is not None and known.sha256 != wanted.sha256:
+        raise UserError(f"{path} is {known.name} ({known.filename}), not {wanted.name}")
+    if known is not None:
+        return _place(path, wanted or known, known.sha256, known.format, trusted=False)
+    found = file_sha256(path)
+    named = wanted or next((f for f in WEIGHTS.values() if f.filename == path.name), None)
+    if named is None:
+        raise UserError(
+            f"{path} is none of the known weight files (sha256 {found}); `fact-eval weights list` names "
+            f"them, and --as NAME --trust takes it for one of them, under a protocol of its own"
+        )
+    if not trust or wanted is None:
+        raise UserError(
+            f"{path} is not {named.filename}: {path.stat().st_size / 1e6:,.1f} MB of {named.size}, sha256 "
+            f"{found}, expected {named.sha256}. Fetch it again; --as {named.name} --trust takes it as it is, "
+            f"and what it scores then stands apart"
+        )
+    from fact_metrics.features.weight_files import read_file
+
+    format = guess_format(path)
+    read_file(path, format)
+    return _place(path, wanted, found, format, trusted=True)
+
+
+def fetch_weights(name: str, *, report: Callable[[int], None] = lambda done: None) -> tuple[Installed, bool]:
+    """The installed file, and whether it had to be downloaded; two processes download it once."""
+    wanted = weight_file(name)
+    installed, _ = look_up(name)
+    if installed is not None:
+        return installed, False
+    folder = weights_folder()
+    path = folder / wanted.filename
+    with _locked(folder, f".{wanted.filename}.lock"):
+        installed, _ = look_up(name)  # another process may have fetched it meanwhile
+        if installed is not None:
+            return installed, False
+        download(wanted.url, path, sha256=wanted.sha256, progress=report)
+        return _record(path, wanted, wanted.sha256, wanted.format, trusted=False, origin=wanted.url), True
+
+
+def check_weights() -> list[Checked]:
+    """Every weight file in the weights folder and the shared ones, its whole content hashed now.
+
+    Right files that were copied into the weights folder by hand enter its manifest.
+    """
+    checked: list[Checked] = []
+    for folder in (weights_folder(), *shared_folders()):
+        manifest = read_manifest(folder)
+        for name, entry in manifest.items():
+            checked.append(_check(name, folder / entry["filename"], entry["sha256"]))
+        listed = {entry["filename"] for entry in manifest.values()}
+        for wanted in WEIGHTS.values():
+            path = folder / wanted.filename
+            if wanted.filename in listed or not path.is_file():
+                continue
+            checked.append(_check(wanted.name, path, wanted.sha256))
+            if checked[-1].problem is None and folder == weights_folder():
+                _record(path, wanted, wanted.sha256, wanted.format, trusted=False, origin="found there")
+        for path in sorted(folder.glob("*.partial")):
+            checked.append(Checked("", path, "", "half a file: `fact-eval weights fetch` goes on from there"))
+    return checked
+
+
+def guess_format(path: Path) -> Format:
+    """What a file of unknown origin is, from its name and the names inside it; nothing in it is run."""
+    if path.suffix == ".safetensors":
+        return "safetensors"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                return "torchscript"
+    return "state_dict"
+
+
+def source_of(path: Path) -> str:
+    """Which of the folders a file was found in: own, shared, or torch's."""
+    if path.parent == weights_folder():
+        return "own"
+    return "shared" if path.parent in shared_folders() else "torch"
+
+
+def _check(name: str, path: Path, expected: str) -> Checked:
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return Checked(name, path, "", f"cannot be read: {error.strerror or error}")
+    if found == expected:
+        return Checked(name, path, found, None)
+    way_out = f"remove it, then `fact-eval weights fetch {name}`"
+    return Checked(name, path, found, f"sha256 {found}, expected {expected}: {way_out}")
+
+
+def _place(path: Path, wanted: WeightFile, sha256: str, format: Format, *, trusted: bool) -> Installed:
+    """Copy the file to its place in the weights folder and record it."""
+    folder = weights_folder()
+    filename = f"{wanted.name}-trusted-{sha256[:8]}{path.suffix}" if trusted else wanted.filename
+    target = folder / filename
+    with _locked(folder, f".{filename}.lock"):
+        if not (target.exists() and target.samefile(path)):
+            write_atomically(target, lambda partial: _copy(path, partial, sha256))
+        return _record(target, wanted, sha256, format, trusted=trusted, origin="added by hand")
+
+
+def _copy(source: Path, partial: Path, sha256: str) -> None:
+    """Copy, and make sure that what was copied is what was hashed."""
+    shutil.copyfile(source, partial)
+    with open(partial, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise UserError(f"{source} changed while it was copied; run the same command again")
+
+
+def _record(
+    path: Path, wanted: WeightFile, sha256: str, format: Format, *, trusted: bool, origin: str
+) -> Installed:
+    """Enter a file of the weights folder into its manifest."""
+    folder, stat = path.parent, path.stat()
+    entry = {
+        "filename": path.name,
+        "sha256": sha256,
+        "bytes": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "format": format,
+        "trusted": trusted,
+        "from": origin,
+        "added": utc_now(),
+    }
+    with _locked(folder, f".{MANIFEST}.lock"):
+        files = {**read_manifest(folder), wanted.name: entry}
+        write_json(folder / MANIFEST, {"schema": SCHEMA, "files": dict(sorted(files.items()))})
+    return Installed(path, sha256, format, trusted)
+
+
+@contextmanager
+def _locked(folder: Path, name: str):
+    """Hold a lock file of the folder. UserError where the folder cannot be written."""
+    from filelock import FileLock
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / name)
+        lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"weights folder {folder} cannot be written: {error.strerror or error}; set FACT_WEIGHTS to one "
+            f"that can be"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,210 @@
+"""Baking: the style of one w folded into plain weights, a network that makes one image (and its noise).
+
+Every injection gives its fused weights (`kernels`); a `PlainConv` holds them in its place. The equality is
+proved on the spot, in float64: each layer on the input that it gets in the network, and the image. A 3x3
+style is another function at the borders, by definition (injection/matrix.py): there the interior is proved.
+"""
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.errors import UsageError, UserError
+from fact_train.networks.generator import Generator, Synthesis
+from fact_train.networks.injection.convolve import instance_norm, with_ones
+from fact_train.networks.ops import conv2d_resample
+from fact_train.seeds import generator_for
+from fact_train.settings.config import TrainConfig
+from fact_train.snapshot import Snapshot
+from fact_train.training.trainer import build_networks
+
+SCHEMA = 1
+TOLERANCE = 1e-10  # of the largest output, float64: sums of a few thousand terms in another order
+
+
+class PlainConv(nn.Module):
+    """A style-injected convolution whose style is fixed: weight [O, I (+ 1), k, k]; w is not looked at."""
+
+    def __init__(self, weight: Tensor, *, up: int, norm_in: bool, norm_out: bool, shifts: bool) -> None:
+        super().__init__()
+        self.up, self.norm_in, self.norm_out, self.shifts = up, norm_in, norm_out, shifts
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor, w: Tensor, *, bias: Tensor, fused: bool, gain: float = 1.0) -> Tensor:
+        x = instance_norm(x) if self.norm_in else x
+        x = with_ones(x) if self.shifts else x
+        inner, outer = (1.0, gain) if self.norm_out else (gain, 1.0)
+        bias = bias.to(x.dtype)
+        added = None if self.norm_out else bias
+        y = conv2d_resample(x, (self.weight * inner).to(x.dtype), bias=added, up=self.up)
+        return instance_norm(y) * outer + bias.reshape(1, -1, 1, 1) if self.norm_out else y
+
+
+@dataclass(frozen=True)
+class LayerProof:
+    """Largest difference of a layer's outputs over the largest output; `border` where it is 3x3, apart."""
+
+    layer: str
+    relative: float
+    border: float | None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Float64 differences by layer, and of the images [-1, 1] in float64 and float32."""
+
+    layers: list[LayerProof]
+    image: float
+    image_float32: float
+    exact: bool  # False: a 3x3 style, whose borders differ
+
+    @property
+    def holds(self) -> bool:
+        layers = all(row.relative <= TOLERANCE for row in self.layers)
+        return layers and (not self.exact or self.image <= TOLERANCE)
+
+
+def draw_ws(G: Generator, *, seed: int, label: int | None, truncation_psi: float) -> Tensor:
+    """ws [1, rows, w_dim] of one seed. UsageError where a label is missing, out of range or not asked for."""
+    if (label is None) != (not G.c_dim) or (label or 0) >= max(G.c_dim, 1):
+        asked = f"between 0 and {G.c_dim - 1}" if G.c_dim else "left out: this network has no classes"
+        raise UsageError(f"--label {label}: it must be {asked}.")
+    c = None if label is None else nn.functional.one_hot(torch.tensor([label]), G.c_dim).float()
+    z = torch.randn(1, *G.z_shape, generator=generator_for("cpu", "bake", seed))
+    with torch.no_grad():
+        return G.mapping(z, c, truncation_psi)
+
+
+def bake_synthesis(synthesis: Synthesis, ws: Tensor) -> Synthesis:
+    """A copy of the synthesis network whose convolutions hold the style of ws [1, rows, w_dim]."""
+    plain = copy.deepcopy(synthesis)
+    for module, w in _layer_styles(plain, ws):
+        layer = module.inject
+        weight = layer.kernels(w)[0].detach().contiguous()
+        flags = {name: getattr(layer, name) for name in ("norm_in", "norm_out", "shifts")}
+        module.inject = PlainConv(weight, up=getattr(layer, "up", 1), **flags)
+    return plain
+
+
+def prove(G: Generator, ws: Tensor) -> Proof:
+    """Compare the network and its baked form, layer by layer on the same inputs, and as images."""
+    with torch.inference_mode():
+        synthesis = copy.deepcopy(G.synthesis).double()
+        noise_mode = "off" if synthesis.noise == "off" else "const"
+        options = dict(noise_mode=noise_mode, fused_modconv=False)
+        exact = all(m.side == 1 for m in synthesis.modules() if hasattr(m, "side"))
+        plain = bake_synthesis(synthesis, ws.double())
+        rows, names = [], [name for name, m in synthesis.named_modules() if hasattr(m, "inject")]
+        baked_layers = dict(plain.named_modules())
+
+        def compare(module, args, kwargs, output, name):
+            got = baked_layers[name](*args, **kwargs)
+            relative = (got - output).abs() / output.abs().max()
+            margin = 0 if module.side == 1 else module.up  # how far the cut of the map between reaches
+            inner = relative[..., margin : relative.shape[2] - margin, margin : relative.shape[3] - margin]
+            border = relative.max().item() if margin else None
+            rows.append(LayerProof(name.removesuffix(".inject"), inner.max().item(), border))
+
+        hooks = []
+        for name in names:
+            layer = synthesis.get_submodule(f"{name}.inject")
+            hooks.append(
+                layer.register_forward_hook(
+                    lambda m, a, k, out, n=f"{name}.inject": compare(m, a, k, out, n), with_kwargs=True
+                )
+            )
+        with _Float64():
+            images = synthesis(ws.double(), **options)
+            for hook in hooks:
+                hook.remove()
+            baked_images = plain(ws.double(), **options)
+        single = G.synthesis(ws, **options), bake_synthesis(G.synthesis, ws)(ws, **options)
+    return Proof(
+        rows,
+        image=(images - baked_images).abs().max().item(),
+        image_float32=(single[0] - single[1]).abs().max().item(),
+        exact=exact,
+    )
+
+
+def proof_table(proof: Proof) -> str:
+    """The proof for people."""
+    lines = [f"{'layer':<14} relative difference, float64"]
+    for row in proof.layers:
+        border = "" if row.border is None else f"   (interior; with the border {row.border:.1e})"
+        lines.append(f"{row.layer:<14} {row.relative:.1e}{border}")
+    lines.append(f"{'image':<14} {proof.image:.1e} in float64, {proof.image_float32:.1e} in float32")
+    if not proof.exact:
+        lines.append("a baked 3x3 style has no map between the two convolutions to cut at the border")
+    lines.append("equal" if proof.holds else "NOT equal")
+    return "\n".join(lines)
+
+
+def save_baked(path: Path, snapshot: Snapshot, ws: Tensor) -> None:
+    """Write the baked network and what rebuilds it; atomic."""
+    with torch.no_grad():
+        plain = bake_synthesis(snapshot.G.synthesis, ws)
+    tensors = {name: t.detach().contiguous() for name, t in plain.state_dict().items()}
+    meta = {
+        "schema": SCHEMA,
+        "kind": "baked",
+        "config": {k: v for k, v in snapshot.config.items()},
+        "dataset": snapshot.dataset,
+        "snapshot_sha256": snapshot.sha256,
+    }
+    text = json.dumps(meta, sort_keys=True)
+    write_atomically(path, lambda partial: save_file(tensors, str(partial), metadata={"fact": text}))
+
+
+def load_baked(path: str | Path) -> Synthesis:
+    """The baked network: call it with any ws of its number of rows, which it does not look at.
+
+    UserError where the file is missing, damaged or not a baked network.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as f:
+            meta = json.loads((f.metadata() or {}).get("fact", "{}"))
+            tensors = {name: f.get_tensor(name) for name in f.keys()}
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); bake it again.") from error
+    if meta.get("kind") != "baked":
+        raise UserError(f"{path} is no baked network of fact-train bake.")
+    G, _ = build_networks(TrainConfig.from_dict(meta["config"]), meta["dataset"])
+    rows = G.synthesis.num_ws * G.synthesis.vectors
+    plain = bake_synthesis(G.synthesis, torch.zeros(1, rows, G.synthesis.w_dim))
+    plain.load_state_dict(tensors)
+    return plain.eval().requires_grad_(False)
+
+
+def _layer_styles(synthesis: Synthesis, ws: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    """Every layer with an injection and the w [1, w_dim] or [1, K, w_dim] that it takes."""
+    if synthesis.vectors > 1:
+        ws = ws.unflatten(1, (synthesis.num_ws, synthesis.vectors))
+    found, first = [], 0
+    for res in synthesis.resolutions:
+        block = getattr(synthesis, f"b{res}")
+        modules = [block.conv1] if block.is_first else [block.conv0, block.conv1]
+        modules += [block.torgb] if block.num_torgb else []
+        for i, module in enumerate(modules):
+            if hasattr(module, "inject"):
+                w = ws[:, first + i]
+                only = getattr(module, "first_only", False) and w.ndim == 3
+                found.append((module, w[:, 0] if only else w))
+        first += block.num_conv
+    return found
+
+
+class _Float64(torch.overrides.TorchFunctionMode):
+    """`x.float()` keeps float64: the networks ask for their float32 in this one way."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.float and args[0].dtype == torch.float64:
+            return args[0]
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,1 @@
+"""The classifier that StylEx explains: its file and its training."""

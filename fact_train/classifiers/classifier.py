@@ -1,0 +1,134 @@
+"""The explained classifier C: its file, its card, what it says of a dataset.
+
+One safetensors file holds weights and card (architecture, classes, accuracy, confusion matrix, data, recipe,
+hash of the weights); no pickle. `fact-train classifier` makes one;
+the files in fact_train/classifiers/bundled are known by their bare names.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.errors import UserError, unknown_name
+from fact_metrics.base.tensors import weights_sha256
+from fact_train.data import Dataset, batch_indices
+from fact_train.networks.classifier import Classifier
+
+SCHEMA = 1
+BUNDLED = Path(__file__).parent / "bundled"
+SAMPLE = 2048  # training images that C is asked about before anything is trained
+ONE_CLASS = 0.995  # a larger share of one class: C explains nothing
+BATCH = 256
+
+Card = dict[str, Any]
+
+
+def bundled_names() -> list[str]:
+    """Classifiers that come with the project."""
+    return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
+
+
+def find_classifier(name: str) -> Path:
+    """File of a bundled name or a path. UsageError where there is neither."""
+    bundled = BUNDLED / f"{name}.safetensors"
+    if bundled.is_file():
+        return bundled
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise unknown_name("classifier or file", name, bundled_names())
+    return path
+
+
+def save_classifier(path: Path, net: Classifier, card: Card) -> Card:
+    """Write weights and card atomically; returns the card with the hash of the weights."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    card = {"schema": SCHEMA, **card, "weights_sha256": weights_sha256(tensors)}
+    text = json.dumps(card, sort_keys=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(
+        Path(path), lambda partial: save_file(tensors, str(partial), metadata={"classifier": text})
+    )
+    return card
+
+
+def load_classifier(name: str, device: torch.device | str = "cpu") -> tuple[Classifier, Card]:
+    """C, frozen and in eval mode, and its card. UserError where the file is torn, foreign or altered."""
+    path = find_classifier(name)
+    try:
+        with safe_open(str(path), framework="pt") as f:
+            card = json.loads((f.metadata() or {}).get("classifier", "null"))
+            tensors = {key: f.get_tensor(key) for key in f.keys()}
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise UserError(f"classifier {path} is truncated or damaged ({error}); make it again.") from error
+    if card is None:
+        raise UserError(f"{path} is not a classifier of `fact-train classifier` (no card inside).")
+    if card["schema"] > SCHEMA:
+        raise UserError(f"classifier {path} was written by a newer version (schema {card['schema']}).")
+    if weights_sha256(tensors) != card["weights_sha256"]:
+        raise UserError(f"classifier {path} has been altered: its weights do not have the hash of its card.")
+    net = new_classifier(card)
+    net.load_state_dict(tensors)
+    return net.eval().requires_grad_(False).to(device), card
+
+
+def new_classifier(card: Card) -> Classifier:
+    """The network that a card describes, its weights not yet read."""
+    return Classifier(
+        arch=card["arch"],
+        img_channels=card["channels"],
+        num_classes=len(card["classes"]),
+        input_size=card["input_size"],
+    )
+
+
+def check_fits(name: str, card: Card, dataset: Dataset) -> None:
+    """Raise UserError where C was made for images of another shape."""
+    theirs, ours = (card["resolution"], card["channels"]), (dataset.resolution, dataset.num_channels)
+    if theirs != ours:
+        raise UserError(
+            f"--classifier {name} is for {theirs[1]}x{theirs[0]}x{theirs[0]} images, {dataset.name} has "
+            f"{ours[1]}x{ours[0]}x{ours[0]}; train one with `fact-train classifier --data ...`."
+        )
+
+
+@torch.no_grad()
+def classify(net: Classifier, dataset: Dataset, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Logits [N, K] of a dataset's images, on the CPU."""
+    parts = [net(dataset.images(part).to(device).float() / 127.5 - 1).cpu() for part in index.split(BATCH)]
+    return torch.cat(parts)
+
+
+def class_balance(net: Classifier, dataset: Dataset, *, seed: int, device="cpu") -> list[float]:
+    """Share of each class in what C says of a random sample of the dataset."""
+    count = min(SAMPLE, len(dataset))
+    index = batch_indices(size=len(dataset), seed=seed, position=0, count=count)
+    said = classify(net, dataset, index, device).argmax(dim=1)
+    return (said.bincount(minlength=net.num_classes).double() / count).tolist()
+
+
+def check_not_degenerate(name: str, card: Card, balance: list[float], dataset: Dataset) -> None:
+    """Raise UserError where C says one class of nearly every image: there would be nothing to explain."""
+    share, which = max((share, i) for i, share in enumerate(balance))
+    if share > ONE_CLASS:
+        raise UserError(
+            f"--classifier {name} calls {share:.1%} of {dataset.name} "
+            f"{card['classes'][which]['name']!r}: a classifier that says one class explains nothing. "
+            "Take another one, or other data."
+        )
+
+
+def describe(name: str, card: Card, balance: list[float]) -> str:
+    """One line: what C is, how good, and how it divides the training images."""
+    shares = ", ".join(
+        f"{group['name']} {share:.1%}" for group, share in zip(card["classes"], balance, strict=True)
+    )
+    return (
+        f"classifier {name} ({card['arch']}, held-out accuracy {card['accuracy']:.4f}, "
+        f"{card['weights_sha256'][:8]}) says of the training images: {shares}"
+    )

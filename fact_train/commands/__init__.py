@@ -1,0 +1,1 @@
+"""Commands beside training: options and printing, no logic."""

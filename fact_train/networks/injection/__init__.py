@@ -1,0 +1,42 @@
+"""How a style enters a convolution. One class per way, one interface, one table: STYLE_INJECTIONS.
+
+Every class is built with (in_channels, out_channels, kernel_size, *, w_dim, up, demodulate, style) and called
+with (x, w, *, bias, fused, gain): x [N, I, H, W] and w [N, w_dim], or [N, K, w_dim] with K style vectors, to
+[N, O, H', W'] before the activation. `demodulate` False is ToRGB's form. Two orders of evaluation are one
+function: `fused` puts the style into weights of every sample (for a style matrix: bakes it), the other
+order into the activations around weights that the batch shares. Both carry full gradients. `kernels(w)` are
+the fused weights, which `fact-train bake` makes plain.
+
+    modconv   s_i W_oik, demodulated (Karras et al. 2020)
+    adain     normalise, scale and shift the input (Huang & Belongie 2017; Karras et al. 2019)
+    vectors   W_oik S_(o mod K)i, demodulated: K style vectors
+    matrix    a convolution by a style matrix M, then by W
+    adaconv   predicted grouped and pointwise convolutions of the normalised input (Chandran et al. 2021)
+"""
+
+from fact_train.networks.injection.adaconv import AdaptiveConv
+from fact_train.networks.injection.adain import AdaIN
+from fact_train.networks.injection.matrix import StyleMatrix
+from fact_train.networks.injection.modconv import ModulatedConv
+from fact_train.networks.injection.options import FUSED_MODES, StyleOptions, use_fused
+from fact_train.networks.injection.vectors import StyleVectors
+
+STYLE_INJECTIONS = {
+    "modconv": ModulatedConv,
+    "adain": AdaIN,
+    "vectors": StyleVectors,
+    "matrix": StyleMatrix,
+    "adaconv": AdaptiveConv,
+}
+
+__all__ = [
+    "FUSED_MODES",
+    "STYLE_INJECTIONS",
+    "AdaIN",
+    "AdaptiveConv",
+    "ModulatedConv",
+    "StyleMatrix",
+    "StyleOptions",
+    "StyleVectors",
+    "use_fused",
+]

@@ -1,0 +1,1 @@
+"""Steps, losses, the loop and its state."""

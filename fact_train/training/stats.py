@@ -1,0 +1,107 @@
+"""What a run reports: means over a tick, per-term finiteness, stats.jsonl and TensorBoard."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fact_metrics.base.atomic import write_text
+
+
+class Stats:
+    """Running count, sum and sum of squares of named tensors, kept on their device in float64.
+
+    Each entry also remembers the first step whose values were not finite, so that finding out costs no
+    synchronisation inside a step.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Tensor] = {}
+
+    def report(self, name: str, values: Tensor, *, step: int) -> None:
+        """Add the values of one step under a name such as Loss/G."""
+        x = values.detach().double().flatten()
+        new = torch.stack([torch.full_like(x[0], x.numel()), x.sum(), x.square().sum()])
+        bad = torch.where(new[1].isfinite(), -1.0, float(step)).double()
+        old = self._entries.get(name)
+        if old is not None:
+            new = old[:3] + new
+            bad = torch.where(old[3] >= 0, old[3], bad)
+        self._entries[name] = torch.cat([new, bad.reshape(1)])
+
+    def first_non_finite(self) -> tuple[str, int] | None:
+        """(term, step) of the earliest non-finite report, or None."""
+        bad = [(int(e[3]), name) for name, e in self._entries.items() if float(e[3]) >= 0]
+        return (min(bad)[1], min(bad)[0]) if bad else None
+
+    def collect(self) -> dict[str, dict[str, float]]:
+        """{name: {mean, std, num}} since the last call; starts afresh."""
+        out = {}
+        for name, entry in sorted(self._entries.items()):
+            count, total, squares, _ = entry.tolist()
+            mean = total / count
+            out[name] = {
+                "mean": mean,
+                "std": math.sqrt(max(squares / count - mean * mean, 0.0)),
+                "num": int(count),
+            }
+        self._entries = {}
+        return out
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: entry.cpu().clone() for name, entry in self._entries.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor], *, device: torch.device | str = "cpu") -> None:
+        self._entries = {name: entry.to(device) for name, entry in state.items()}
+
+
+class StatsWriter:
+    """Appends one JSON line a tick to stats.jsonl and the same values to TensorBoard.
+
+    Opening at `nimg` > 0 first drops what an interrupted run wrote beyond that point, so that no tick stands
+    twice.
+    """
+
+    def __init__(self, outdir: Path, *, nimg: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # heavy; only a training run needs it
+
+        self.path = Path(outdir) / "stats.jsonl"
+        _rewind(self.path, nimg=nimg)
+        self._board = SummaryWriter(log_dir=str(outdir), purge_step=nimg // 1000 if nimg else None)
+
+    def write(self, values: dict, *, nimg: int) -> None:
+        """`values` is Stats.collect() plus scalars of the tick."""
+        line = json.dumps({**values, "nimg": nimg, "timestamp": time.time()}, allow_nan=False)
+        with open(self.path, "a", encoding="utf-8") as f:
+            f.write(line + "\n")
+            f.flush()
+            os.fsync(f.fileno())
+        for name, value in values.items():
+            scalar = value["mean"] if isinstance(value, dict) else value
+            self._board.add_scalar(name, scalar, global_step=nimg // 1000)
+        self._board.flush()
+
+    def image(self, name: str, pixels: Tensor, *, nimg: int) -> None:
+        """A [C, H, W] uint8 picture."""
+        self._board.add_image(name, pixels, global_step=nimg // 1000)
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def _rewind(path: Path, *, nimg: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a line torn by a crash
+        if entry["nimg"] <= nimg and nimg > 0:
+            kept.append(line)
+    write_text(path, "".join(line + "\n" for line in kept))

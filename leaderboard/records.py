@@ -1,0 +1,235 @@
+"""Records: one JSON line per snapshot x metric x seed in an append-only `results.jsonl`.
+
+The file is the product: boards, tables and comparisons are functions of it. Appending is locked, one write
+and one fsync per line, so a killed process leaves at most one torn last line, which readers skip and the
+next append removes.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fact_metrics.base.errors import UserError
+from fact_metrics.weight_store import mentions_random_weights
+
+SCHEMA = 1
+RESULTS = "results.jsonl"
+STATUSES = ("ok", "failed", "cancelled")
+SOURCES = ("run", "images", "reals", "noise")
+
+Key = tuple[str, str, str, int, str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One measured number, or the reason why there is none, with everything needed to make it again."""
+
+    # What was scored.
+    run_id: str  # name of the run folder; images-..., reals-..., noise-... for the other sources
+    source: str  # run | images | reals | noise
+    label: str  # the row's name on a board
+    snapshot: str | None  # file name inside the run folder; None where there is no network
+    snapshot_sha256: str  # hash of the scored content: the file's bytes, or the pictures'
+    kimg: float | None
+    train_seed: int | None
+    config_sha256: str | None  # equal for runs that differ in nothing but the training seed
+    # What it was scored with.
+    metric: str
+    metric_version: int
+    summary: str  # what it means, in one sentence
+    citation: str
+    protocol: dict  # everything that changes the number
+    protocol_sha256: str
+    seed: int  # evaluation seed
+    higher_is_better: bool
+    # The number. Never NaN: a number that is not finite is a failure.
+    value: float | None
+    stderr: float | None = None
+    ci: dict | None = None  # {level, low, high, method, n}
+    extras: dict = field(default_factory=dict)
+    # The sample.
+    n_requested: int | None  # generated images the protocol asks for
+    n_effective: int | None  # generated images used
+    n_real: int | None
+    # The outcome.
+    status: str  # ok | failed | cancelled
+    error: str | None = None
+    seconds: float | None = None  # the metric itself, features not included
+    # Where it comes from.
+    dataset: dict  # the real images: name, split, n, sha256, resolution, channels, ...
+    training: dict = field(default_factory=dict)  # of the run: preset, argv, git, started
+    provenance: dict  # of the scoring: git, packages, python, device, threads, argv, times
+    schema: int = SCHEMA
+
+    def __post_init__(self):
+        if self.status not in STATUSES:
+            raise ValueError(f"status is {self.status!r}, not one of {', '.join(STATUSES)}")
+        if self.source not in SOURCES:
+            raise ValueError(f"source is {self.source!r}, not one of {', '.join(SOURCES)}")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"value is {self.value}: write null and status failed")
+        if self.protocol_sha256 != protocol_sha256(self.protocol):
+            raise ValueError("protocol_sha256 is not the hash of protocol")
+
+    @property
+    def key(self) -> Key:
+        """Identity of the measurement; of several records with one key the latest ok counts."""
+        return (
+            self.run_id,
+            self.snapshot_sha256,
+            self.metric,
+            self.metric_version,
+            self.protocol_sha256,
+            self.seed,
+        )
+
+    @property
+    def invalid(self) -> str | None:
+        """Why the number is no measurement, however it came out; None where it is one."""
+        return "random weights, a smoke test" if mentions_random_weights(self.protocol) else None
+
+    def to_json(self) -> str:
+        """The record as one line of JSON, without the line end. NaN and infinities inside become null."""
+        return json.dumps(finite(dataclasses.asdict(self)), allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> "Record":
+        """Inverse of `to_json`. Raises ValueError for anything that is not a record of this schema."""
+        data = json.loads(line)
+        if not isinstance(data, dict):
+            raise ValueError("not a JSON object")
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
+        fields = dataclasses.fields(cls)
+        if unknown := sorted(set(data) - {f.name for f in fields}):
+            raise ValueError(f"unknown field {unknown[0]!r}")
+        if missing := sorted(f.name for f in fields if f.name not in data):
+            raise ValueError(f"field {missing[0]!r} is missing")
+        return cls(**data)
+
+
+def canonical_json(value: object) -> str:
+    """The one spelling of a JSON value that gets hashed: sorted keys, no spaces, no NaN, non-ASCII kept."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def protocol_sha256(protocol: dict) -> str:
+    """SHA-256 of a protocol's canonical JSON; equal whatever the order of its keys."""
+    return hashlib.sha256(canonical_json(protocol).encode()).hexdigest()
+
+
+def finite(value):
+    """The same JSON value with every float that is not finite replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+def read_records(path: Path) -> list[Record]:
+    """All records of a file in the order written; [] for a missing file. A torn last line is skipped.
+
+    Raises UserError, naming file and line, for a broken line that is not the last.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    lines = data.split(b"\n")
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(Record.from_json(line.decode()))
+        except (ValueError, TypeError) as error:
+            if number == len(lines):  # no line end after it: the write was cut short
+                break
+            raise UserError(
+                f"{path} line {number} is not a record ({error}): remove the line, then run again"
+            ) from error
+    return records
+
+
+def append_records(path: Path, records: Iterable[Record], *, again: bool = False) -> int:
+    """Append records, one write and fsync each, under a lock; returns how many were written.
+
+    A torn last line is removed first. A record whose key already has an ok record is not written again
+    (unless `again`), so two processes that score the same run leave one record per key; nor is the same
+    failure twice.
+    """
+    from filelock import FileLock
+
+    path = Path(path)
+    written = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            _repair(path)
+            held = {record.key: record for record in latest_records(read_records(path))}
+            with open(path, "ab", buffering=0) as file:
+                for record in records:
+                    if not again and _adds_nothing(record, held.get(record.key)):
+                        continue
+                    file.write(record.to_json().encode() + b"\n")
+                    os.fsync(file.fileno())
+                    written += 1
+                    held[record.key] = record
+    except OSError as error:
+        raise UserError(
+            f"could not write {path}: {error.strerror}; mend that and run the same command again"
+        ) from error
+    return written
+
+
+def latest_records(records: Iterable[Record]) -> list[Record]:
+    """One record per key, by first appearance: the latest ok, or the latest of all where none is ok."""
+    latest: dict[Key, Record] = {}
+    for record in records:
+        held = latest.get(record.key)
+        if held is None or record.status == "ok" or held.status != "ok":
+            latest[record.key] = record
+    return list(latest.values())
+
+
+def done_keys(records: Iterable[Record]) -> set[Key]:
+    """Keys that have an ok record."""
+    return {record.key for record in records if record.status == "ok"}
+
+
+def find_results(folder: Path) -> Iterator[Path]:
+    """Every `results.jsonl` under a folder, sorted by path."""
+    yield from sorted(Path(folder).rglob(RESULTS))
+
+
+def _adds_nothing(record: Record, held: Record | None) -> bool:
+    return held is not None and (
+        held.status == "ok" or (held.status, held.error) == (record.status, record.error)
+    )
+
+
+def _repair(path: Path) -> None:
+    """Make the file end in a line end: complete a whole last line, cut off a torn one."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    if not data or data.endswith(b"\n"):
+        return
+    start = data.rfind(b"\n") + 1
+    try:
+        Record.from_json(data[start:].decode())
+    except (ValueError, TypeError):
+        os.truncate(path, start)
+    else:
+        with open(path, "ab", buffering=0) as file:
+            file.write(b"\n")

@@ -1,0 +1,1 @@
+"""The computations that metric families share: distances of Gaussians, kernels, neighbours."""
