@@ -1,11 +1,12 @@
 # make demo: set up, train, score, show the board.  make test: set up, run every test.
+# make docs: renew the generated tables, build the documentation into build/site.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SHELL := /bin/bash
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test lint bench docs setup clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -35,6 +36,11 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+docs: setup
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html" >&2
 
 clean:
 	rm -rf $(VENV) build *.egg-info

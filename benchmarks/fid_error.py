@@ -1,6 +1,6 @@
 """The standard error of FID against the spread of repeated draws, and the first-order formula beside it.
 
-`python -m benchmarks fid_error` prints the table that metrics/README.md publishes. Features are drawn anew
+`python -m benchmarks fid_error` prints the table that docs/fid-errors.md publishes. Features are drawn anew
 for every distance; covariances of many normal images are drawn as such (Bartlett 1933), which is exact and
 does not depend on how many there are.
 """

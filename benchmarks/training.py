@@ -2,7 +2,7 @@
 
 `python -m benchmarks training` prints a table and writes benchmarks/results/training.json. Lazy
 regularisation is on, as in a real run: whole multiples of its intervals are timed. Peers are measured outside
-this repository; their figures and how they were obtained stand in benchmarks/README.md.
+this repository; their figures and how they were obtained stand in docs/training-speed.md.
 """
 
 import dataclasses

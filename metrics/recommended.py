@@ -1,7 +1,7 @@
 """RECOMMENDED: which detector's features to measure a dataset in, where that was measured.
 
 `python -m benchmarks detectors` is the measurement: images are spoiled less and less, and FID must fall at
-every step (metrics/README.md has the table). Another dataset is added with its own table.
+every step (docs/detectors.md has the table). Another dataset is added with its own table.
 """
 
 from dataclasses import dataclass

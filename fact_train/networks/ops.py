@@ -6,7 +6,7 @@ Layers keep their weights at unit variance and scale them at run time (equalised
 
 Feature maps travel in the channels_last memory format: on a CPU the convolutions and the depthwise filters
 then run without reordering. They may be float32 or bfloat16; weights are float32 and rounded where they are
-used. What is measured here stands in benchmarks/README.md.
+used. What is measured here stands in docs/training-speed.md.
 """
 
 import functools

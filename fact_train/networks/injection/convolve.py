@@ -55,8 +55,8 @@ def per_sample_conv(x: Tensor, w: Tensor, *, bias: Tensor | None, up: int = 1) -
     """Convolve every sample of [N, I, H, W] with its own [O, I, k, k] out of w [N, O, I, k, k], plus bias
     [O].
 
-    One grouped convolution: on a CPU too, the fastest of the ways tried (benchmarks/README.md). Weights that
-    lie in memory as [N, O, k, k, I], or as [N, I, k, k, O] where `up` is 2, are used in place.
+    One grouped convolution: on a CPU too, the fastest of the ways tried (docs/injection-figures.md). Weights
+    that lie in memory as [N, O, k, k, I], or as [N, I, k, k, O] where `up` is 2, are used in place.
     """
     w = w.to(x.dtype)
     if up == 2 and w.shape[-1] == 1:
