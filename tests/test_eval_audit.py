@@ -172,14 +172,12 @@ def test_pictures_are_audited_before_they_are_scored(tmp_path, call):
 def test_the_real_images_of_runs_are_audited_before_anything_is_generated(tmp_path, call, monkeypatch):
     from eval_toys import make_data, make_run
 
-    from fact_eval.scoring import evaluation as evaluate
+    from fact_eval.images.sources import GeneratorSource
 
     data = make_data(tmp_path / "data")
     make_run(tmp_path / "runs", data)
     (data / "train" / "000.png").write_bytes(b"broken")
-    monkeypatch.setattr(
-        evaluate.GeneratorSource, "images", lambda *_: pytest.fail("generated before the audit")
-    )
+    monkeypatch.setattr(GeneratorSource, "images", lambda *_: pytest.fail("generated before the audit"))
     code, _, err = call("all", tmp_path / "runs", "--no-controls")
     assert code == 1 and "unusable: train/000.png" in err
     shutil.rmtree(data / "train"), shutil.rmtree(data / "test")

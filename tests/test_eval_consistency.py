@@ -8,7 +8,8 @@ import torch
 from eval_toys import make_data, make_pictures, make_run
 
 from fact_eval.compare import consistency
-from fact_eval.compare.consistency import PRECISIONS, PrecisionSource, report, tables
+from fact_eval.compare.consistency import PRECISIONS, PrecisionSource, report
+from fact_eval.reports.fused import fused_tables
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.tf32 import tf32
 from fact_train.data import open_dataset
@@ -184,7 +185,7 @@ def test_unknown_precisions_and_single_images_are_refused(snapshot):
 
 
 def test_the_tables_show_every_row_and_mark_the_layer_that_deviates_most(whole):
-    text = tables(whole)
+    text = fused_tables(whole)
     for name in ON_CPU:
         marked = [line for line in text.splitlines() if line.startswith(name) and line.endswith("most")]
         assert len(marked) == 1 and whole.worst_layer(name) in marked[0]

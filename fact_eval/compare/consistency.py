@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from fact_eval.images.sources import GeneratorSource
-from fact_eval.reports.tables import plain_table
 from fact_metrics.base.errors import UserError, unknown_name
 from fact_metrics.base.tf32 import tf32
 from fact_metrics.engines.fid_error import compute_fid_stderr
@@ -232,40 +231,6 @@ class _Batch:
         return statistics.median(times[True]), statistics.median(times[False])
 
 
-def tables(result: Report) -> str:
-    """The report for people: images, layers with the one that deviates most, what does not apply."""
-    images = [
-        {
-            "precision": row.precision,
-            "ran": " / ".join(row.paths),
-            "max abs": f"{row.max_abs:.2g}",
-            "mean abs": f"{row.mean_abs:.2g}",
-            "PSNR, dB": f"{row.psnr:.1f}",
-            "LPIPS ± se": _with_error(row.lpips, row.lpips_stderr),
-            "uint8 changed ± se": _with_error(row.pixels_changed, row.pixels_changed_stderr),
-            "FID ± se": _with_error(row.fid, row.fid_stderr),
-            "from float64, fused / unfused": f"{row.error_fused:.2g} / {row.error_unfused:.2g}",
-            "ms, fused / unfused": f"{row.milliseconds_fused:.1f} / {row.milliseconds_unfused:.1f}",
-        }
-        for row in result.images
-    ]
-    layers = [
-        {
-            "precision": row.precision,
-            "layer": row.layer,
-            "ran": " / ".join(row.paths),
-            "max abs": f"{row.max_abs:.2g}",
-            "relative": f"{row.relative:.2g}",
-            "in eps": f"{row.rounding:.2g}",
-            "": "most" if row.layer == result.worst_layer(row.precision) else "",
-        }
-        for row in result.layers
-    ]
-    title = f"{result.snapshot} on {result.device}: {result.pairs} pairs, timed in batches of {result.batch}"
-    absent = [f"{name}: {reason}" for name, reason in result.not_applicable.items()]
-    return "\n\n".join([title, plain_table(images), plain_table(layers), *absent])
-
-
 def _images_row(name: str, pairs: RenderingPairs, one: _Batch, truth: Tensor, rounds: int) -> ImagesRow:
     lpips, lpips_stderr = mean_and_stderr(pairs.lpips)
     changed, changed_stderr = mean_and_stderr(pairs.changed)
@@ -347,7 +312,3 @@ def _why_not(precision: Precision, device: torch.device) -> str | None:
     except RuntimeError as error:
         return f"not supported on {device.type}: {str(error).splitlines()[0]}"
     return None
-
-
-def _with_error(value: float, stderr: float | None) -> str:
-    return f"{value:.2g}" if stderr is None else f"{value:.2g} ± {stderr:.1g}"

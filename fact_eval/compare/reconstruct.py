@@ -22,7 +22,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from fact_eval.reports.tables import plain_table
 from fact_metrics.base.atomic import write_text
 from fact_metrics.base.errors import UsageError, UserError, unknown_name
 from fact_metrics.engines.pair_distances import (
@@ -163,26 +162,6 @@ def reconstruct_folders(
     if out is not None:
         write_text(Path(out), result.to_csv())
     return result
-
-
-def tables(result: Reconstruction, *, worst: int = WORST, by: str | None = None) -> str:
-    """Means with their errors, and the pairs that are least alike, for people."""
-    means = []
-    for measure, values in result.values.items():
-        mean, stderr = result.mean(measure)
-        equal = sum(math.isinf(value) for value in values)
-        means.append(
-            {
-                "measure": measure + (" ↑" if MEASURES[measure].higher_is_better else " ↓"),
-                "mean": f"{mean:.6g}",
-                "± se": "" if stderr is None else f"{stderr:.2g}",
-                "pairs": f"{len(values):,}",
-                "": f"{equal:,} of them equal" if equal else "",
-            }
-        )
-    by = by or next(iter(result.values))
-    listed = [{"least alike": name, by: f"{value:.6g}"} for name, value in result.worst(worst, by=by)]
-    return f"{plain_table(means)}\n\n{plain_table(listed)}"
 
 
 class _Images:
