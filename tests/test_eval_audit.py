@@ -123,7 +123,7 @@ def test_too_few_images_for_a_metric_and_for_a_covariance_are_told():
     cards = load_cards(["fid10k_full_efficientnet_lite0", "kid10k_full_efficientnet_lite0"])
     findings = check_counts(cards, generated=500, real={"train": 60_000})
     assert [f.kind for f in findings] == ["sample size", "rank"]
-    assert "500 generated images where 10,000 are asked for" in findings[0].message
+    assert "500 generated images, 10,000 requested" in findings[0].message
     assert "kid10k" in findings[0].message and "kid10k" not in findings[1].message
     assert check_counts(cards, generated=None, real={"train": 60_000}) == []
     (real,) = check_counts(cards, generated=None, real={"train": 1000})

@@ -179,7 +179,7 @@ def test_a_known_file_under_another_name_is_refused_and_called_what_it_is(monkey
 
 def test_an_unknown_file_needs_a_name_and_trust(toy, tmp_path) -> None:
     unknown = save_state(tmp_path / "mine.pth", seed=2)
-    with pytest.raises(UserError, match="none of the known weight files"):
+    with pytest.raises(UserError, match="not a known weight file"):
         add_weights(unknown)
     with pytest.raises(UserError, match="--as toy --trust"):
         add_weights(unknown, "toy")

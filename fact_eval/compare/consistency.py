@@ -1,8 +1,8 @@
 """Fused against unfused modulated convolution of one snapshot: images and layers, per precision, with times.
 
-`metrics/families/consistency.py` compares the images of one precision; here the network runs in each that
-the device has, from the same latents. In float64 nothing but rounding at 1e-16 may be left, so a defect
-shows there; float64 also says which path is nearer to the truth in the others.
+`metrics/families/consistency.py` compares images in one precision; here the network runs in every precision
+of the device, from the same latents. In float64 only rounding of about 1e-16 may remain, so a larger
+difference is a defect. float64 is also the reference for the error of each path in the other precisions.
 
     float64     weights, styles and activations
     float32     as trained, TF32 off
@@ -41,12 +41,12 @@ from fact_train.snapshot import Snapshot
 PAIRS = 200
 BATCH = 32
 ROUNDS = 7
-LAYER = ".inject"  # what the style-injected convolutions are called in a synthesis network
+LAYER = ".inject"  # name of the style-injected convolutions in a synthesis network
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What a network computes in; `eps` is the rounding of what enters a convolution."""
+    """The arithmetic of a network; `eps` is the relative rounding of the inputs of a convolution."""
 
     dtype: torch.dtype
     eps: float
@@ -67,7 +67,7 @@ class ImagesRow:
     """Images of one precision. Differences of images that span [-1, 1]; errors are standard errors.
 
     `error_fused`, `error_unfused`: largest distance of each path from float64. `milliseconds_*`: median of
-    alternating calls for one batch. `paths`: what ran where fused, and where unfused, was asked for.
+    alternating calls for one batch. `paths`: the code that ran for fused and for unfused.
     """
 
     precision: str
@@ -89,9 +89,9 @@ class ImagesRow:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One style-injected convolution, both paths on the same inputs, those of the unfused network.
+    """One style-injected convolution, both paths on the inputs that it has in the unfused network.
 
-    `relative`: largest difference over the largest output; `rounding`: that in units of the precision's eps.
+    `relative`: largest difference over largest output; `rounding`: the same in units of the precision's eps.
     """
 
     precision: str
@@ -104,7 +104,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Report:
-    """Rows of every precision that applies, and why the others do not."""
+    """Rows of every applicable precision, and why the others are not applicable."""
 
     snapshot: str
     device: str
@@ -115,7 +115,7 @@ class Report:
     not_applicable: dict[str, str]
 
     def worst_layer(self, precision: str) -> str:
-        """The layer that deviates most from itself, relative to its outputs."""
+        """The layer whose paths differ most, relative to its outputs."""
         rows = [row for row in self.layers if row.precision == precision]
         return max(rows, key=lambda row: row.relative).layer
 
@@ -134,16 +134,16 @@ def report(
 ) -> Report:
     """Compare both paths of a snapshot's EMA generator, which must lie on `device`.
 
-    `pairs` images are compared; `batch` of them are timed, `rounds` calls a path, and looked at layer by
+    `pairs` images are compared; `batch` of them are timed in `rounds` calls per path and compared layer by
     layer. `labels_of`: the training set of a conditional generator. Raises UsageError for an unknown
-    precision, ValueError for fewer than 2 pairs or images a batch, UserError where the network does not have
-    two paths, does not compute in the precision, or makes images too small for LPIPS.
+    precision and ValueError for fewer than 2 pairs or images per batch. Raises UserError if the network has
+    only one path, does not compute in the precision, or generates images too small for LPIPS.
     """
     if snapshot.G.img_resolution < SMALLEST_LPIPS:
         side = f"images of {snapshot.G.img_resolution} pixels"
-        raise UserError(f"{snapshot.path} makes {side}; LPIPS needs {SMALLEST_LPIPS} or more")
+        raise UserError(f"{snapshot.path} generates {side}; LPIPS needs {SMALLEST_LPIPS} or more")
     if min(pairs, batch) < 2:
-        raise ValueError(f"{pairs} pairs in batches of {batch}: the paths are told apart from 2 on")
+        raise ValueError(f"{pairs} pairs in batches of {batch}: at least 2 are needed")
     for name in precisions:
         if name not in PRECISIONS:
             raise unknown_name("precision", name, PRECISIONS)
@@ -180,7 +180,7 @@ class PrecisionSource(GeneratorSource):
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Inside it, modules of the synthesis network compute in the precision."""
+        """Context in which modules of the synthesis network compute in the precision."""
         with tf32(self.precision.tf32), torch.inference_mode():
             if self.precision.dtype == torch.float64:
                 with _FloatIsFloat64():
@@ -197,7 +197,7 @@ class PrecisionSource(GeneratorSource):
 
 
 class _FloatIsFloat64(TorchFunctionMode):
-    """`x.float()` gives float64: the one way in which the networks ask for their float32."""
+    """`x.float()` gives float64; the networks request float32 in no other way."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.Tensor.float:
@@ -206,7 +206,7 @@ class _FloatIsFloat64(TorchFunctionMode):
 
 
 class _Batch:
-    """The first images of a source, to be rendered again and again."""
+    """The latents of the first images of a source, for repeated rendering."""
 
     def __init__(self, source: PrecisionSource, size: int) -> None:
         indices = range(size)
@@ -218,7 +218,7 @@ class _Batch:
         return self.source.synthesis(self.ws, self.noise, fused_modconv=fused)
 
     def milliseconds(self, rounds: int) -> tuple[float, float]:
-        """Median time of a fused and of an unfused call, in turn, after one of each."""
+        """Median time of fused and of unfused calls, alternating, after one warm-up call each."""
         times: dict[bool, list[float]] = {True: [], False: []}
         for round_ in range(rounds + 1):
             for fused in times:
@@ -265,7 +265,7 @@ def _layer_rows(name: str, source: PrecisionSource, one: _Batch) -> list[LayerRo
             with source.computing(), recorder:
                 outputs.append(module(*args, **{**kwargs, "fused": fused}).double())
         if computed := set().union(*(recorder.dtypes for recorder in recorders)) - {source.precision.dtype}:
-            raise UserError(f"{layer} computed in {computed.pop()} where {name} was asked for")
+            raise UserError(f"{layer} computed in {computed.pop()} instead of {name}")
         difference = (outputs[0] - outputs[1]).abs().max().item()
         relative = difference / (outputs[1].abs().max().item() or 1.0)
         rows.append(
@@ -282,17 +282,17 @@ def _layer_rows(name: str, source: PrecisionSource, one: _Batch) -> list[LayerRo
 
 
 def _layer_inputs(source: PrecisionSource, one: _Batch) -> dict[str, tuple[torch.nn.Module, tuple, dict]]:
-    """What every style-injected convolution gets while the unfused network renders the batch."""
+    """The inputs of every style-injected convolution while the unfused network renders the batch."""
     layers = {name: m for name, m in source.G.synthesis.named_modules() if name.endswith(LAYER)}
     inputs = {}
     hooks = []
     for name, module in layers.items():
 
-        def keep(module, args, kwargs, name=name):
+        def record(module, args, kwargs, name=name):
             copies = tuple(x.clone() if isinstance(x, Tensor) else x for x in args)
             inputs[name] = (module, copies, kwargs)
 
-        hooks.append(module.register_forward_pre_hook(keep, with_kwargs=True))
+        hooks.append(module.register_forward_pre_hook(record, with_kwargs=True))
     try:
         one.render(fused=False)
     finally:
@@ -302,7 +302,7 @@ def _layer_inputs(source: PrecisionSource, one: _Batch) -> dict[str, tuple[torch
 
 
 def _why_not(precision: Precision, device: torch.device) -> str | None:
-    """Why a precision does not apply on a device; None where it does."""
+    """Why a precision is not applicable on a device; None if it is."""
     if precision.tf32 and not (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)):
         return f"not applicable: {device.type} has no TF32"
     x, w = (torch.ones(shape, dtype=precision.dtype, device=device) for shape in ((1, 4, 4, 4), (4, 2, 3, 3)))
