@@ -2,9 +2,9 @@
 
 Image i of evaluation seed s draws from `torch.Generator().manual_seed(image_seed(s, i, stream))`, always on
 the CPU, then moved. torch's CPU generator keeps only 32 bits of a seed, so s * 10,000,000 + i must stay
-below 2**32 (s <= 428). Every stream but `image` XORs these 32 bits with its own constant, the first four bytes
-of SHA-256 of its name. XOR with a constant is one to one, so the indices of a stream have distinct seeds. The
-constant is not 0, so a stream never shares a seed with the stream `image` at the same index.
+below 2**32 (s <= 428). Every stream but `image` XORs these 32 bits with its own constant, the first four
+bytes of SHA-256 of its name. XOR with a constant is one to one, so the indices of a stream have distinct
+seeds. The constant is not 0, so a stream never shares a seed with the stream `image` at the same index.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Train the digit classifier of the `digits` detectors: `fact-eval train-digits`, about 5 minutes on one core.
+"""Train the digit classifier of the `digits` detectors: `fact-eval train-digits`, 5 minutes on one core.
 
 Digits are augmented mildly. One picture in four is not a digit (noise, blots, scribbles, shuffled or blended
 digits) and is trained towards the uniform distribution: outlier exposure, Hendrycks et al. 2019,
