@@ -62,7 +62,7 @@ def _losses(v: dict[str, Any]) -> tuple[str, str] | None:
     if v["rec_scale"] and not any(v[name] for name in ("w_lpips", "w_w", "w_l1", "w_l2")):
         return (
             "rec_scale",
-            "all its weights are 0; set --rec-scale 0 to switch reconstruction off",
+            "its weights are all 0; set --rec-scale 0 to switch reconstruction off",
         )
     if v["kl_branches"] == "both":
         if not v["kl_scale"]:
