@@ -121,16 +121,16 @@ class TrainConfig:
         "distinct images remain.")
     affine_lr_mult: float = setting(1.0,
         "Learning rate of the affine layers from w to styles, relative to --g-lr.",
-        panel="Style injection", source="Overparameterized StyleGAN", bounds=POSITIVE,
-        reported="1, 1/100 and 1/226 were tried. The last training scripts use 1/100.")
+        panel="Style injection", source="style experiments", bounds=POSITIVE,
+        reported="Later training scripts at 256 px use 1/100; 1 and 1/226 also occur.")
     affine_bias_init: float = setting(1.0,
         "Initial bias of the affine layers: the style at w = 0 before training.",
         panel="Style injection", source="StyleGAN2",
-        reported="0 and 1 were tried. The last training scripts use 1.")
+        reported="Later training scripts at 256 px use 1; 0 also occurs.")
     latent_norm: Literal["row", "joint"] = setting("row",
         "Normalise each of the K rows of z by itself, or all rows as one vector.",
-        panel="Style injection", source="Overparameterized StyleGAN",
-        reported="The last training scripts use joint.")
+        panel="Style injection", source="style experiments",
+        reported="Later training scripts at 256 px use joint.")
     latent_div_sqrt: bool = setting(False,
         "Divide the normalised z by sqrt(K).", panel="Style injection", source="style experiments")
     torgb_style: Literal["all", "final", "none", "first"] = setting("all",
@@ -198,7 +198,7 @@ class TrainConfig:
         reported="0 and 2 were tried; both train.")
     pl_power: float = setting(0.5,
         "Multiply path lengths by K to this power, for K style vectors.",
-        panel="Losses and regularisation", source="Overparameterized StyleGAN",
+        panel="Losses and regularisation", source="style experiments",
         reported="0 and 0.5 were tried. At 0 path lengths fall with sqrt(K).")
     pl_interval: int = setting(4,
         "Apply the path-length penalty every this many steps, with its weight multiplied by the same number.",

@@ -15,8 +15,9 @@ SOURCES = {
     "DiffAugment": "Zhao et al. 2020, arXiv:2006.10738",
     "AdaConv": "Chandran et al. 2021, Adaptive Convolutions for Structure-Aware Style Transfer, CVPR",
     "Overparameterized StyleGAN": "Poirier-Ginter et al. 2022, arXiv:2205.06304",
-    "style experiments": "unpublished experiments on AFHQ cats at 32 px, batch 8, one seed, judged by eye, "
-    "in EXPERIMENTS.md of yohan-pg/stylegan2-ada-pytorch @366721a; not reproduced by this project",
+    "style experiments": "unpublished experiments on AFHQ cats at 32 px, batch 8, one seed, judged by eye: "
+    "EXPERIMENTS.md @366721a and later training scripts of yohan-pg/stylegan2-ada-pytorch; not reproduced by "
+    "this project",
     "StylEx": "Lang et al. 2021, arXiv:2104.13369",
     "StylEx study": "NoahVl/Explaining-In-Style-Reproducibility-Study @18fe8cc",
 }
