@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from fact_metrics.base.memory import keep_freed_memory
 from fact_metrics.base.provenance import collect, git_state, portable_argv
 
 
@@ -14,7 +13,7 @@ from fact_metrics.base.provenance import collect, git_state, portable_argv
 def checkout(tmp_path):
     """A git checkout that looks like this project, with one commit."""
     for name in ("metrics/families/fid.py", "pyproject.toml", "README.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x = 1\n")
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
@@ -79,17 +78,3 @@ def test_provenance_names_packages_python_device_and_command():
     assert (origin["device"], origin["threads"], origin["world_size"]) == ("cpu", 2, 1)
     assert origin["argv"] == ["fact-eval", "all", "runs"]
     assert str(Path.home()) not in str(origin)
-
-
-def test_freed_memory_is_kept_where_there_is_glibc(monkeypatch):
-    calls = []
-
-    class Libc:
-        def mallopt(self, option, value):
-            calls.append((option, value))
-            return 1
-
-    monkeypatch.setattr("ctypes.CDLL", lambda name: Libc())
-    assert keep_freed_memory() and dict(calls)[-3] == 2**30
-    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
-    assert not keep_freed_memory()
