@@ -9,7 +9,8 @@ import json
 import pytest
 
 from fact_metrics.base.errors import UsageError
-from fact_train.settings.config import SCOPES, TrainConfig, differing_fields, fields_of
+from fact_train.settings.config import TrainConfig, differing_fields, fields_of
+from fact_train.settings.fields import PANELS, SCOPES
 from fact_train.settings.presets import PRESETS, get_preset
 
 
@@ -21,14 +22,14 @@ def test_configuration_survives_json() -> None:
 
 def test_every_field_has_help_scope_and_panel() -> None:
     for f in fields_of():
-        assert f.metadata["help"] and f.metadata["panel"] and f.metadata["scope"] in SCOPES
+        assert f.metadata["help"] and f.metadata["panel"] in PANELS and f.metadata["scope"] in SCOPES
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"batch": 0}, "--batch 0"),
-        ({"r1_gamma": -1.0}, "--r1-gamma -1.0"),
+        ({"batch": 0}, "--batch 0: it must be positive"),
+        ({"r1_gamma": -1.0}, "--r1-gamma -1: it must not be negative"),
         ({"g_arch": "unet"}, "--g-arch unet"),
         ({"batch": 6, "mbstd_group_size": 4}, "--mbstd-group-size 4"),
         ({"g_lr": float("nan")}, "--g-lr nan"),
