@@ -9,8 +9,7 @@ import json
 import pytest
 
 from fact_metrics.base.errors import UsageError
-from fact_train.cli import _parse
-from fact_train.settings.config import TrainConfig, differing_fields, fields_of, flag
+from fact_train.settings.config import TrainConfig, differing_fields, fields_of
 from fact_train.settings.fields import PANELS, SCOPES
 from fact_train.settings.presets import PRESETS, get_preset
 
@@ -63,15 +62,6 @@ def test_hash_groups_seeds_and_separates_configurations() -> None:
     }
     assert len(hashes) == 4
     assert differing_fields(base, changed(seed=1, kimg=2.0, g_lr=0.1)) == ["g_lr", "seed"]
-
-
-@pytest.mark.parametrize("f", fields_of(), ids=lambda f: f.name)
-def test_every_flag_parses_its_own_default_back(f: dataclasses.Field) -> None:
-    value = f.default
-    if isinstance(value, bool) or isinstance(value, str):
-        return
-    assert _parse(f, "none" if value is None else str(value)) == value
-    assert flag(f.name).startswith("--")
 
 
 def test_unknown_preset_is_refused_with_the_closest_one() -> None:

@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-from fact_metrics.base.memory import keep_freed_memory
 from fact_metrics.base.provenance import collect, portable_argv
 
 
@@ -28,17 +27,3 @@ def test_provenance_names_packages_python_device_and_command():
     assert (origin["device"], origin["threads"], origin["world_size"]) == ("cpu", 2, 1)
     assert origin["argv"] == ["fact-eval", "all", "runs"]
     assert str(Path.home()) not in str(origin)
-
-
-def test_freed_memory_is_kept_where_there_is_glibc(monkeypatch):
-    calls = []
-
-    class Libc:
-        def mallopt(self, option, value):
-            calls.append((option, value))
-            return 1
-
-    monkeypatch.setattr("ctypes.CDLL", lambda name: Libc())
-    assert keep_freed_memory() and dict(calls)[-3] == 2**30
-    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
-    assert not keep_freed_memory()
