@@ -139,7 +139,7 @@ def test_a_layer_that_computes_in_another_precision_is_refused(snapshot, monkeyp
 
     monkeypatch.setattr(ModulatedConv, "forward", in_float32)
     snapshot.G.synthesis.b8.conv1.inject.off = True
-    with pytest.raises(UserError, match=r"b8\.conv1\.inject computed in torch\.float32 where bfloat16"):
+    with pytest.raises(UserError, match=r"b8\.conv1\.inject computed in torch\.float32 instead of bfloat16"):
         report(snapshot, precisions=("bfloat16",), **SMALL)
 
 
