@@ -15,6 +15,9 @@ CHOICE = "chooses what is scored and writes it down; the images' part of the key
 HARMLESS = {
     "fact_metrics.base.atomic": "writes files whole",
     "fact_train.augment": TRAINING,
+    "fact_metrics.base.canonical": "spells what is hashed",
+    "fact_metrics.base.devices": CHOICE,
+    "fact_metrics.base.processes": "who computes a chunk; features do not depend on it",
     "fact_metrics.base.git_state": CHOICE,
     "fact_train.settings.fields": "describes fields to users",
     "fact_train.settings.checks": "refuses configurations, changes none",
