@@ -39,7 +39,7 @@ def check_board(out: Path | None = None, results: Path | None = None) -> None:
     """Raise UserError if LEADERBOARD.md differs from the published records."""
     out = out or BOARD
     if not out.exists() or out.read_text() != board_text(results):
-        raise UserError(f"{out} is stale; `fact-eval leaderboard` updates it")
+        raise UserError(f"{out} is stale; fact-eval leaderboard builds it again")
 
 
 def local_sections(root: Path, results: Path | None = None) -> list[Section]:

@@ -118,7 +118,7 @@ def test_unknown_metrics_and_intervals_are_refused_before_training(tmp_path, toy
     with pytest.raises(UsageError, match="unknown metric 'fid5k'"):
         SnapshotScorer(["fid5k"], every_kimg=None)
     for names, kimg, message in [
-        (None, 4.0, "--eval-kimg 4 says how often; name metrics with --eval"),
+        (None, 4.0, "--eval-kimg 4 needs --eval METRICS"),
         ("toy_distance", 0.0, "--eval-kimg 0: it must be positive"),
         ("toy_distanc", None, "did you mean toy_distance"),
     ]:
@@ -132,5 +132,5 @@ def test_the_flags_reach_the_run(tmp_path, config, toys, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fact-train", "--preset", "toy", "--eval", "toy_distance,toy_failing"])
     with pytest.raises(SystemExit) as ended:
         train_cli.main()
-    assert ended.value.code == 1 and "but 2 scores failed; fact-eval run" in capsys.readouterr().err
+    assert ended.value.code == 1 and "but 2 scores failed; repeat: fact-eval run" in capsys.readouterr().err
     assert scored(tmp_path / "runs" / "toy-seed0") == [(1, "toy_distance"), (2, "toy_distance")]

@@ -138,7 +138,7 @@ def test_transparent_pixels_are_refused_or_filled_as_the_caller_says(tmp_path):
     ("change", "message"),
     [
         ({"measures": ["ssmi"]}, "did you mean ssim"),
-        ({"measures": []}, "no measure"),
+        ({"measures": []}, "--measures is empty"),
         ({"alpha": "whit"}, "did you mean white"),
     ],
 )

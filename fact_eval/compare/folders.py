@@ -22,7 +22,7 @@ def _newest(folder: Path) -> list[Record]:
     records = [r for path in find_results(folder) for r in latest_records(read_records(path))]
     records = [r for r in records if r.value is not None and r.source in ("run", "images")]
     if not records:
-        raise UserError(f"{folder} has no records; `fact-eval all {folder}` makes them")
+        raise UserError(f"{folder} has no records; fact-eval all {folder} writes them")
     newest_kimg: dict[str, float] = {}
     for r in records:
         newest_kimg[r.run_id] = max(r.kimg or 0, newest_kimg.get(r.run_id, 0))

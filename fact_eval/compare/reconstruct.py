@@ -139,7 +139,7 @@ def reconstruct_folders(
     for name in (weights for measure in measures for weights in MEASURES[measure].weights):
         find_weights(name)  # report missing weights before reading images
     if not measures:
-        raise UsageError(f"no measure is asked for; known: {', '.join(MEASURES)}")
+        raise UsageError(f"--measures is empty; known: {', '.join(MEASURES)}")
     if alpha not in ALPHAS:
         raise unknown_name("alpha", alpha, ALPHAS)
     with _Images(Path(a)) as images_a, _Images(Path(b)) as images_b:
@@ -274,7 +274,7 @@ def _inspect(
         size = f"{images_a.path / images_a.files[name]} is {a[2]}x{a[1]}"
         if a != b:
             return UserError(
-                f"{size} and {images_b.path / images_b.files[name]} {b[2]}x{b[1]}; make them equal"
+                f"{size} and {images_b.path / images_b.files[name]} {b[2]}x{b[1]}; use equal sizes"
             )
         small = [measure for measure in measures if min(a[1:]) < MEASURES[measure].smallest]
         if small:

@@ -15,6 +15,7 @@ from fact_eval.features.store import FeatureCache
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.processes import Processes, describe_error
 from fact_metrics.base.progress import Progress
+from fact_metrics.base.tf32 import tf32
 
 K = TypeVar("K")
 
@@ -61,7 +62,8 @@ class FeatureExtractor:
             if title != request.title:
                 raise RuntimeError(f"rank {self.processes.rank} extracts {request.title!r}, rank 0 {title!r}")
             if missing:
-                self._compute(extraction, missing)
+                with tf32(False):  # float32 means float32
+                    self._compute(extraction, missing)
             elif is_rank_zero and extraction.counts:
                 total = max(extraction.counts.values())
                 self.progress.remark(f"{title}: all {total:,} cached")

@@ -12,7 +12,6 @@ from fact_eval.images.sources import PicturesSource
 from fact_metrics.base.devices import resolve_device
 from fact_metrics.base.errors import UsageError
 from fact_metrics.base.progress import Progress
-from fact_metrics.base.tf32 import tf32
 from fact_metrics.engines.frechet import compute_statistics
 from fact_metrics.features import get_detector
 from fact_metrics.recommended import recommended_detector
@@ -39,7 +38,6 @@ def save_reference(
     fingerprint = get_detector(detector, device).describe()
     title = f"{dataset.name} {split}, real images"
     request = FeatureRequest(PicturesSource(dataset), {detector: len(dataset)}, title)
-    with tf32(False):  # float32 means float32
-        features = FeatureExtractor(device=device, batch=batch, progress=progress).extract(request)
+    features = FeatureExtractor(device=device, batch=batch, progress=progress).extract(request)
     rows = features.get(detector, len(dataset))
     return save_statistics(out, compute_statistics(rows), detector=fingerprint, dataset=dataset.describe())

@@ -77,7 +77,7 @@ def find_runs(paths: Iterable[Path], *, problems: list[str] | None = None) -> li
     if not runs:
         where = ", ".join(map(str, paths))
         raise UsageError(
-            f"no run in {where} (no {OPTIONS} at any depth); `fact-train --preset mnist` makes one"
+            f"no run in {where} (no {OPTIONS} at any depth); fact-train --preset mnist trains one"
         )
     return sorted(runs.values(), key=lambda run: run.folder)
 
@@ -88,7 +88,7 @@ def read_run(folder: Path) -> Run:
     try:
         options = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UsageError(f"{folder} is no run folder: it has no {OPTIONS}") from None
+        raise UsageError(f"{folder} is not a run folder: it has no {OPTIONS}") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     needed = {"run_id", "label", "preset", "config", "config_sha256", "seed", "dataset"}

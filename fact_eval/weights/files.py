@@ -67,13 +67,13 @@ def add_weights(path: Path, name: str | None = None, *, trust: bool = False) -> 
     named = requested or next((f for f in WEIGHTS.values() if f.filename == path.name), None)
     if named is None:
         raise UserError(
-            f"{path} is not a known weight file (sha256 {sha256}); `fact-eval weights list` names "
-            f"the known ones; --as NAME --trust uses this file instead of one, under a separate protocol"
+            f"{path} is not a known weight file (sha256 {sha256}); name the weights it replaces with "
+            f"--as NAME --trust (fact-eval weights list); their scores then have a separate protocol"
         )
     if not trust or requested is None:
         raise UserError(
             f"{path} is not {named.filename}: {path.stat().st_size / 1e6:,.1f} MB of {named.size}, sha256 "
-            f"{sha256}, expected {named.sha256}. Fetch it again; --as {named.name} --trust uses it as it is, "
+            f"{sha256}, expected {named.sha256}. Fetch it again; --as {named.name} --trust accepts it, "
             f"under a separate protocol"
         )
     from fact_metrics.features.weight_files import read_file

@@ -189,7 +189,7 @@ def _loop(
             code = 130 if signum == signal.SIGINT else 75
             raise Stopped(
                 f"stopped by {signal.Signals(signum).name} at {trainer.nimg / 1000:g} kimg with the state "
-                f"saved in {outdir}; run the same command again to go on.",
+                f"saved in {outdir}; run the same command again to continue.",
                 code,
             )
         if not (passed or done):
