@@ -9,11 +9,11 @@ from eval_toys import COUNT, SIDE, TEST, TRAIN, make_data, make_pictures, make_r
 
 import fact_metrics.registry
 from fact_eval.features.store import FeatureCache
+from fact_eval.images import open as module
 from fact_eval.jobs.catalog import load_cards
 from fact_eval.jobs.pictures import open_reference, plan_pictures
 from fact_eval.jobs.plan import Request, plan_all, plan_controls
 from fact_eval.jobs.runs import find_runs
-from fact_eval.scoring import evaluation as module
 from fact_eval.scoring.evaluation import Evaluation
 from fact_leaderboard.records import RESULTS, read_records
 from fact_metrics.base.errors import UsageError, UserError

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fact_eval.compare.folders import Comparison
+from fact_eval.compare.records import Comparison
 from fact_eval.jobs.catalog import Card, DetectorCard
 from fact_leaderboard.records import Record
 
