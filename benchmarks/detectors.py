@@ -22,10 +22,10 @@ from torch import nn
 from benchmarks.damaged_digits import DamagedDigits, damage_digits
 from benchmarks.pairs import start
 from fact_leaderboard.intervals import holm
-from fact_metrics.base.errors import UserError
 from fact_metrics.engines.fid_error import compute_fid_influence, jackknife_variance
 from fact_metrics.engines.frechet import compute_fid_from_statistics, compute_statistics
 from fact_metrics.features import Detector, get_detector, list_detectors
+from fact_metrics.weight_store import MissingWeights
 from fact_train.data import open_dataset
 
 IMAGES, DRAWS, REALS_PER_IMAGE = 500, 2, 4
@@ -57,8 +57,8 @@ def run(
             try:
                 detector = get_detector(name, chosen)
                 detector(real[:2])
-            except UserError as error:
-                left_out[name] = str(error).split(": ")[0]  # what is missing, without paths of this machine
+            except MissingWeights as error:
+                left_out[name] = f"weights {error.name} are not installed"
                 continue
             for shown, judged in _with_control(name, detector):
                 found[shown] = _judge(judged, real, draws)

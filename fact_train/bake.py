@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UsageError, UserError
 from fact_train.networks.generator import Generator, Synthesis
 from fact_train.networks.injection.convolve import instance_norm, with_ones
@@ -160,7 +159,7 @@ def save_baked(path: Path, snapshot: Snapshot, ws: Tensor) -> None:
         "snapshot_sha256": snapshot.sha256,
     }
     text = json.dumps(meta, sort_keys=True)
-    write_atomically(path, lambda partial: save_file(tensors, str(partial), metadata={"fact": text}))
+    write_safetensors(path, tensors, {"fact": text})
 
 
 def load_baked(path: str | Path) -> Synthesis:

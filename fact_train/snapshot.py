@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.tensors import weights_sha256
 from fact_train.classifiers.classifier import Card, new_classifier
@@ -102,7 +101,7 @@ def save_snapshot(path: Path, trainer: Trainer, *, run_id: str) -> None:
     if trainer.cfg.model == "stylex":
         meta["classifier"] = trainer.card
     text = json.dumps(meta, sort_keys=True)  # one key: safetensors does not order several
-    write_atomically(path, lambda partial: save_file(tensors, str(partial), metadata={"fact": text}))
+    write_safetensors(path, tensors, {"fact": text})
 
 
 def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snapshot:

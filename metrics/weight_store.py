@@ -159,7 +159,11 @@ WEIGHTS: dict[str, WeightFile] = {
 
 
 class MissingWeights(UserError):
-    """A weight file is not installed, or what lies in its place is not it."""
+    """The weight file `name` is not installed, or what lies in its place is not it."""
+
+    def __init__(self, name: str, message: str):
+        super().__init__(message)
+        self.name = name
 
 
 @dataclass(frozen=True)
@@ -248,7 +252,7 @@ def find_installed(name: str) -> Installed:
     """The installed weight file of that name; raises as `find_weights`."""
     installed, problems = look_up(name)
     if installed is None:
-        raise MissingWeights(missing_message(name, problems))
+        raise MissingWeights(name, missing_message(name, problems))
     return installed
 
 

@@ -9,7 +9,7 @@ from data_files import encode, gray, rgb, write_files
 
 from fact_metrics.base.errors import UserError
 from fact_train.data import open_dataset
-from fact_train.data.files import UnusableFiles
+from fact_train.data.errors import UnusableFiles
 
 FILES = {f"{i:04d}.png": encode(rgb(i)) for i in range(5)}
 

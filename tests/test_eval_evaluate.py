@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from data_files import idx_files, write_files
 from eval_toys import COUNT, SIDE, TEST, TRAIN, make_data, make_pictures, make_run, register_toys
 
 import fact_metrics.registry
@@ -302,8 +305,23 @@ def test_held_out_reals_are_never_of_the_reference_split(tmp_path, data, toys):
     assert against_train.value > 0 and against_test.value > 0
 
 
-def test_a_dataset_without_test_split_has_no_ceiling_and_asks_only_once(tmp_path, toys):
-    single = make_pictures(tmp_path / "single", TRAIN)
+def idx_folder_without_test_files(folder: Path) -> Path:
+    """Train files alone of a dataset like Fashion-MNIST."""
+    files = idx_files(count=TRAIN, side=8)
+    return write_files(folder, {name: content for name, content in files.items() if "t10k" not in name})
+
+
+def npz(folder: Path) -> Path:
+    images = np.random.default_rng(0).integers(0, 256, (TRAIN, 8, 8), dtype=np.uint8)
+    np.savez(folder.with_suffix(".npz"), arr_0=images)
+    return folder.with_suffix(".npz")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda folder: make_pictures(folder, TRAIN), idx_folder_without_test_files, npz]
+)
+def test_a_dataset_without_test_split_has_no_ceiling_and_asks_only_once(tmp_path, toys, make):
+    single = make(tmp_path / "single")
     make_run(tmp_path / "runs", single)
     _, outcome = score(tmp_path / "runs", controls=True)
     assert not outcome.failures

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from eval_toys import make_data, make_record, make_run, make_stylex_run, register_toys
+from group_toys import run_group
 
 from fact_eval.images.encoder import ReconstructionSource, SnapshotEncoder
 from fact_eval.images.sources import GeneratorSource
@@ -166,4 +167,26 @@ def test_explain_prints_records_and_health_as_json(place, tmp_path, monkeypatch,
     shown = json.loads(capsys.readouterr().out)
     assert {record["metric"] for record in shown["records"]} == set(SMALL)
     assert shown["health"][0]["kimg"] == 4
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_of_two_processes_the_first_explains_alone(place, tmp_path, monkeypatch, as_json) -> None:
+    from fact_eval.commands.explain import explain
+    from fact_eval.jobs import catalog
+
+    run = tmp_path / "runs" / "stylex"
+    shutil.copytree(place["run"], run)
+    (run / "results.jsonl").unlink(missing_ok=True)
+    some = load_cards(SMALL)
+    monkeypatch.setattr(catalog, "load_cards", lambda names=None: some)
+    monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
+    first, second = run_group(
+        2, lambda rank: explain([run], threads=1, device="cpu", as_json=as_json), tmp_path / "log"
+    )
+    assert second.out == "" and second.err == ""
+    if as_json:
+        assert {record["metric"] for record in json.loads(first.out)["records"]} == set(SMALL)
+    else:
+        assert all(first.out.count(name) == 1 for name in SMALL)
+    assert first.err.count(f"wrote {run}") == 1 and len(read_records(run / "results.jsonl")) == len(SMALL)
     assert Path(place["run"], "wgap000004.png").is_file()

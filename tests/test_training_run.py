@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.atomic import write_atomically, write_safetensors, write_text, write_torch
 from fact_metrics.base.errors import UsageError, UserError
 from fact_train import run_folder
 from fact_train.run_folder import ConfigConflict
@@ -212,22 +212,34 @@ def test_diverged_weights_are_never_saved(
     assert checkpoint.list_checkpoints(tmp_path) == [] and list_snapshots(tmp_path) == []
 
 
-def test_a_disk_that_fills_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda path: write_torch(path, {"x": torch.zeros(100_000)}),
+        lambda path: write_safetensors(path, {"x": torch.zeros(100_000)}, {}),
+        lambda path: write_text(path, "x" * 100_000),
+    ],
+)
+def test_a_disk_that_fills_leaves_the_old_file_and_nothing_else(tmp_path: Path, save) -> None:
     path = tmp_path / "state.pt"
-    write_atomically(path, lambda p: p.write_bytes(b"good") and None)
+    write_text(path, "good")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    for save in (
-        lambda p: torch.save({"x": torch.zeros(100_000)}, p),
-        lambda p: p.write_bytes(b"x" * 100_000) and None,
-    ):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-        try:
-            with pytest.raises(UserError, match=r"could not save .*state\.pt"):
-                write_atomically(path, save)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert path.read_bytes() == b"good" and os.listdir(tmp_path) == ["state.pt"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"could not save .*state\.pt: File too large"):
+            save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "good" and os.listdir(tmp_path) == ["state.pt"]
+
+
+def test_a_mistake_of_the_code_while_saving_is_not_called_a_full_disk(tmp_path: Path) -> None:
+    def write(partial: Path) -> None:
+        raise RuntimeError("file write failed: a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        write_atomically(tmp_path / "x", write)
 
 
 # The command itself, in its own process

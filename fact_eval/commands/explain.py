@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fact_eval.commands.options import finish, say
 from fact_metrics.base.errors import UsageError
+from fact_metrics.base.processes import is_rank_zero
 
 
 def explain(
@@ -63,6 +64,8 @@ def explain(
     failures = []
     if any(job.missing for job in jobs):
         failures = score(jobs, device=device, batch=batch, threads=threads).problems()
+    if not is_rank_zero():  # rank 0 has the records, and speaks
+        return
     wanted = {job.content_sha256 for job in jobs}
     records = [
         record
@@ -74,7 +77,7 @@ def explain(
     for record in records:
         if record.metric == "wgap10k_frechet" and record.value is not None and record.seed == 0:
             path = folders[record.run_id] / f"wgap{int(record.kimg):06d}.png"
-            _say(f"wrote {draw_w_gap(record, path)}")
+            say(f"wrote {draw_w_gap(record, path)}")
     health = [measure_health(run) for run in found]
     if as_json:
         shown = {
@@ -85,11 +88,4 @@ def explain(
     else:
         print(records_table(records))
         print("\n".join(line for one in health for line in health_lines(one)))
-    for line in failures:
-        _say(f"failed: {line}")
-    if failures:
-        raise typer.Exit(1)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    finish(failures)

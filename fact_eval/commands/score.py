@@ -131,7 +131,7 @@ def images(
     from fact_eval.jobs.audit import audit_pictures, check_counts, lines
     from fact_eval.jobs.pictures import open_reference, plan_pictures
     from fact_metrics.base.progress import Progress
-    from fact_train.data.files import UnusableFiles
+    from fact_train.data.errors import UnusableFiles
 
     progress = Progress(quiet=not is_rank_zero())
     findings = audit_pictures(folder, reference)

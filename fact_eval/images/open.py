@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 
 from fact_eval.images.encoder import SnapshotEncoder
-from fact_eval.images.reals import DescribedImages, NoSplit, RealImages, RealSplit
+from fact_eval.images.reals import DescribedImages, RealImages, RealSplit
 from fact_eval.images.sources import GeneratorSource, ImageSource, NoiseSource, PicturesSource
 from fact_metrics.base.errors import UserError
 from fact_train.data import Dataset
+from fact_train.data.errors import MissingSplit
 from fact_train.snapshot import load_snapshot
 
 
@@ -43,7 +44,7 @@ class OpenedImages:
 
     source: ImageSource
     splits: dict[str, RealSplit | UserError]
-    held_out_encoder: SnapshotEncoder | NoSplit | None = None
+    held_out_encoder: SnapshotEncoder | MissingSplit | None = None
 
     @property
     def generator(self) -> GeneratorSource | None:
@@ -64,20 +65,23 @@ class OpenedImages:
 
     @property
     def encoder(self) -> SnapshotEncoder | None:
-        """Of a StylEx run. Raises NoSplit if the dataset has no held-out images to encode."""
+        """Of a StylEx run. Raises MissingSplit if the dataset has no held-out images to encode."""
         return _raise_errors(self.held_out_encoder)
 
 
 def open_for_scoring(
     request: ImageRequest, reals: RealImages | DescribedImages, *, device: str, batch: int
 ) -> OpenedImages:
-    """Open the images of a request. UserError if the scored images cannot be read, NoSplit without any."""
+    """Open the images of a request.
+
+    Raises UserError if the scored images cannot be read, MissingSplit if there are none.
+    """
     source = _open_source(request, reals, device=device)
     encoder = None
     if request.encoder:
         try:
             encoder = SnapshotEncoder(source, reals.dataset("test"), batch=batch)
-        except NoSplit as error:
+        except MissingSplit as error:
             encoder = error
     return OpenedImages(source, {split: _try_split(reals, split) for split in request.real_splits}, encoder)
 

@@ -12,10 +12,6 @@ from fact_train.data import Dataset
 PROCESSING = ("resolution", "resize", "crop", "channels", "alpha")
 
 
-class NoSplit(UserError):
-    """The dataset has no such split."""
-
-
 @dataclass(frozen=True)
 class RealSplit:
     """One split: its description, and its images in the order of permutation 0 (None: not available)."""
@@ -37,7 +33,7 @@ class RealImages:
         self._splits: dict[str, Dataset] = {} if opened is None else {"train": opened}
 
     def dataset(self, split: str) -> Dataset:
-        """One split. NoSplit if the dataset has none of that name; UserError if train is not the run's."""
+        """One split. MissingSplit if the dataset lacks it; UserError if train is not the run's."""
         if split not in self._splits:
             self._splits[split] = self._open(split)
         return self._splits[split]
@@ -49,10 +45,7 @@ class RealImages:
 
     def _open(self, split: str) -> Dataset:
         options = {name: self._train[name] for name in PROCESSING if name in self._train}
-        try:
-            dataset = open_images(self._data, split=split, progress=self._progress, **options)
-        except UserError as error:
-            raise NoSplit(str(error)) if f"no {split} split" in str(error) else error from None
+        dataset = open_images(self._data, split=split, progress=self._progress, **options)
         whole = self._train.get("max_images") is None
         if split == "train" and whole and dataset.sha256 != self._train["sha256"]:
             raise UserError(

@@ -11,7 +11,7 @@ from fact_leaderboard.records import RESULTS
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
-from fact_train.data.files import UnusableFiles
+from fact_train.data.errors import NeedsOption, UnusableFiles
 
 
 def open_reference(data: str, *, progress: Progress | None = None) -> ReferenceData:
@@ -51,15 +51,10 @@ def plan_pictures(
     try:
         pictures = open_images(folder, channels=train["channels"], progress=progress)
     except UnusableFiles as error:
-        opaque = [line.partition("; choose --alpha")[0] for line in error.problems]
-        raise UnusableFiles(opaque, error.among) from error
-    except UserError as error:
-        what, _, way_out = str(error).partition("; ")
-        if "--" not in way_out:
-            raise
-        # the way out names a flag of training; pictures are scored as they are
+        raise UnusableFiles([_without_option(each) for each in error.errors], error.among) from error
+    except NeedsOption as error:
         size = "one size" if train["resolution"] is None else f"{train['resolution']}x{train['resolution']}"
-        raise type(error)(f"{what}; save the pictures at {size}, the reference's size") from error
+        raise error.with_way_out(f"save the pictures at {size}, the reference's size") from error
     if reference.statistics is not None:  # the pictures supply what the file does not record
         recorded = {key: value for key, value in train.items() if value is not None}
         measured = {key: pictures.describe()[key] for key in ("resolution", "channels")}
@@ -70,20 +65,22 @@ def plan_pictures(
             f"{folder} holds {pictures.resolution}x{pictures.resolution} pictures, {train['name']} is "
             f"{train['resolution']}x{train['resolution']}; save the pictures at the reference's size"
         )
-    fitting, left_out = [], []
+    fitting, left_out, few = [], [], []
     for card in request.cards_for(train["name"]):
-        why = _obstacle(card, len(pictures)) or _statistics_obstacle(card, reference, request)
+        shortage = _shortage(card, len(pictures))
+        why = _obstacle(card) or shortage or _statistics_obstacle(card, reference, request)
         if why is None:
             fitting.append(card)
         elif request.named:
             raise UserError(f"{folder}: {card.name} {why}")
         else:
             left_out.append(f"{card.name} {why}")
+            few += left_out[-1:] if why is shortage else []
     if not fitting:
         if reference.statistics is not None:
             raise UserError(f"{reference.data}: no metric takes it: {left_out[0]}")
-        few = [line for line in left_out if line.endswith(f"there are {len(pictures):,}")] or left_out
-        raise UserError(f"{folder} holds {len(pictures):,} pictures, too few for every metric: {few[0]}")
+        reason = (few or left_out)[0]
+        raise UserError(f"{folder} holds {len(pictures):,} pictures; too few for every metric: {reason}")
     job = Job(
         source="images",
         run_id=f"images-{pictures.name}-{pictures.sha256[:8]}-vs-{reference.name}",
@@ -96,11 +93,20 @@ def plan_pictures(
     return request.fill(job, cards=fitting), left_out
 
 
-def _obstacle(card: Card, available: int) -> str | None:
+def _without_option(error: UserError) -> UserError:
+    """What training mends with a flag is only said here: pictures are scored as they are."""
+    return UserError(error.problem) if isinstance(error, NeedsOption) else error
+
+
+def _obstacle(card: Card) -> str | None:
     if card.needs_generator:
         return "needs a generator, not pictures"
     if card.needs_encoder:
         return "needs an encoder, not pictures"
+    return None
+
+
+def _shortage(card: Card, available: int) -> str | None:
     if card.n_generated and card.n_generated > available:
         return f"needs {card.n_generated:,} pictures, there are {available:,}"
     return None

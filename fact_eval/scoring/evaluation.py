@@ -14,7 +14,6 @@ import torch
 from fact_eval.features.extract import FeatureExtractor
 from fact_eval.features.store import FeatureCache
 from fact_eval.images.open import ImageRequest, OpenedImages, open_for_scoring
-from fact_eval.images.reals import NoSplit
 from fact_eval.jobs.catalog import Card
 from fact_eval.jobs.plan import Job, ReferenceData
 from fact_eval.scoring.inputs import Inputs, request_features
@@ -26,6 +25,7 @@ from fact_metrics.base.processes import Processes
 from fact_metrics.base.progress import Progress
 from fact_metrics.base.tf32 import tf32
 from fact_metrics.registry import MetricValue, get_metric
+from fact_train.data.errors import MissingSplit
 
 
 class Evaluation:
@@ -89,7 +89,7 @@ class Evaluation:
                 )
             )
             inputs = self._extract(job, seed, cards, images, reals)
-        except NoSplit as error:  # these images can never have a value: no failure, nothing to try again
+        except MissingSplit as error:  # these images can never have a value: no failure, nothing to try again
             for card in cards:
                 self._records.blank(job, card, seed, error)
             return
@@ -127,7 +127,7 @@ class Evaluation:
             dataset = images.real(card.reference_split).description
             if value.value is not None and not math.isfinite(value.value):
                 raise UserError(f"{card.name} came out as {value.value}")
-        except NoSplit as error:
+        except MissingSplit as error:
             self._records.blank(job, card, seed, error, started=started)
         except Exception as error:
             self._records.failure(job, card, seed, error)

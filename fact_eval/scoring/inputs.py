@@ -34,7 +34,7 @@ class Inputs:
 
     @property
     def encoder(self) -> EncoderInputs | None:
-        """Of a StylEx run. Raises NoSplit if the dataset has no held-out images to encode."""
+        """Of a StylEx run. Raises MissingSplit if the dataset has no held-out images to encode."""
         return self._images.encoder
 
     def features(self, need: FeatureNeed) -> torch.Tensor:

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UserError, unknown_name
 from fact_metrics.base.tensors import weights_sha256
 from fact_train.data import Dataset, batch_indices
@@ -51,9 +50,7 @@ def save_classifier(path: Path, net: Classifier, card: Card) -> Card:
     card = {"schema": SCHEMA, **card, "weights_sha256": weights_sha256(tensors)}
     text = json.dumps(card, sort_keys=True)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(
-        Path(path), lambda partial: save_file(tensors, str(partial), metadata={"classifier": text})
-    )
+    write_safetensors(Path(path), tensors, {"classifier": text})
     return card
 
 

@@ -19,6 +19,7 @@ from fact_train.classifiers.classifier import (
     save_classifier,
 )
 from fact_train.data import Dataset, batch_indices, open_dataset
+from fact_train.data.errors import MissingSplit
 from fact_train.networks.classifier import Classifier
 from fact_train.seeds import generator_for
 
@@ -161,9 +162,8 @@ def _held_out(
 ) -> tuple[Dataset, Tensor, Tensor]:
     try:
         test = open_dataset(data, split="test", **{**options, "max_images": None})
-    except UserError as error:
-        if "no test split" not in str(error):
-            raise
+    except MissingSplit:
+        pass
     else:
         return test, *_labelled(test, groups)
     count = max(int(len(index) * HELD_OUT), 1)

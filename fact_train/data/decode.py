@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fact_metrics.base.errors import UserError
+from fact_train.data.errors import NeedsOption
 from fact_train.data.processing import ALPHAS
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -103,6 +104,6 @@ def _flatten(image: Image.Image, path: str, alpha: str) -> Image.Image:
         return rgba.convert("RGB")
     level = ALPHAS[alpha]
     if level is None:
-        raise UserError(f"{path}: has transparent pixels; choose --alpha white or black to fill them")
+        raise NeedsOption(f"{path}: has transparent pixels", "choose --alpha white or black to fill them")
     background = Image.new("RGBA", rgba.size, (level, level, level, 255))
     return Image.alpha_composite(background, rgba).convert("RGB")

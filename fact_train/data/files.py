@@ -21,21 +21,13 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import Stamp, stamp
+from fact_train.data.errors import UnusableFiles
 from fact_train.data.parallel import Progress, for_each_image
 
 Result = TypeVar("Result")
 
 # first bytes of a compressed file -> what opens it
 COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-
-
-class UnusableFiles(UserError):
-    """Files that cannot be used: the message names the first, `problems` has a line for each."""
-
-    def __init__(self, problems: Sequence[str], among: int):
-        count = f" (the first of {len(problems)} such files among {among})" if len(problems) > 1 else ""
-        super().__init__(f"{problems[0]}{count}")
-        self.problems, self.among = list(problems), among
 
 
 class Files(NamedTuple):
@@ -87,7 +79,7 @@ def raise_first(results: Sequence[object]) -> None:
     """UnusableFiles where there is a UserError among the results."""
     problems = [result for result in results if isinstance(result, UserError)]
     if problems:
-        raise UnusableFiles([str(problem) for problem in problems], len(results)) from problems[0]
+        raise UnusableFiles(problems, len(results)) from problems[0]
 
 
 def _folder(path: Path) -> Files:

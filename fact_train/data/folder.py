@@ -26,6 +26,7 @@ import numpy as np
 from fact_metrics.base.errors import UserError
 from fact_train.data.dataset import SPLITS, Dataset, allocate_images
 from fact_train.data.decode import Header, decode, read_header
+from fact_train.data.errors import MissingSplit, NeedsOption
 from fact_train.data.facts import Facts
 from fact_train.data.files import Files, attempt_all, image_files, raise_first
 from fact_train.data.labels import count_classes, label_array, parse_labels
@@ -118,9 +119,8 @@ def _names_of_split(files: Files, split: str) -> tuple[list[str], str]:
     if all(by_split.values()):
         return [name.removeprefix(f"{split}/") for name in by_split[split]], f"{split}/"
     if split != "train":
-        raise UserError(
-            f"{files.path}: has no {split} split; put its images into subfolders train/ and test/, "
-            "or use the train split"
+        raise MissingSplit(
+            files.path, split, "put its images into subfolders train/ and test/, or use the train split"
         )
     return names, ""
 
@@ -160,19 +160,21 @@ def _resolve(
         return f"{path / name} is {readable[name].width}x{readable[name].height}"
 
     if None in firsts:
-        raise UserError(f"{size(firsts[None])}, not square; choose --crop center or --crop pad")
+        raise NeedsOption(f"{size(firsts[None])}, not square", "choose --crop center or --crop pad")
     resolution = processing.resolution
     if resolution is None:
         if len(firsts) > 1:
             one, other = list(firsts.values())[:2]
-            raise UserError(f"{size(one)} and {size(other)}; choose --resolution to resize all to one size")
+            raise NeedsOption(
+                f"{size(one)} and {size(other)}", "choose --resolution to resize all to one size"
+            )
         (resolution,) = firsts
         check_resolution(resolution, f"{path}: image size")
     if processing.resize == "none":
         for side, name in firsts.items():
             if side != resolution:
-                raise UserError(
-                    f"{size(name)}, not {resolution}x{resolution}; choose another --resize than none"
+                raise NeedsOption(
+                    f"{size(name)}, not {resolution}x{resolution}", "choose another --resize than none"
                 )
     channels = processing.channels or (1 if all(header.gray for header in readable.values()) else 3)
     return processing.resolved(resolution=resolution, channels=channels, available=available)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fact_metrics.base.errors import UserError
 from fact_train.data.dataset import Dataset, allocate_images
+from fact_train.data.errors import MissingSplit, NeedsOption
 from fact_train.data.parallel import Progress, for_each_image
 from fact_train.data.processing import SMALLEST_RESOLUTION, Processing, centre, resize
 
@@ -52,8 +53,12 @@ def open_idx(
 ) -> Dataset:
     """One split of a folder of idx files; the classes are counted over both splits.
 
-    Raises UserError for a missing, damaged or inconsistent file, and for one whose content has another md5.
+    Raises MissingSplit where neither images nor labels of the split are there, UserError for a missing,
+    damaged or inconsistent file, and for one whose content has another md5.
     """
+    files = IMAGES[split], LABELS[split]
+    if not any(_find(folder, name) for name in files):
+        raise MissingSplit(folder, split, f"put {' and '.join(files)} there, gzipped (.gz) or not")
     pixels = read_idx(folder, IMAGES[split], md5)
     labels = {
         name: read_idx(folder, file, md5)
@@ -117,15 +122,15 @@ def _process(
     height, width = pixels.shape[1:]
     side = processing.square_side(width, height)
     if side is None:
-        raise UserError(
-            f"{path}: images of {width}x{height} are not square; choose --crop center or --crop pad"
+        raise NeedsOption(
+            f"{path}: images of {width}x{height} are not square", "choose --crop center or --crop pad"
         )
     padded = max(SMALLEST_RESOLUTION, 1 << (side - 1).bit_length())
     resolution = processing.resolution or padded
     if resolution != padded and processing.resize == "none":
-        raise UserError(
-            f"{path}: images are {padded}x{padded} (padded) and --resolution is {resolution}; "
-            "choose another --resize than none"
+        raise NeedsOption(
+            f"{path}: images are {padded}x{padded} (padded) and --resolution is {resolution}",
+            "choose another --resize than none",
         )
     processing = processing.resolved(
         resolution=resolution, channels=processing.channels or 1, available=len(pixels)

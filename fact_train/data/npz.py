@@ -12,6 +12,7 @@ from PIL import Image
 
 from fact_metrics.base.errors import UserError
 from fact_train.data.dataset import Dataset, allocate_images
+from fact_train.data.errors import MissingSplit, NeedsOption
 from fact_train.data.parallel import Progress, for_each_image
 from fact_train.data.processing import Processing, centre, check_resolution, resize
 
@@ -21,18 +22,18 @@ IMAGES, LABELS = ("arr_0", "images"), ("arr_1", "labels")
 def open_npz(path: Path, *, split: str, processing: Processing, progress: Progress | None = None) -> Dataset:
     """The images of an npz as a train split. UserError names the file and what is wrong with it."""
     if split != "train":
-        raise UserError(f"{path}: has no {split} split; give a folder with subfolders train/ and test/")
+        raise MissingSplit(path, split, "give a folder with subfolders train/ and test/")
     pixels, labels = _read(path)
     height, width, depth = pixels.shape[1:]
     side = processing.square_side(width, height)
     if side is None:
-        raise UserError(
-            f"{path}: images of {width}x{height} are not square; choose --crop center or --crop pad"
+        raise NeedsOption(
+            f"{path}: images of {width}x{height} are not square", "choose --crop center or --crop pad"
         )
     resolution = processing.resolution or side
     check_resolution(resolution, f"{path}: image size")
     if resolution != side and processing.resize == "none":
-        raise UserError(f"{path}: images are {side}x{side}; choose another --resize than none")
+        raise NeedsOption(f"{path}: images are {side}x{side}", "choose another --resize than none")
     chosen = processing.choose(len(pixels)).numpy()
     processing = processing.resolved(
         resolution=resolution, channels=processing.channels or depth, available=len(pixels)

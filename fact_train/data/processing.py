@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from fact_metrics.base.errors import UsageError, unknown_name
+from fact_train.data.errors import BadResolution
 from fact_train.data.sampler import batch_indices
 
 RESIZES: dict[str, Image.Resampling | None] = {
@@ -88,12 +89,12 @@ class Processing:
 
 
 def check_resolution(resolution: int, what: str) -> None:
-    """Raise UsageError unless the networks can have this resolution: a power of two, at least 4."""
+    """Raise BadResolution unless the networks can have this resolution: a power of two, at least 4."""
     if resolution < SMALLEST_RESOLUTION or resolution & (resolution - 1):
         nearest = max(SMALLEST_RESOLUTION, 2 ** round(math.log2(max(1, resolution))))
-        raise UsageError(
-            f"{what} {resolution}: the networks need a power of two of at least {SMALLEST_RESOLUTION}; "
-            f"try --resolution {nearest}"
+        raise BadResolution(
+            f"{what} {resolution}: the networks need a power of two of at least {SMALLEST_RESOLUTION}",
+            f"try --resolution {nearest}",
         )
 
 

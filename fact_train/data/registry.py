@@ -49,8 +49,8 @@ def open_dataset(
     progress: called with (images done, images in all) while files are decoded.
     lazy: decode image files that were decoded before, and have not changed since, when they are asked for.
 
-    Raises UsageError for an unknown name, path or option, and UserError, one line naming the file, for data
-    that cannot be used.
+    Raises UsageError for an unknown name, path or option, MissingSplit where the data has no such split, and
+    UserError, one line naming the file, for data that cannot be used.
 
     >>> len(open_dataset("mnist"))
     60000

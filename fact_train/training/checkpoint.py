@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.atomic import write_torch
 from fact_metrics.base.errors import UserError
 from fact_train.training.trainer import Trainer
 
@@ -28,7 +28,7 @@ def save_checkpoint(outdir: Path, trainer: Trainer) -> Path:
     """Write the whole state, then drop all but the newest KEEP. The previous one stays valid throughout."""
     path = Path(outdir) / checkpoint_name(trainer.nimg)
     state = {"schema": SCHEMA, "config": trainer.cfg.science(), **trainer.state_dict()}
-    write_atomically(path, lambda partial: torch.save(state, partial))
+    write_torch(path, state)
     for old in list_checkpoints(outdir)[:-KEEP]:
         old.unlink()
     return path

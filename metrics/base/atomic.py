@@ -26,14 +26,34 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, flush: bool =
                 os.fsync(f.fileno())
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_write_failure(error):
+        refusal = _refusal(error)
+        if refusal is None:
             raise
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
         raise UserError(
-            f"could not save {path}: {reason}. Free some space and run the same command again."
+            f"could not save {path}: {refusal.strerror or refusal}. Free some space and run the same command "
+            "again."
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_torch(path: Path, state: Any) -> None:
+    """`torch.save` atomically, through a file of Python's: where a write fails, that error is kept."""
+    import torch
+
+    def write(partial: Path) -> None:
+        with open(partial, "wb") as file:
+            torch.save(state, file)
+
+    write_atomically(path, write)
+
+
+def write_safetensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
+    """A safetensors file atomically; the library's own writer hides why a write fails."""
+    from safetensors.torch import save
+
+    content = save(tensors, metadata)
+    write_atomically(path, lambda partial: partial.write_bytes(content) and None)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,8 +72,8 @@ def _umask() -> int:
     return mask
 
 
-def _is_write_failure(error: RuntimeError) -> bool:
-    """torch's zip writer reports a failed write as a RuntimeError rather than an OSError."""
-    return any(
-        s in str(error) for s in ("PytorchStreamWriter", "unexpected pos", "write failed", "file write")
-    )
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The OSError that an error is or came from: torch's zip writer turns it into a RuntimeError."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
