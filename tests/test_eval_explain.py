@@ -141,11 +141,22 @@ def test_health_counts_spikes_seconds_and_the_way_to_legibility(place) -> None:
     assert seconds_until([{"nimg": 1000, "Timing/sec_per_kimg": 2.0}]) == [(1.0, 2.0)]
 
 
-def test_the_picture_of_the_gap_shows_every_dimension(tmp_path) -> None:
+def test_the_picture_of_the_gap_shows_mean_and_deviation_of_every_dimension(tmp_path, monkeypatch) -> None:
+    from matplotlib import pyplot as plt
+
+    monkeypatch.setattr(plt, "close", lambda figure: None)
     extras = {"mean": [0.0, 2.0, -1.0], "std": [1.0, 0.5, 2.0]}
     record = dataclasses.replace(make_record(), metric="wgap10k_frechet", extras=extras)
     path = draw_w_gap(record, tmp_path / "wgap.png")
-    assert path.read_bytes()[:4] == b"\x89PNG" and path.stat().st_size > 5000
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    (axes,) = plt.gcf().axes
+    monkeypatch.undo()
+    plt.close(axes.figure)
+    (line,) = axes.lines
+    assert line.get_ydata().tolist() == [-1.0, 0.0, 2.0]  # sorted by the mean
+    (band,) = axes.collections
+    corners = band.get_paths()[0].vertices[:, 1].tolist()
+    assert set(corners) == {-3.0, 1.0, -1.0, 1.5, 2.5}  # mean less and plus deviation
 
 
 def test_explain_refuses_runs_of_another_model(place, tmp_path) -> None:
