@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from fact_eval.images.encoder import SnapshotEncoder
-from fact_eval.images.reals import DescribedDataset, DescribedImages, NoSplit, RealImages
+from fact_eval.images.reals import DescribedImages, NoSplit, RealImages, RealSplit
 from fact_eval.images.sources import GeneratorSource, ImageSource, NoiseSource, PicturesSource
 from fact_metrics.base.errors import UserError
 from fact_train.data import Dataset
@@ -42,7 +42,7 @@ class OpenedImages:
     """
 
     source: ImageSource
-    splits: dict[str, Dataset | DescribedDataset | UserError]
+    splits: dict[str, RealSplit | UserError]
     held_out_encoder: SnapshotEncoder | NoSplit | None = None
 
     @property
@@ -58,7 +58,7 @@ class OpenedImages:
             sources["reconstructed"] = self.held_out_encoder.source
         return sources
 
-    def real(self, split: str) -> Dataset | DescribedDataset:
+    def real(self, split: str) -> RealSplit:
         """A real split. Raises the UserError that kept it from being opened."""
         return _raise_errors(self.splits[split])
 
@@ -98,9 +98,9 @@ def _open_source(request: ImageRequest, reals: RealImages | DescribedImages, *, 
     return GeneratorSource(snapshot, seed=request.seed, device=device, labels_of=labels_of)
 
 
-def _try_split(reals: RealImages | DescribedImages, split: str) -> Dataset | DescribedDataset | UserError:
+def _try_split(reals: RealImages | DescribedImages, split: str) -> RealSplit | UserError:
     try:
-        return reals.dataset(split)
+        return reals.split(split)
     except UserError as error:
         return error
 

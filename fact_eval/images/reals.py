@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fact_eval.images.datasets import open_images
+from fact_eval.images.sources import PicturesSource
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
 from fact_train.data import Dataset
@@ -13,6 +14,14 @@ PROCESSING = ("resolution", "resize", "crop", "channels", "alpha")
 
 class NoSplit(UserError):
     """The dataset has no such split."""
+
+
+@dataclass(frozen=True)
+class RealSplit:
+    """One split: its description, and its images in the order of permutation 0 (None: not available)."""
+
+    description: dict
+    source: PicturesSource | None
 
 
 class RealImages:
@@ -33,6 +42,11 @@ class RealImages:
             self._splits[split] = self._open(split)
         return self._splits[split]
 
+    def split(self, name: str) -> RealSplit:
+        """One split with its images. Raises the errors of `dataset`."""
+        dataset = self.dataset(name)
+        return RealSplit(dataset.describe(), PicturesSource(dataset))
+
     def _open(self, split: str) -> Dataset:
         options = {name: self._train[name] for name in PROCESSING if name in self._train}
         try:
@@ -48,22 +62,12 @@ class RealImages:
         return dataset
 
 
-@dataclass(frozen=True)
-class DescribedDataset:
-    """Stands for a dataset that is known by its description alone."""
-
-    description: dict
-
-    def describe(self) -> dict:
-        return self.description
-
-
 class DescribedImages:
     """The real images behind a file of statistics: a description, no images."""
 
     def __init__(self, train: dict):
         self._train = train
 
-    def dataset(self, split: str) -> DescribedDataset:
+    def split(self, name: str) -> RealSplit:
         """The description, whatever the split."""
-        return DescribedDataset(self._train)
+        return RealSplit(self._train, None)

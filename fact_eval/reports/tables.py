@@ -1,4 +1,4 @@
-"""Tables for a terminal, from records and cards; the data behind each is what `--json` prints."""
+"""Tables for a terminal, from records and cards; `--json` prints the same data."""
 
 from collections.abc import Sequence
 

@@ -124,7 +124,7 @@ class Evaluation:
                 if inputs.generator is not None:
                     inputs.generator.progress = stage.update
                 value = get_metric(card.name).compute(inputs)
-            dataset = images.real(card.reference_split).describe()
+            dataset = images.real(card.reference_split).description
             if value.value is not None and not math.isfinite(value.value):
                 raise UserError(f"{card.name} came out as {value.value}")
         except NoSplit as error:

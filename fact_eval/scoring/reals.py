@@ -11,8 +11,7 @@ import torch
 
 from fact_eval.features.chunks import FeatureRequest, Features
 from fact_eval.features.reference_stats import NEEDS_IMAGES
-from fact_eval.images.reals import DescribedImages, RealImages
-from fact_eval.images.sources import PicturesSource
+from fact_eval.images.reals import DescribedImages, RealImages, RealSplit
 from fact_eval.jobs.catalog import Need
 from fact_eval.jobs.plan import ReferenceData
 from fact_metrics.base.errors import UserError
@@ -20,11 +19,10 @@ from fact_metrics.base.progress import Progress
 from fact_metrics.engines.frechet import FeatureStatistics
 from fact_metrics.features import get_detector
 from fact_metrics.registry import FeatureNeed
-from fact_train.data import Dataset
 
 T = TypeVar("T")
 # A split by its name; raises the UserError that kept it from being opened.
-OpenSplit = Callable[[str], Dataset]
+OpenSplit = Callable[[str], RealSplit]
 
 
 class RealSide:
@@ -47,7 +45,7 @@ class RealSide:
                 continue
             if self._features[need.split].count(need.detector) < count:
                 counts[need.split][need.detector] = max(count, counts[need.split].get(need.detector, 0))
-        return {split: _request(open_split(split), split, counts[split]) for split in counts}
+        return {split: _request(open_split(split), counts[split]) for split in counts}
 
     def add(self, features: Mapping[str, Features]) -> None:
         """Add the features of splits, as `requests` asked for them."""
@@ -107,14 +105,17 @@ class RealStatistics:
         """Nothing to free."""
 
 
-def real_count(dataset: Dataset, count: int | None) -> int:
-    """`count`, or all images for None. UserError if the dataset has fewer."""
-    if count is not None and count > len(dataset):
-        raise UserError(
-            f"{dataset.name} {dataset.split} has {len(dataset):,} images; the metric needs {count:,}"
-        )
-    return len(dataset) if count is None else count
+def real_count(split: RealSplit, count: int | None) -> int:
+    """`count`, or all images for None. UserError if the split has fewer."""
+    size = split.source.size
+    if count is not None and count > size:
+        raise UserError(f"{_title(split)} has {size:,} images; the metric needs {count:,}")
+    return size if count is None else count
 
 
-def _request(dataset: Dataset, split: str, counts: Mapping[str, int]) -> FeatureRequest:
-    return FeatureRequest(PicturesSource(dataset), counts, f"{dataset.name} {split}, real images")
+def _request(split: RealSplit, counts: Mapping[str, int]) -> FeatureRequest:
+    return FeatureRequest(split.source, counts, f"{_title(split)}, real images")
+
+
+def _title(split: RealSplit) -> str:
+    return f"{split.description['name']} {split.description['split']}"
