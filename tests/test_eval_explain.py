@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from eval_toys import make_data, make_record, make_run, make_stylex_run, register_toys
+from safetensors.torch import load_file
 
 from fact_eval.images.encoder import ReconstructionSource, SnapshotEncoder
 from fact_eval.images.sources import GeneratorSource
@@ -52,6 +53,10 @@ def test_a_snapshot_rebuilds_encoder_and_classifier_without_other_files(place, s
     with torch.no_grad():
         ws = torch.cat([snapshot.E(x), snapshot.C(x).softmax(dim=1)], dim=1)
     assert torch.allclose(snapshot.reconstruction_ws(images)[:, 0], ws, atol=1e-6)
+    saved = load_file(snapshot.path)
+    for prefix, net in {"G_ema": snapshot.G, "D": snapshot.D, "E_ema": snapshot.E, "C": snapshot.C}.items():
+        weights = net.state_dict()
+        assert [n for n in weights if not torch.equal(weights[n], saved[f"{prefix}.{n}"])] == [], prefix
 
 
 def test_generated_images_take_the_class_parts_of_seeded_training_images(place, snapshot) -> None:

@@ -13,17 +13,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.errors import UsageError, UserError
 from fact_train import run_folder
+from fact_train.data import open_dataset
 from fact_train.run_folder import ConfigConflict
 from fact_train.settings.config import TrainConfig
 from fact_train.settings.presets import PRESETS
 from fact_train.snapshot import list_snapshots, load_snapshot
-from fact_train.training import checkpoint, loop
+from fact_train.training import checkpoint, grids, loop
 from fact_train.training.loop import NonFiniteLoss, train
 from fact_train.training.trainer import Trainer
 
@@ -55,9 +58,36 @@ def test_a_run_leaves_the_documented_folder(tiny_config: TrainConfig, tmp_path: 
     lines = [json.loads(x) for x in (tmp_path / "r" / "stats.jsonl").read_text().splitlines()]
     assert [x["nimg"] for x in lines] == [40, 80, 120, 160, 200]
     assert {"Loss/G", "Loss/D", "Loss/r1_penalty", "Timing/sec_per_kimg"} <= set(lines[0])
-    assert 0 < lines[0]["Timing/total_sec"] < lines[-1]["Timing/total_sec"]
+    for before, line in zip([{"Timing/total_sec": 0.0}, *lines], lines, strict=False):
+        assert line["Timing/sec_per_kimg"] == pytest.approx(1000 / line["Timing/img_per_sec"], rel=1e-9)
+        passed = line["Timing/total_sec"] - before["Timing/total_sec"]
+        assert 0 < line["Timing/sec_per_kimg"] * 0.04 <= passed  # 40 images; files are written besides
     options = run_folder.read_options(tmp_path / "r")
     assert options["config"]["kimg"] == 0.2 and options["dataset"]["n"] == 24 and options["seed"] == 0
+
+
+def test_a_run_shows_its_reals_the_untrained_generator_and_the_average_at_the_end(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    trained = load_snapshot(run(tiny_config, tmp_path / "r").snapshot)
+    untrained = load_snapshot(run(tiny_config, tmp_path / "untrained", kimg=0).snapshot)
+    dataset = open_dataset(tiny_config.data)
+    grid = grids.SampleGrid(trained.G, dataset, seed=tiny_config.seed, device=torch.device("cpu"))
+    expected = {
+        "reals": grids.real_grid(dataset, seed=tiny_config.seed),
+        "fakes_init": grid.draw(untrained.G),
+        "fakes000000": grid.draw(trained.G),
+    }
+    for name, picture in expected.items():
+        shown = torch.from_numpy(np.asarray(Image.open(tmp_path / "r" / f"{name}.png")).copy())
+        assert torch.equal(shown, picture[0]), name
+
+
+def test_the_grid_of_reals_has_a_row_for_every_class_of_labelled_data() -> None:
+    dataset = open_dataset("mnist", max_images=2000)
+    rows, columns = grids.grid_size(32)
+    labels = dataset.labels(grids.grid_indices(dataset, seed=0)).reshape(rows, columns)
+    assert torch.equal(labels, torch.arange(10).unsqueeze(1).expand(10, columns))
 
 
 def test_a_finished_run_has_nothing_left_to_do(tiny_config: TrainConfig, tmp_path: Path) -> None:
@@ -88,6 +118,10 @@ def test_snapshot_rebuilds_its_networks(tiny_config: TrainConfig, tmp_path: Path
     assert (snap.nimg, snap.config["g_arch"], snap.dataset["n"]) == (200, "resnet", 24)
     assert snap.path.stat().st_mode & 0o777 == (tmp_path / "training_options.json").stat().st_mode & 0o777
     assert not snap.G.training and not any(p.requires_grad for p in snap.G.parameters())
+    state = checkpoint.read_checkpoint(checkpoint.list_checkpoints(tmp_path)[-1])
+    for saved, net in (("G_ema", snap.G), ("D", snap.D)):
+        weights = net.state_dict()
+        assert [name for name in weights if not torch.equal(weights[name], state[saved][name])] == []
     images = snap.G(torch.randn(2, 8), torch.eye(2), noise_mode="const")
     assert images.shape == (2, 1, 8, 8) and snap.D(images, torch.eye(2)).shape == (2, 1)
 
