@@ -207,6 +207,14 @@ def test_the_cache_is_listed_verified_and_cleared(tmp_path, data, toys, call):
     assert call("cache", "gc", "--max-gb", "0", "--dry-run")[0] == 0
     assert len(json.loads(call("cache", "ls", "--json")[1])) == 4
     assert call("cache", "verify")[0] == 0
+    oldest, damaged, *_ = sorted((tmp_path / "cache" / "features").rglob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    code, _, err = call("cache", "verify")
+    assert code == 1 and str(damaged) in err and str(oldest) not in err
+    os.utime(oldest.with_name("key.json"), (0, 0))
+    for days, going in (("100000", []), ("1", [oldest.parent.name[:12]])):
+        out = call("cache", "gc", "--days", days, "--dry-run")[1]
+        assert [line.split()[0] for line in out.splitlines()] == going
     assert call("cache", "gc", "--max-gb", "0")[0] == 0
     assert json.loads(call("cache", "ls", "--json")[1]) == []
 

@@ -160,6 +160,39 @@ def test_ema_follows_its_half_life_and_ramp(tiny_config: TrainConfig) -> None:
     ramped = trainer_of(tiny_config, ema_kimg=10.0, ema_rampup=0.05)
     ramped.step()  # no images yet: the average is the network itself
     torch.testing.assert_close(weights(ramped.G_ema), weights(ramped.G))
+    late = trainer_of(tiny_config, ema_kimg=0.016, ema_rampup=100.0)
+    late.step()
+    start = weights(late.G_ema)
+    late.step()  # the ramp would allow 800 images: ema_kimg is the limit
+    expected = start.lerp(weights(late.G), 1 - 0.5 ** (8 / 16))
+    torch.testing.assert_close(weights(late.G_ema), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_generated_images_have_the_labels_of_the_dataset_in_its_shares(tiny_config: TrainConfig) -> None:
+    t = trainer_of(tiny_config, cond=True, style_mixing_prob=0.0)
+    drawn = []
+    t.G.mapping.register_forward_hook(lambda module, inputs, ws: drawn.append(inputs[1]))
+    for _ in range(8):
+        t.step(regularise=False)
+    labels = torch.cat(drawn)
+    assert labels.shape == (128, 2) and torch.equal(labels.sum(dim=1), torch.ones(128))
+    # Half of the 24 images are of each class; four standard deviations of 128 draws.
+    assert abs(float(labels[:, 1].mean()) - 0.5) < 4 * 0.5 / 128**0.5
+
+
+def test_mirror_flips_half_of_the_real_images(tiny_config: TrainConfig) -> None:
+    shown = {}
+    for mirror in (False, True):
+        t, seen = trainer_of(tiny_config, mirror=mirror), []
+        t.D.register_forward_pre_hook(lambda module, inputs, seen=seen: seen.append(inputs[0].detach()))
+        shown[mirror] = []
+        for _ in range(6):
+            t.step(regularise=True)
+            shown[mirror].append(seen[-1])  # R1, the last phase, sees real images alone
+    plain, mirrored = (torch.cat(shown[mirror]) for mirror in (False, True))
+    same, flipped = ((mirrored == x).flatten(1).all(dim=1) for x in (plain, plain.flip(3)))
+    assert len(plain) == 48 and torch.equal(same, ~flipped)
+    assert abs(float(flipped.double().mean()) - 0.5) < 4 * 0.5 / 48**0.5  # four standard deviations
 
 
 def test_w_avg_is_the_running_mean_of_the_ws_drawn_in_training(tiny_config: TrainConfig) -> None:

@@ -62,6 +62,8 @@ def test_a_run_leaves_the_documented_folder(tiny_config: TrainConfig, tmp_path: 
         assert line["Timing/sec_per_kimg"] == pytest.approx(1000 / line["Timing/img_per_sec"], rel=1e-9)
         passed = line["Timing/total_sec"] - before["Timing/total_sec"]
         assert 0 < line["Timing/sec_per_kimg"] * 0.04 <= passed  # 40 images; files are written besides
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # of this process, GiB
+        assert 0.1 < line["Resources/peak_mem_gb"] <= peak
     options = run_folder.read_options(tmp_path / "r")
     assert options["config"]["kimg"] == 0.2 and options["dataset"]["n"] == 24 and options["seed"] == 0
 
@@ -350,6 +352,16 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_run_uses_the_threads_it_is_told_to(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run(tiny_config, tmp_path, kimg=0, threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_dry_run_and_list_presets_change_nothing(tmp_path: Path) -> None:
     flags = ["--preset", "mnist", "--r1-gamma", "3", "-n"]
     done = subprocess.run(
@@ -368,10 +380,10 @@ def test_two_processes_learn_what_one_with_the_same_batch_learns(
 ) -> None:
     """One process takes as two micro-batches what the two take as one each: same draws, same gradients.
 
-    Halves and sums of two are exact, so are the weights. w_avg is not compared: one process moves it by
-    both micro-batches in turn, two by their mean.
+    Halves and sums of two are exact, so are the weights. w_avg is that of both processes' latents; one
+    process moves it by both micro-batches in turn instead.
     """
-    cfg = dataclasses.replace(tiny_config, mbstd_group_size=2, kimg=0.08, batch_gpu=4)
+    cfg = dataclasses.replace(tiny_config, mbstd_group_size=2, kimg=0.08, batch_gpu=4, style_mixing_prob=0.0)
     flags = command(cfg, tmp_path / "two")[2:]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
@@ -379,9 +391,16 @@ def test_two_processes_learn_what_one_with_the_same_batch_learns(
     )
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in done.stderr
-    run(cfg, tmp_path / "one")
-    two, one = (load_snapshot(list_snapshots(tmp_path / name)[-1]) for name in ("two", "one"))
-    assert two.nimg == one.nimg == 80
-    for net in ("G", "D"):
-        a, b = (getattr(snap, net).state_dict() for snap in (two, one))
+    one, means = Trainer(cfg, open_dataset(cfg.data), torch.device("cpu")), []
+    one.G.mapping.register_forward_hook(lambda module, z, ws: means.append(ws[:, 0].detach().mean(dim=0)))
+    while one.nimg < 80:
+        one.step()
+    two = load_snapshot(list_snapshots(tmp_path / "two")[-1])
+    assert two.nimg == 80
+    for mine, net in ((one.G_ema, two.G), (one.D, two.D)):
+        a, b = mine.state_dict(), net.state_dict()
         assert [name for name in a if name != "mapping.w_avg" and not torch.equal(a[name], b[name])] == []
+    w_avg = torch.zeros(cfg.w_dim)
+    for first, second in zip(means[::2], means[1::2], strict=True):
+        w_avg = 0.995 * w_avg + 0.005 * (first + second) / 2
+    torch.testing.assert_close(two.G.mapping.w_avg, w_avg)
