@@ -28,6 +28,7 @@ from fact_train.settings.presets import PRESETS
 from fact_train.snapshot import list_snapshots, load_snapshot
 from fact_train.training import checkpoint, grids, loop
 from fact_train.training.loop import NonFiniteLoss, train
+from fact_train.training.run_log import tick_line
 from fact_train.training.trainer import Trainer
 
 PRESET = "mnist-stylegan2"  # what command() starts from, so that both ways name the run alike
@@ -350,6 +351,21 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     assert done.returncode == code, done.stderr
     assert said in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_tick_line_shows_every_term_under_its_name() -> None:
+    names = ("Loss/G", "Loss/D", "Loss/r1_penalty", "Path_length", "Augment/p", "Augment/r_t")
+    names += ("Loss/rec", "Loss/kl", "Class/agreement")
+    stats = {name: {"mean": i + 0.5} for i, name in enumerate(names)}
+    timing = {"Timing/sec_per_kimg": 20.0, "Timing/img_per_sec": 50.0, "Resources/peak_mem_gb": 1.25}
+    words = tick_line(7, 12_300, stats, timing).split()
+    assert dict(zip(words[:-1:2], words[1:-1:2], strict=True)) == {
+        "tick": "7", "kimg": "12.3", "sec/kimg": "20.00", "img/s": "50", "G": "0.500", "D": "1.500",
+        "r1": "2.500", "pl": "3.500", "p": "4.500", "r_t": "5.500", "rec": "6.500", "kl": "7.500",
+        "agree": "8.500", "mem": "1.25",
+    }  # fmt: skip
+    assert words[-1] == "GiB"
+    assert tick_line(1, 40, {}, timing).split()[8:16] == ["G", "-", "D", "-", "r1", "-", "pl", "-"]
 
 
 def test_a_run_uses_the_threads_it_is_told_to(tiny_config: TrainConfig, tmp_path: Path) -> None:
