@@ -18,12 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import fact_train.training.trainer
+from fact_metrics.base.devices import resolve_device, set_threads
 from fact_metrics.base.memory import keep_freed_memory
 from fact_train.data import open_dataset
 from fact_train.settings.config import TrainConfig, fields_of
 from fact_train.settings.presets import PRESETS
-from fact_train.training.loop import peak_memory_gb, resolve_device, set_threads
 from fact_train.training.precision import PRECISIONS
+from fact_train.training.stats import peak_memory_gb
 from fact_train.training.stylex import new_trainer
 from fact_train.training.thread_pool import Crew
 from fact_train.training.trainer import Trainer

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.errors import UsageError, UserError
+from fact_train.networks.build import build_networks
 from fact_train.networks.generator import Generator, Synthesis
 from fact_train.networks.injection.convolve import instance_norm, with_ones
 from fact_train.networks.ops import conv2d_resample
 from fact_train.seeds import generator_for
 from fact_train.settings.config import TrainConfig
 from fact_train.snapshot import Snapshot
-from fact_train.training.trainer import build_networks
 
 SCHEMA = 1
 TOLERANCE = 1e-10  # of the largest output, float64: sums of a few thousand terms in another order

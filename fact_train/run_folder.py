@@ -38,6 +38,16 @@ def default_outdir(preset: str, label: str, seed: int) -> Path:
     return Path("runs") / f"{preset}-seed{seed}{label.removeprefix(preset)}"
 
 
+def snapshot_name(nimg: int) -> str:
+    """File name of the snapshot at `nimg` images."""
+    return f"network-snapshot-{nimg // 1000:06d}.safetensors"
+
+
+def list_snapshots(outdir: Path) -> list[Path]:
+    """Snapshots of a run folder, oldest first."""
+    return sorted(Path(outdir).glob("network-snapshot-*.safetensors"))
+
+
 @contextmanager
 def locked(outdir: Path) -> Iterator[None]:
     """Hold a run folder for one process; UsageError where another trains in it. A killed holder frees it.

@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from fact_metrics.base.errors import UsageError, UserError
 from fact_train.data import open_dataset
 from fact_train.networks.classifier import class_part
-from fact_train.networks.encoder import Encoder
+from fact_train.networks.encoder import Encoder, reconstruct
 from fact_train.networks.mapping import ClassPartMapping
 from fact_train.settings.config import TrainConfig
 from fact_train.training import losses, stylex
 from fact_train.training.grids import grid_indices, pairs_picture, to_uint8
 from fact_train.training.probe import probe
 from fact_train.training.step import Phase
-from fact_train.training.stylex import StylexTrainer, encoder_turn, new_trainer, reconstruct
+from fact_train.training.stylex import StylexTrainer, encoder_turn, new_trainer
 
 CPU = torch.device("cpu")
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from fact_train.classifiers.training import train_classifier
 from fact_train.data import open_dataset
-from fact_train.run_folder import ConfigConflict, read_options
+from fact_train.run_folder import ConfigConflict, list_snapshots, read_options
 from fact_train.settings.config import TrainConfig
 from fact_train.settings.presets import PRESETS
 from fact_train.settings.stylex_presets import DATASETS, KINDS
-from fact_train.snapshot import list_snapshots, load_snapshot
+from fact_train.snapshot import load_snapshot
 from fact_train.training import checkpoint
 from fact_train.training.loop import train
 from fact_train.training.stylex import new_trainer

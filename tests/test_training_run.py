@@ -19,10 +19,10 @@ import torch
 from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.errors import UsageError, UserError
 from fact_train import run_folder
-from fact_train.run_folder import ConfigConflict
+from fact_train.run_folder import ConfigConflict, list_snapshots
 from fact_train.settings.config import TrainConfig
 from fact_train.settings.presets import PRESETS
-from fact_train.snapshot import list_snapshots, load_snapshot
+from fact_train.snapshot import load_snapshot
 from fact_train.training import checkpoint, loop
 from fact_train.training.loop import NonFiniteLoss, train
 from fact_train.training.trainer import Trainer

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fact_train.training import distributed
+from fact_train import distributed
 
 
 class AdaptiveP:

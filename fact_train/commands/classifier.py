@@ -37,9 +37,9 @@ def classifier(
     """Train the classifier that a StylEx run explains, and score it on images it has not seen."""
     import sys
 
+    from fact_metrics.base.devices import resolve_device, set_threads
     from fact_metrics.base.errors import UsageError
     from fact_train.classifiers.training import train_classifier
-    from fact_train.training.loop import resolve_device, set_threads
 
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: the file's name ends in .safetensors.")

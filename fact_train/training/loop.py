@@ -1,6 +1,5 @@
 """The training loop: set up, resume, probe, then step, tick, save until done. Nothing else."""
 
-import os
 import signal
 import time
 import warnings
@@ -12,16 +11,18 @@ from pathlib import Path
 
 import torch
 
-from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.devices import resolve_device, set_threads
+from fact_metrics.base.errors import UserError
 from fact_metrics.base.memory import keep_freed_memory
 from fact_metrics.base.progress import Progress
-from fact_train import run_folder, snapshot
+from fact_train import distributed, run_folder
 from fact_train.data import open_dataset
 from fact_train.settings.config import TrainConfig
-from fact_train.training import checkpoint, distributed, grids
+from fact_train.snapshot import save_snapshot
+from fact_train.training import checkpoint, grids
 from fact_train.training.probe import Probe, probe
 from fact_train.training.run_log import RunLog, tick_line
-from fact_train.training.stats import StatsWriter
+from fact_train.training.stats import StatsWriter, peak_memory_gb
 from fact_train.training.stylex import new_trainer
 from fact_train.training.trainer import Trainer
 
@@ -125,7 +126,7 @@ def _train_locked(
     for w in caught:
         log.say(f"warning: {w.message}")
     target = round(cfg.kimg * 1000)
-    final = outdir / snapshot.snapshot_name(trainer.nimg)
+    final = outdir / run_folder.snapshot_name(trainer.nimg)
     saved = after_snapshot and partial(after_snapshot, outdir, device=str(device), say=log.say)
     if trainer.nimg >= target and final.exists():
         if saved is not None:
@@ -150,9 +151,9 @@ def _train_locked(
         _loop(trainer, cfg, outdir, run_id, grid, writer, log, stop, target, saved)
     if writer is not None:
         writer.close()
-    final = outdir / snapshot.snapshot_name(trainer.nimg)
+    final = outdir / run_folder.snapshot_name(trainer.nimg)
     if lead and not final.exists():  # stopped exactly at the end, or a target that was passed long ago
-        snapshot.save_snapshot(final, trainer, run_id=run_id)
+        _save_snapshot(final, trainer, run_id)
     if saved is not None:
         saved(done=True)
     return Result(outdir, final, trainer.nimg, trained=True)
@@ -218,11 +219,23 @@ def _loop(
                 grids.save_png(outdir / f"{name}{trainer.nimg // 1000:06d}.png", picture)
                 writer.image(name, picture, nimg=trainer.nimg)
         if saving:
-            snapshot.save_snapshot(outdir / snapshot.snapshot_name(trainer.nimg), trainer, run_id=run_id)
+            _save_snapshot(outdir / run_folder.snapshot_name(trainer.nimg), trainer, run_id)
             checkpoint.save_checkpoint(outdir, trainer)
             if not done and saved is not None:
                 saved(done=False)
         tick_start = time.perf_counter()
+
+
+def _save_snapshot(path: Path, trainer: Trainer, run_id: str) -> None:
+    save_snapshot(
+        path,
+        trainer.snapshot_networks,
+        cfg=trainer.cfg,
+        dataset=trainer.dataset.describe(),
+        nimg=trainer.nimg,
+        run_id=run_id,
+        classifier=trainer.card,
+    )
 
 
 def _refuse_non_finite(trainer: Trainer, outdir: Path, *, weights: bool) -> None:
@@ -258,46 +271,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for s, old in previous.items():
             signal.signal(s, old)
-
-
-def resolve_device(name: str) -> torch.device:
-    """auto is cuda where there is one; under torchrun each process takes the GPU of its LOCAL_RANK."""
-    available = torch.cuda.is_available()
-    if name == "auto":
-        name = "cuda" if available else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name}: it is one of auto, cpu, cuda, cuda:N.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: it is one of auto, cpu, cuda, cuda:N.")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if available else 0
-        index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", 0))
-        if index >= count:
-            raise UserError(
-                f"--device {name}: this machine has {count} usable GPUs; use --device cpu or auto."
-            )
-        device = torch.device("cuda", index)
-        torch.cuda.set_device(device)
-    return device
-
-
-def set_threads(threads: int | None) -> int:
-    """Use this many CPU threads.
-
-    None: the cores this process may run on, shared among the local processes.
-    """
-    if threads is None:
-        threads = max(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
-    torch.set_num_threads(threads)
-    return threads
-
-
-def peak_memory_gb(device: torch.device) -> float:
-    """Most memory so far, GiB: of the device where it is a GPU, of the process otherwise."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -93,6 +93,15 @@ class StatsWriter:
         self._board.close()
 
 
+def peak_memory_gb(device: torch.device) -> float:
+    """Most memory so far, GiB: of the device where it is a GPU, of the process otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def _rewind(path: Path, *, nimg: int) -> None:
     if not path.exists():
         return

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from fact_metrics.base.errors import UsageError, unknown_name
 from fact_metrics.features import DETECTORS, get_detector
+from fact_train import distributed
 from fact_train.classifiers import classifier
 from fact_train.data import Dataset, batch_indices
+from fact_train.networks.build import build_encoder
 from fact_train.networks.classifier import class_part
-from fact_train.networks.encoder import Encoder
-from fact_train.networks.mapping import join_class_part
+from fact_train.networks.encoder import encoder_ws, reconstruct
 from fact_train.seeds import generator_for
 from fact_train.settings.config import TrainConfig
-from fact_train.training import distributed, losses
+from fact_train.training import losses
 from fact_train.training.grids import SampleGrid, grid_indices, pairs_picture, to_uint8
 from fact_train.training.step import Phase, Work, adam
 from fact_train.training.trainer import Trainer
@@ -39,19 +40,6 @@ def new_trainer(cfg: TrainConfig, dataset: Dataset, device: torch.device, *, thr
     """The trainer of a configuration's model."""
     kind = {"stylegan2": Trainer, "stylex": StylexTrainer}[cfg.model]
     return kind(cfg, dataset, device, threads=threads)
-
-
-def build_encoder(cfg: TrainConfig, dataset: dict[str, Any]) -> Encoder:
-    """E of a configuration for a dataset description, randomly initialised: D's trunk, its own width."""
-    return Encoder(
-        w_dim=cfg.w_dim,
-        img_resolution=dataset["resolution"],
-        img_channels=dataset["channels"],
-        channel_base=round(cfg.channel_base * cfg.e_channel_mult),
-        channel_max=round(cfg.channel_max * cfg.e_channel_mult),
-        architecture=cfg.d_arch,
-        conv_clamp=cfg.conv_clamp,
-    )
 
 
 def encoder_turn(cfg: TrainConfig, *, turn: int, part: int, parts: int) -> bool:
@@ -125,6 +113,10 @@ class StylexTrainer(Trainer):
     @property
     def averages(self) -> list[tuple[nn.Module, nn.Module]]:
         return [*super().averages, (self.E_ema, self.E)]
+
+    @property
+    def snapshot_networks(self) -> dict[str, nn.Module]:
+        return {**super().snapshot_networks, "E_ema": self.E_ema, "C": self.C}
 
     # Phases
 
@@ -235,8 +227,7 @@ class StylexTrainer(Trainer):
 
     def _encode(self, x: Tensor, logits: Tensor) -> Sample:
         w = self.E(x, dtype=self.dtype)
-        ws = w.unsqueeze(1).expand(-1, self.G.num_ws, -1)
-        ws = join_class_part(ws, class_part(logits, self.cfg.class_repr))
+        ws = encoder_ws(w, class_part(logits, self.cfg.class_repr), num_ws=self.G.num_ws)
         return Sample(ws, logits, len(x), w, x)
 
     def _mapped(self, logits: Tensor, work: Work) -> Tensor:
@@ -271,7 +262,7 @@ class StylexTrainer(Trainer):
         """Also the images of reals.png over their reconstructions; nothing of w is truncated."""
         real = self.dataset.images(grid_indices(self.dataset, seed=self.cfg.seed))
         made = [reconstruct(self.G_ema, self.E_ema, part, c) for part, c in _batches(self, real, grid.c)]
-        pairs = pairs_picture(real, torch.cat(made), grid.columns)
+        pairs = pairs_picture(real, to_uint8(torch.cat(made)).cpu(), grid.columns)
         return {**super().pictures(grid), "reconstructions": pairs}
 
     # State
@@ -295,13 +286,6 @@ class StylexTrainer(Trainer):
         self.rec_mean = state["rec_mean"].to(self.device)
         if self.rec_opt is not None:
             self.rec_opt.load_state_dict(state["rec_opt"])
-
-
-@torch.no_grad()
-def reconstruct(G: nn.Module, E: nn.Module, x: Tensor, c: Tensor) -> Tensor:
-    """uint8 images of G([E(x), c]) on the CPU, for x in [-1, 1] and class parts c; constant noise."""
-    ws = E(x).unsqueeze(1).expand(-1, G.num_ws, -1)
-    return to_uint8(G.synthesis(join_class_part(ws, c), noise_mode="const")).cpu()
 
 
 def _batches(trainer: StylexTrainer, images: Tensor, c: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

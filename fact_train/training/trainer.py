@@ -15,67 +15,19 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fact_metrics.base.errors import UsageError
+from fact_train import distributed
 from fact_train.augment import build_augmentation
 from fact_train.data import Dataset, batch_indices
-from fact_train.networks.discriminator import Discriminator
-from fact_train.networks.generator import Generator
-from fact_train.networks.injection import StyleOptions
+from fact_train.networks.build import build_networks
 from fact_train.networks.mapping import W_AVG_DECAY
 from fact_train.seeds import generator_for
 from fact_train.settings.config import TrainConfig
-from fact_train.training import distributed, losses
+from fact_train.training import losses
 from fact_train.training.grids import SampleGrid
 from fact_train.training.precision import set_precision
 from fact_train.training.stats import Stats
 from fact_train.training.step import Phase, Work, adam, gradients, set_gradients, share_of_batch
 from fact_train.training.thread_pool import Crew
-
-
-def build_networks(
-    cfg: TrainConfig, dataset: dict[str, Any], *, class_dim: int = 0
-) -> tuple[Generator, Discriminator]:
-    """G and D of a configuration for a dataset description (resolution, channels, classes), randomly
-    initialised; `class_dim` is the number of classes of the classifier that StylEx explains.
-    """
-    shape = dict(
-        img_resolution=dataset["resolution"],
-        img_channels=dataset["channels"],
-    )
-    labels = dataset["classes"] if cfg.cond else 0
-    G = Generator(
-        **shape,
-        c_dim=labels,
-        class_dim=class_dim,
-        z_dim=cfg.z_dim,
-        w_dim=cfg.w_dim,
-        map_depth=cfg.map_depth,
-        mapping_lr_mult=cfg.mapping_lr_mult,
-        channel_base=cfg.channel_base,
-        channel_max=cfg.channel_max,
-        latent_space=cfg.latent_space,
-        latent_norm=cfg.latent_norm,
-        latent_div_sqrt=cfg.latent_div_sqrt,
-        architecture=cfg.g_arch,
-        injection=cfg.injection,
-        style=StyleOptions.of(cfg),
-        torgb_style=cfg.torgb_style,
-        noise=cfg.noise,
-        noise_learned=cfg.noise_learned,
-        noise_strength_init=cfg.noise_strength_init,
-        conv_clamp=cfg.conv_clamp,
-        fused_modconv=cfg.fused_modconv,
-    )
-    D = Discriminator(
-        **shape,
-        c_dim=labels if cfg.d_cond == "off" else class_dim,
-        conditioning="projection" if cfg.d_cond == "off" else cfg.d_cond,
-        channel_base=round(cfg.channel_base * cfg.d_channel_mult),
-        channel_max=round(cfg.channel_max * cfg.d_channel_mult),
-        architecture=cfg.d_arch,
-        mbstd_group_size=cfg.mbstd_group_size,
-        conv_clamp=cfg.conv_clamp,
-    )
-    return G, D
 
 
 class Trainer:
@@ -121,6 +73,11 @@ class Trainer:
     def networks(self) -> dict[str, nn.Module]:
         """Everything that is trained, by the name of its attribute."""
         return {"G": self.G, "D": self.D}
+
+    @property
+    def snapshot_networks(self) -> dict[str, nn.Module]:
+        """What a snapshot holds, by the names that it gives them."""
+        return {"G_ema": self.G_ema, "D": self.D}
 
     def _g_groups(self) -> list[tuple[nn.Module, float]]:
         """What G's optimiser trains, with the learning rate."""
