@@ -14,7 +14,7 @@ from fact_train.data import open_dataset
 from fact_train.networks.build import build_networks
 from fact_train.settings.config import TrainConfig
 from fact_train.snapshot import save_snapshot
-from fact_train.training.stylex import new_trainer
+from fact_train.training.trainer import Trainer
 
 TRAIN, TEST, SIDE = 40, 24, 8
 COUNT = 30  # generated images of every toy metric
@@ -169,19 +169,19 @@ def make_stylex_run(root: Path, data: Path, classifier: str, *, name: str = "sty
     dataset = open_dataset(cfg.data, split="train")
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = new_trainer(cfg, dataset, torch.device("cpu"))
+    model = Trainer(cfg, dataset, torch.device("cpu")).model
     run_id = run_folder.prepare(
-        folder, cfg, preset="toy", label=name, dataset=dataset.describe(), classifier=trainer.card
+        folder, cfg, preset="toy", label=name, dataset=dataset.describe(), classifier=model.classifier_card
     )
     nimg = 1000 * cfg.batch
     save_snapshot(
         folder / run_folder.snapshot_name(nimg),
-        trainer.snapshot_networks,
+        model.snapshot_networks,
         cfg=cfg,
         dataset=dataset.describe(),
         nimg=nimg,
         run_id=run_id,
-        classifier=trainer.card,
+        classifier=model.classifier_card,
     )
     ticks = [
         {

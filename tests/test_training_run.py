@@ -24,7 +24,10 @@ from fact_train.settings.config import TrainConfig
 from fact_train.settings.presets import PRESETS
 from fact_train.snapshot import load_snapshot
 from fact_train.training import checkpoint, loop
-from fact_train.training.loop import NonFiniteLoss, train
+from fact_train.training.loop import train
+from fact_train.training.models.gan import GAN
+from fact_train.training.probe import Probe
+from fact_train.training.run import NonFiniteLoss
 from fact_train.training.trainer import Trainer
 
 PRESET = "mnist-stylegan2"  # what command() starts from, so that both ways name the run alike
@@ -179,15 +182,15 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
 def test_non_finite_loss_names_step_term_and_last_good_checkpoint(
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Trainer._discriminator_main
+    original = GAN.discriminator_loss
 
-    def poisoned(self, work, *args):
-        loss = original(self, work, *args)
-        if self.steps == 7:
+    def poisoned(self, work):
+        loss = original(self, work)
+        if work.inputs.step == 7:
             work.report("Loss/D", loss * float("nan"))
         return loss
 
-    monkeypatch.setattr(Trainer, "_discriminator_main", poisoned)
+    monkeypatch.setattr(GAN, "discriminator_loss", poisoned)
     with pytest.raises(NonFiniteLoss, match=r"Loss/D is not finite at step 7 .*training-state-000000\.pt"):
         run(tiny_config, tmp_path)
     state = checkpoint.read_checkpoint(checkpoint.list_checkpoints(tmp_path)[-1])
@@ -203,10 +206,10 @@ def test_diverged_weights_are_never_saved(
         original(self, **kw)
         if self.steps == 5:
             with torch.no_grad():
-                next(self.D.parameters()).fill_(float("inf"))
+                next(self.model.gan.D.parameters()).fill_(float("inf"))
 
     monkeypatch.setattr(Trainer, "step", step)
-    monkeypatch.setattr(loop, "probe", lambda trainer: loop.Probe(1.0, 8))
+    monkeypatch.setattr(loop, "probe", lambda trainer: Probe(1.0, 8))
     with pytest.raises(NonFiniteLoss, match="a weight is not finite"):
         run(tiny_config, tmp_path)
     assert checkpoint.list_checkpoints(tmp_path) == [] and list_snapshots(tmp_path) == []

@@ -7,14 +7,10 @@ from PIL import Image
 from torch import Tensor
 
 from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.pixels import to_uint8
 from fact_train.data import Dataset
 from fact_train.networks.generator import Generator
 from fact_train.seeds import generator_for
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Float images in [-1, 1] to uint8 [0, 255] by StyleGAN's rounding: clamp(127.5 x + 128), truncated."""
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def grid_size(resolution: int) -> tuple[int, int]:

@@ -14,7 +14,10 @@ PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat
 
 
 def set_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of feature maps; allows or forbids TF32 in this process. UsageError for tf32 off a GPU."""
+    """Allow or forbid TF32 in this process; returns the dtype of feature maps.
+
+    UsageError for tf32 without a GPU.
+    """
     if name == "tf32" and device.type != "cuda":
         raise UsageError(f"--precision tf32: {device.type} has no TF32; use fp32 or bf16, or --device cuda.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"

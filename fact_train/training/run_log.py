@@ -37,8 +37,6 @@ class RunLog:
         with open(self.log, "a", encoding="utf-8") as f:
             f.write(line + "\n")
 
-    tick = say
-
     @contextmanager
     def live(self, *, target: int, done: int) -> Iterator[None]:
         """Show a progress bar while the block runs, where stderr is a terminal."""
