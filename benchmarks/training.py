@@ -41,6 +41,7 @@ def without_encoder(cfg: TrainConfig) -> TrainConfig:
     return dataclasses.replace(cfg, **plain)
 
 
+LOSSES = ("generator_loss", "path_length_loss", "discriminator_loss", "r1_loss", "reconstruction_loss")
 CASES = {
     "32 px, 64 channels, batch 32": WIDTH_64,
     "32 px, 64 channels, batch 32, bf16": dataclasses.replace(WIDTH_64, precision="bf16"),
@@ -157,7 +158,7 @@ def shares(trainer: Trainer, steps: int) -> dict[str, float]:
     fact_train.training.trainer.gradients = timed("backward", original)
     model = trainer.model
     for owner in (model, model.gan):  # a model's own generator loss stands before the GAN's
-        for name in ("generator_loss", "path_length_loss", "discriminator_loss", "r1_loss"):
+        for name in LOSSES:
             if hasattr(owner, name):
                 setattr(owner, name, timed("forward", getattr(owner, name)))
     trainer.inputs = timed("data", trainer.inputs)

@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import Stamp, stamp
-from fact_train.data.parallel import Progress, for_each_image
+from fact_train.data.parallel import ProgressCallback, for_each_image
 
 Result = TypeVar("Result")
 
@@ -66,7 +66,7 @@ def attempt_all(
     files: Files,
     names: Sequence[str],
     function: Callable[[int, BinaryIO, str], Result],
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Result | UserError]:
     """function(position, stream, path) of every file, in order; the UserError where one cannot be used."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-Progress = Callable[[int, int], None]  # called with (images done, images in all)
+ProgressCallback = Callable[[int, int], None]  # called with (images done, images in all)
 Result = TypeVar("Result")
 
 MAX_THREADS = 16  # beyond it the interpreter's lock decides, not decoding
@@ -13,7 +13,7 @@ MAX_BLOCK = 64  # images handed to a thread at once: for small ones the handing 
 
 
 def for_each_image(
-    function: Callable[[int], Result], count: int, progress: Progress | None = None
+    function: Callable[[int], Result], count: int, progress: ProgressCallback | None = None
 ) -> list[Result]:
     """[function(0), ..., function(count - 1)]; the first exception (or Ctrl-C) cancels what has not begun."""
     threads = min(MAX_THREADS, os.cpu_count() or 1)
