@@ -39,12 +39,6 @@ def flag_of(field: str) -> str:
     return flag(field)
 
 
-def registered_axes():
-    from fact_train.settings.axes import AXES
-
-    return AXES
-
-
 def registered_metrics():
     from fact_eval.jobs.catalog import load_cards
 
@@ -113,10 +107,11 @@ def flags_reference() -> str:
 
 def axes_table() -> str:
     rows = []
-    for axis in registered_axes():
-        flags = " ".join(f"`{flag_of(field)}`" for field in axis.fields)
-        rows.append([axis.name, flags, axis.settings, axis.expected, axis.status])
-    return table(["axis", "flags", "settings", "the source expects", "status"], rows)
+    for field in config_fields():
+        if field.metadata["reported"]:
+            values, default = values_of(field.type), spelled(field.default)
+            rows.append([f"`{flag_of(field.name)}`", values, default, field.metadata["reported"]])
+    return table(["flag", "values", "default", "reported by the notes"], rows)
 
 
 def metrics_list() -> str:

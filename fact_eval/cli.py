@@ -1,6 +1,6 @@
-"""fact-eval: every command by its name, and how a call ends. Data goes to stdout, the rest to stderr.
+"""fact-eval: its commands and exit codes. Data goes to stdout, everything else to stderr.
 
-Commands live in *_commands.py; heavy imports wait inside them, so that `--help` answers at once.
+The commands import heavy packages when they run, so that `--help` is fast.
 """
 
 import signal
@@ -40,7 +40,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Score every run the same honest way and build the leaderboard.",
+    help="Score runs and images with fixed protocols, and build the leaderboard.",
 )
 for name, command in COMMANDS.items():
     app.command(name)(command)
@@ -49,7 +49,7 @@ app.add_typer(weights_app, name="weights")
 
 
 class Stopped(BaseException):
-    """SIGTERM arrived: stop as for Ctrl-C, with another exit code."""
+    """SIGTERM: stops like Ctrl-C, with another exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,7 +65,7 @@ def _run(argv: Sequence[str] | None) -> int:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         code = app(args=argv or ["--help"], prog_name="fact-eval", standalone_mode=False)
-        if code == 130:  # what typer makes of Ctrl-C
+        if code == 130:  # typer returns this code on Ctrl-C
             return _error(
                 "interrupted; finished records and cached features are kept, run the same command again", code
             )
@@ -81,7 +81,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except Exception as error:
         if not hasattr(
             error, "format_message"
-        ):  # anything but typer's own usage errors is a bug: show it whole
+        ):  # only typer's usage errors have it; anything else is a bug and keeps its traceback
             raise
         return _error(f"{error.format_message()} (see fact-eval --help)", error.exit_code)
     finally:

@@ -175,7 +175,7 @@ def load_baked(path: str | Path) -> Synthesis:
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); bake it again.") from error
     if meta.get("kind") != "baked":
-        raise UserError(f"{path} is no baked network of fact-train bake.")
+        raise UserError(f"{path} is not a baked network of fact-train bake.")
     G, _ = build_networks(TrainConfig.from_dict(meta["config"]), meta["dataset"])
     rows = G.synthesis.num_ws * G.synthesis.vectors
     plain = bake_synthesis(G.synthesis, torch.zeros(1, rows, G.synthesis.w_dim))

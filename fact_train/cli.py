@@ -2,41 +2,78 @@
 
 import dataclasses
 import inspect
+import itertools
 import json
 import os
+import shutil
 import sys
-import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from fact_metrics.base.errors import UsageError, UserError
 from fact_train.commands.classifier import classifier
+from fact_train.commands.help import PanelGroup
 from fact_train.commands.style import bake, cost
-from fact_train.settings.axes import axes_table
+from fact_train.settings.axes import axes_text
 from fact_train.settings.config import TrainConfig, fields_of, flag
+from fact_train.settings.fields import alternatives, placeholder
 from fact_train.settings.presets import PRESETS, get_preset
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    cls=PanelGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 120},
 )
 
 _OWN = {
-    "preset": Annotated[str, typer.Option(help="named configuration to start from; see --list-presets")],
-    "outdir": Annotated[
-        Path | None, typer.Option(help="run folder; default runs/<preset>-seed<seed>[-<changes>]")
+    "preset": Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Named configuration to start from; see --list-presets. With --help: show its values.",
+        ),
+    ],
+    "list_presets": Annotated[bool, typer.Option("--list-presets", help="Print all presets and exit.")],
+    "list_axes": Annotated[
+        bool,
+        typer.Option(
+            "--list-axes",
+            help="Print every setting that defines an experiment, with its values and source, and exit.",
+        ),
     ],
     "dry_run": Annotated[
-        bool, typer.Option("--dry-run", "-n", help="print the resolved configuration and stop")
+        bool, typer.Option("--dry-run", "-n", help="Print the resolved configuration and exit.")
     ],
-    "list_presets": Annotated[bool, typer.Option("--list-presets", help="print the presets and stop")],
-    "list_axes": Annotated[
-        bool, typer.Option("--list-axes", help="print the axes of style injection and stop")
+    "outdir": Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            rich_help_panel="Run",
+            help="Run folder. [default: runs/PRESET-seedSEED, followed by the changed settings]",
+        ),
     ],
-    "eval": Annotated[str | None, typer.Option(help="score snapshots with these metrics, comma separated")],
+    "eval": Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRICS",
+            rich_help_panel="Run",
+            help="Score snapshots during training with these metrics, separated by commas; "
+            "see fact-eval list.",
+        ),
+    ],
     "eval_kimg": Annotated[
-        float | None, typer.Option(help="score the first snapshot after every this many kimg, and the last")
+        float | None,
+        typer.Option(
+            metavar="FLOAT",
+            rich_help_panel="Run",
+            help="With --eval: score once per this many thousand images, and the last snapshot. "
+            "[default: every snapshot]",
+        ),
     ],
 }
 
@@ -56,14 +93,14 @@ def _train(
         _print_presets()
         return
     if list_axes:
-        print(axes_table())
+        print(axes_text(shutil.get_terminal_size().columns))
         return
     if preset_name is None:
-        raise UsageError("--preset is missing; see --list-presets, e.g. fact-train --preset mnist.")
+        raise UsageError("--preset is missing; try --preset mnist, or see --list-presets.")
     preset = get_preset(preset_name)
     missing = [name for name in preset.needs if name not in changes]
     if missing:
-        raise UsageError(f"--preset {preset_name} needs {flag(missing[0])}.")
+        raise UsageError(f"--preset {preset_name} needs {' and '.join(map(flag, missing))}.")
     base = preset.at(changes.get("resolution"))
     cfg = dataclasses.replace(base, **changes)
 
@@ -85,20 +122,20 @@ def _train(
 
     result = train(cfg, outdir, preset=preset_name, label=label, after_snapshot=scorer)
     if int(os.environ.get("RANK", 0)) == 0:
-        verb = "wrote" if result.trained else "nothing left to do: already trained,"
+        verb = "wrote" if result.trained else "nothing left to do, training is complete:"
         print(f"{verb} {result.snapshot}", file=sys.stderr)
         print(f"next: fact-eval all {outdir.parent}", file=sys.stderr)
         print(result.snapshot)
     if scorer is not None and scorer.problems:
         count = len(scorer.problems)
-        raise UserError(f"trained, but {count} scores failed; fact-eval run {outdir} tries again")
+        raise UserError(f"training is complete, but {count} scores failed; repeat: fact-eval run {outdir}")
 
 
 def _scorer(metrics: str | None, every_kimg: float | None):
     """What --eval asks for; None without it. UsageError on an unknown metric."""
     if metrics is None:
         if every_kimg is not None:
-            raise UsageError(f"--eval-kimg {every_kimg:g} says how often; name metrics with --eval.")
+            raise UsageError(f"--eval-kimg {every_kimg:g} needs --eval METRICS.")
         return None
     if every_kimg is not None and not every_kimg > 0:
         raise UsageError(f"--eval-kimg {every_kimg:g}: it must be positive.")
@@ -120,12 +157,15 @@ def _resolved(cfg: TrainConfig) -> str:
 
 
 def _print_presets() -> None:
+    """Presets, with their common source below each group. The times are those of Preset."""
     width = max(map(len, PRESETS))
-    for name, p in PRESETS.items():
-        need = f"  needs {', '.join(map(flag, p.needs))}" if p.needs else ""
-        cost = "" if p.minutes is None else f"  ~{p.minutes:g} min on 2 cores  {p.memory_gb:g} GB"
-        print(f"{name:<{width}} {p.config.kimg:>7g} kimg{cost}  {p.summary}{need}")
-        print(f"{'':<{width}} {p.source}")
+    for source, group in itertools.groupby(PRESETS.items(), key=lambda item: item[1].source):
+        for name, p in group:
+            needs = f"; needs {' and '.join(map(flag, p.needs))}" if p.needs else ""
+            cost = "" if p.minutes is None else f" ({p.minutes:g} min, {p.memory_gb:g} GB)"
+            print(f"{name:<{width}} {p.config.kimg:>7g} kimg  {p.summary}{cost}{needs}")
+        print(f"    Source: {source}\n")
+    print("Minutes and memory are for 2 CPU cores with AVX-512.")
 
 
 def _signature() -> inspect.Signature:
@@ -142,7 +182,10 @@ def _signature() -> inspect.Signature:
     ]
     for f in fields_of():
         option = typer.Option(
-            *_flags(f), help=_help(f), rich_help_panel=f.metadata["panel"], metavar=_metavar(f)
+            *_flags(f),
+            help=f.metadata["help"],
+            rich_help_panel=f.metadata["panel"],
+            metavar=placeholder(f) or None,
         )
         parameters.append(
             inspect.Parameter(
@@ -159,27 +202,6 @@ def _flags(f: dataclasses.Field) -> list[str]:
     return [f"{flag(f.name)}/--no-{flag(f.name)[2:]}"] if f.type is bool else [flag(f.name)]
 
 
-def _help(f: dataclasses.Field) -> str:
-    whose = "default" if f.metadata["panel"] == "StylEx" else "StyleGAN2"
-    return f"{f.metadata['help']} ({whose}: {f.default})"
-
-
-def _alternatives(f: dataclasses.Field) -> tuple[list[Any], list[type]]:
-    parts = typing.get_args(f.type) if typing.get_origin(f.type) not in (None, Literal) else (f.type,)
-    literals = [v for p in parts if typing.get_origin(p) is Literal for v in typing.get_args(p)]
-    return literals, [p for p in parts if isinstance(p, type)]
-
-
-def _metavar(f: dataclasses.Field) -> str | None:
-    literals, types = _alternatives(f)
-    if literals:
-        return "|".join([*map(str, literals), *(["none"] if type(None) in types else [])])
-    if f.type is bool:
-        return None
-    name = next(t for t in types if t is not type(None)).__name__
-    return f"{name}|none" if type(None) in types else name
-
-
 def _option_type(f: dataclasses.Field) -> Any:
     """The type typer parses: plain types directly; optional ones through a parser that understands `none`."""
     if f.type in (bool, int, float, str):
@@ -190,9 +212,9 @@ def _option_type(f: dataclasses.Field) -> Any:
 def _parse(f: dataclasses.Field, text: str) -> Any:
     """A flag's text as the field's value.
 
-    `none` switches an optional field off. TrainConfig refuses what does not fit.
+    `none` switches an optional field off. TrainConfig rejects values that do not fit.
     """
-    literals, types = _alternatives(f)
+    literals, types = alternatives(f)
     if type(None) in types and text.lower() == "none":
         return None
     for option in literals:
@@ -246,7 +268,7 @@ def main() -> None:
         print(f"fact-train: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("fact-train: interrupted before training began; nothing was changed.", file=sys.stderr)
+        print("fact-train: interrupted before training started; nothing was changed.", file=sys.stderr)
         sys.exit(130)
 
 

@@ -1,7 +1,6 @@
 """The run folder: its name, its training_options.json, and whether a configuration may go on in it."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from fact_metrics.base.atomic import write_json
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.git_state import git_state, same_code
 from fact_train.settings.config import TrainConfig, differing_fields, fields_of, flag
 
 SCHEMA = 1
@@ -88,7 +88,8 @@ def prepare(
 ) -> str:
     """Write the folder's training_options.json, or check that it agrees; returns the run id.
 
-    `classifier` is the card of the one that a StylEx run explains.
+    `classifier` is the card of the one that a StylEx run explains. A start with other code or packages than
+    the one before is added to the file's `resumed`.
     ConfigConflict names the fields in which the folder's run differs; schedule and machine fields may differ.
     """
     path = Path(outdir) / OPTIONS_FILE
@@ -97,6 +98,7 @@ def prepare(
         _refuse_other_classifier(outdir, options.get("classifier"), classifier, cfg)
         _refuse_conflict(outdir, TrainConfig.from_dict(options["config"]), cfg, options["dataset"], dataset)
         options["config"] = cfg.to_dict()
+        _note_resume(options)
         write_json(path, options)
         return options["run_id"]
     if any(not p.name.startswith(".") for p in Path(outdir).iterdir()):
@@ -115,10 +117,7 @@ def prepare(
             "dataset": dataset,
             **({} if classifier is None else {"classifier": classifier}),
             "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "packages": {name: metadata.version(name) for name in PACKAGES},
-            "python": sys.version.split()[0],
-            "git": git_state(),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            **_this_start(),
         },
     )
     return run_id
@@ -143,20 +142,23 @@ def read_options(outdir: Path) -> dict[str, Any]:
     return options
 
 
-def git_state() -> dict[str, Any]:
-    """Commit of this checkout and whether tracked files differ from it; both None outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
+def _note_resume(options: dict[str, Any]) -> None:
+    """Append this start to `resumed` where its code or packages differ from those of the start before."""
+    last = (options.get("resumed") or [options])[-1]
+    start = _this_start()
+    if same_code(last.get("git"), start["git"]):
+        start["git"] = last.get("git")
+    if any(last.get(key) != start[key] for key in ("git", "packages")):
+        options["resumed"] = [*options.get("resumed", []), start]
 
-    def git(*args: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
 
-    commit = git("rev-parse", "HEAD")
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if commit is None or status is None else bool(status)}
+def _this_start() -> dict[str, Any]:
+    return {
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "python": sys.version.split()[0],
+        "git": git_state(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _refuse_conflict(

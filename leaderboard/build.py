@@ -140,13 +140,17 @@ def gate(record: Record, reference: Record, *, local: bool) -> str | None:
 
 def git_problem(record: Record) -> str | None:
     """Why nobody can run the code behind a record again: it was trained or scored outside a clean commit."""
-    for work, git in (("scored", record.provenance.get("git")), ("trained", record.training.get("git"))):
-        if work == "trained" and record.source != "run":
-            continue
-        if not git or not git.get("commit"):
+    states = {"scored": [record.provenance.get("git")]}
+    if record.source == "run":
+        resumed = [start["git"] for start in record.training.get("resumed", [])]
+        states["trained"] = [record.training.get("git"), *resumed]
+    for work, gits in states.items():
+        if any(not git or not git.get("commit") for git in gits):
             return f"{work} outside a git checkout"
-        if git.get("dirty"):
+        if any(git.get("dirty") for git in gits):
             return f"{work} with uncommitted code"
+        if len({git["commit"] for git in gits}) > 1:
+            return f"{work} with the code of several commits"
     return None
 
 

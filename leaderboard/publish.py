@@ -39,7 +39,7 @@ def check_board(out: Path | None = None, results: Path | None = None) -> None:
     """Raise UserError where LEADERBOARD.md is not what the records say."""
     out = out or BOARD
     if not out.exists() or out.read_text() != board_text(results):
-        raise UserError(f"{out} is stale; `fact-eval leaderboard` makes it again")
+        raise UserError(f"{out} is stale; fact-eval leaderboard builds it again")
 
 
 def local_sections(root: Path, results: Path | None = None) -> list[Section]:

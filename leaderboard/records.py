@@ -186,7 +186,7 @@ def append_records(path: Path, records: Iterable[Record], *, again: bool = False
                     held[record.key] = record
     except OSError as error:
         raise UserError(
-            f"could not write {path}: {error.strerror}; mend that and run the same command again"
+            f"could not write {path}: {error.strerror}; fix that and run the same command again"
         ) from error
     return written
 

@@ -238,10 +238,10 @@ def _batches(images: object, batch: int, lacking: Callable[[], int | None]) -> I
         while left := lacking():
             made = images(min(batch, left))
             if not len(made):
-                raise UserError(f"the callable made no images where {min(batch, left)} were asked for")
+                raise UserError(f"the callable returned no images; {min(batch, left)} are missing")
             yield made
         if left is None:
-            raise UserError("a metric uses all real images there are, and a callable has no end")
+            raise UserError("a metric needs all real images, but a callable never ends; give a dataset")
     else:
         raise UserError(f"images are a tensor, dataset, loader or callable, not {type(images).__name__}")
 

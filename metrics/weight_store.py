@@ -213,7 +213,7 @@ def read_manifest(folder: Path) -> dict[str, dict]:
         return {}
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}); remove it, then `fact-eval weights check` makes it again"
+            f"{path} cannot be read ({error}); remove it, then run fact-eval weights check"
         ) from error
 
 
@@ -325,7 +325,9 @@ def random_weights_seed() -> int | None:
     """The seed of the smoke mode; None outside it. UsageError where the variable holds no number."""
     text = os.environ.get(RANDOM)
     if text and not text.isdigit():
-        raise UsageError(f"{RANDOM}={text!r} is no seed; unset it: `--random-weights` sets it for a command")
+        raise UsageError(
+            f"{RANDOM}={text!r} is not a seed; unset it: `--random-weights` sets it for a command"
+        )
     return int(text) if text else None
 
 

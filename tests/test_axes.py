@@ -1,14 +1,17 @@
-"""Every field of the science is in a table here, and changes what training leads to."""
+"""Every science field has a table row here and changes training; every field has a flag that sets it."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from fact_train.classifiers.training import train_classifier
+from fact_train.cli import app
 from fact_train.data import open_dataset
-from fact_train.settings.config import TrainConfig
+from fact_train.settings.config import TrainConfig, fields_of, flag
 from fact_train.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -133,9 +136,30 @@ STANDS_ON = {
 NO_EFFECT_ON_WEIGHTS = {"data", "resize", "crop", "alpha", "fused_modconv"}
 
 
-def test_every_science_field_is_in_the_table_of_axes() -> None:
-    from fact_train.settings.config import fields_of
+# Another value of every field that has no row above, for the test of its flag.
+NO_AXIS = {
+    "data": "elsewhere",
+    "resize": "bicubic",
+    "crop": "center",
+    "alpha": "white",
+    "fused_modconv": "never",
+    "kimg": 7.0,
+    "kimg_per_tick": 3.0,
+    "snapshot_ticks": 5,
+    "image_ticks": 6,
+    "device": "cpu",
+    "threads": 3,
+}
+STYLEX = {"model": "stylex", "classifier": "mnist"}
+# Fields whose row above is their value in the plain network, or only valid with further fields.
+FLAG_CHANGES = {
+    "model": STYLEX,
+    "classifier": {**STYLEX, "classifier": "other.safetensors"},
+    "style_kernel": {**STANDS_ON["style_kernel"], "style_kernel": 3},
+}
 
+
+def test_every_science_field_is_in_the_table_of_axes() -> None:
     stylex = {f.name for f in fields_of("science") if f.metadata["panel"] == "StylEx"}
     assert stylex == set(STYLEX_AXES)
     assert {f.name for f in fields_of("science")} - stylex == set(AXES) | NO_EFFECT_ON_WEIGHTS
@@ -165,6 +189,36 @@ def test_every_axis_of_stylex_has_an_effect(
         changed = dataclasses.replace(base, classifier=str(other))
     steps = 2 if axis in IN_32_PX else 5
     assert fingerprint(base, steps=steps) != fingerprint(changed, steps=steps)
+
+
+@pytest.mark.parametrize("field", fields_of(), ids=lambda field: field.name)
+def test_every_flag_sets_its_field_alone_and_can_set_it_back(field: dataclasses.Field) -> None:
+    """Through the command: `--flag value` changes that field only; `--flag value --flag default` nothing."""
+    name = field.name
+    if name in FLAG_CHANGES:
+        changes = FLAG_CHANGES[name]
+    elif name in STYLEX_AXES:
+        changes = {**STYLEX, **STYLEX_AXES[name]}
+    else:
+        changes = {**STANDS_ON.get(name, {}), name: {**AXES, **NO_AXIS}[name]}
+    plain = _dry_run()
+    assert changes[name] != plain[name]
+    assert _dry_run(changes) == {**plain, **changes}
+    assert _dry_run(changes, {key: plain[key] for key in changes}) == plain
+
+
+def _dry_run(*changes: dict) -> dict:
+    """The configuration that `fact-train --preset stylegan2` trains with these settings, in their order."""
+    flags = [text for settings in changes for name, value in settings.items() for text in _flags(name, value)]
+    done = CliRunner().invoke(app, ["--preset", "stylegan2", "--data", "mnist", "--dry-run", *flags])
+    assert done.exit_code == 0, done.exception
+    return json.loads(done.stdout)["config"]
+
+
+def _flags(name: str, value) -> list[str]:
+    if isinstance(value, bool):
+        return [flag(name) if value else f"--no-{flag(name)[2:]}"]
+    return [flag(name), "none" if value is None else str(value)]
 
 
 def fingerprint(cfg: TrainConfig, *, steps: int = 5) -> tuple:

@@ -5,10 +5,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+import fact_eval
+import fact_leaderboard
+import fact_metrics
+import fact_train
 from fact_eval.features.store import FeatureCache, cache_folder, features_code, garbage
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import code_sha256
@@ -227,10 +232,44 @@ def test_the_code_hash_sees_every_edit_and_no_move(tmp_path):
     assert code_sha256(a) != code_sha256(b)
 
 
-def test_the_code_of_features_is_known_without_torch():
+def features_code_in(folder):
+    """features_code() of the packages in `folder`, by a fresh process; torch must not be imported for it."""
     code = (
         "import sys; from fact_eval.features.store import features_code; "
         "print(features_code(), 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [features_code(), "False"]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+    )
+    sha256, torch_imported = done.stdout.split()
+    assert torch_imported == "False"
+    return sha256
+
+
+def test_the_features_key_follows_the_code_that_makes_images_and_features_and_needs_no_torch(tmp_path):
+    for package in (fact_eval, fact_train, fact_metrics, fact_leaderboard):
+        root = Path(package.__file__).parent
+        for path in root.rglob("*.py"):
+            copy = tmp_path / package.__name__ / path.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    before = features_code_in(tmp_path)
+    assert before == features_code()
+    for name in (
+        "fact_train/networks/injection/modconv.py",
+        "fact_train/networks/ops.py",
+        "fact_metrics/features/resize.py",
+        "fact_eval/images/sampling.py",
+    ):
+        path = tmp_path / name
+        code = path.read_bytes()
+        path.write_bytes(code + b"\n")
+        assert features_code_in(tmp_path) != before, name
+        path.write_bytes(code)
+    board = tmp_path / "fact_leaderboard" / "build.py"
+    board.write_bytes(board.read_bytes() + b"\n")
+    assert features_code_in(tmp_path) == before

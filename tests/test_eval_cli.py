@@ -245,7 +245,7 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(tmp_path, data, toys, call,
     ("argv", "message"),
     [
         (["images", "empty", "--reference", "DATA"], "empty: holds no"),
-        (["images", "few", "--reference", "DATA"], "few holds 3 pictures; no metric takes so few"),
+        (["images", "few", "--reference", "DATA"], "few holds 3 pictures, too few for every metric: "),
         (
             ["images", "few", "--reference", "DATA", "--metrics", "toy_distance"],
             "needs 30 pictures, there are 3",

@@ -118,7 +118,7 @@ def test_unknown_metrics_and_intervals_are_refused_before_training(tmp_path, toy
     with pytest.raises(UsageError, match="unknown metric 'fid5k'"):
         SnapshotScorer(["fid5k"], every_kimg=None)
     for names, kimg, message in [
-        (None, 4.0, "--eval-kimg 4 says how often; name metrics with --eval"),
+        (None, 4.0, "--eval-kimg 4 needs --eval METRICS"),
         ("toy_distance", 0.0, "--eval-kimg 0: it must be positive"),
         ("toy_distanc", None, "did you mean toy_distance"),
     ]:

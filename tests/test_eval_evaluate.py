@@ -338,7 +338,7 @@ def test_pictures_too_few_for_a_named_metric_are_refused_and_for_others_left_out
     job, left_out = plan_pictures(pictures, reference, tmp_path, Request(tuple(load_cards())))
     assert [card.name for card, _ in job.missing] == ["toy_sharpness"] and len(left_out) == 3
     few = make_pictures(tmp_path / "few", 3)
-    with pytest.raises(UserError, match="no metric takes so few"):
+    with pytest.raises(UserError, match="too few for every metric: "):
         plan_pictures(few, reference, tmp_path, Request(tuple(load_cards())))
 
 

@@ -136,6 +136,9 @@ def table(text):
     return "\n".join(line for line in text.splitlines() if line.startswith("|"))
 
 
+NEWER = {"commit": "d" * 40, "dirty": False}
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -143,6 +146,8 @@ def table(text):
         ({"provenance": {"git": {"commit": None, "dirty": None}}}, "scored outside a git checkout"),
         ({"training": {"git": DIRTY}}, "trained with uncommitted code"),
         ({"training": {}}, "trained outside a git checkout"),
+        ({"training": {"git": CLEAN, "resumed": [{"git": DIRTY}]}}, "trained with uncommitted code"),
+        ({"training": {"git": CLEAN, "resumed": [{"git": NEWER}]}}, "the code of several commits"),
         ({"n_effective": 20}, "too few images: 20 of 30"),
         ({"protocol": OTHER, "protocol_sha256": protocol_sha256(OTHER)}, "other protocol (k 5, not 3)"),
         ({"metric_version": 0}, "version 0, the column is version 1"),

@@ -170,9 +170,9 @@ def test_what_cannot_be_scored_is_refused(toys):
         fact_metrics.compute(pictures(), REAL)
     with pytest.raises(UserError, match="not int"):
         fact_metrics.compute(5, REAL, "toy_distance")
-    with pytest.raises(UserError, match="made no images"):
+    with pytest.raises(UserError, match="returned no images"):
         fact_metrics.compute(lambda n: pictures(0), REAL, "toy_distance")
-    with pytest.raises(UserError, match="a callable has no end"):
+    with pytest.raises(UserError, match="a callable never ends; give a dataset"):
         fact_metrics.compute(pictures(), lambda n: pictures(n), "toy_distance")
 
 

@@ -56,6 +56,15 @@ def test_w_gap_is_zero_for_equal_sets_and_tells_a_gap() -> None:
         compute_w_gap_frechet(a, b[:, :3])
 
 
+def test_kernel_w_gap_is_the_unbiased_mmd_of_w_in_the_mappings_units() -> None:
+    encoder, mapping = 3 * normal(50, 4, 2) + 1, 5 * normal(40, 4, 3) - 2
+    x, y = ((w - mapping.mean(dim=0)) / mapping.std(dim=0) for w in (encoder, mapping))
+    within = [((w @ w.T / 4 + 1) ** 3).fill_diagonal_(0).sum() / (len(w) * (len(w) - 1)) for w in (x, y)]
+    between = ((x @ y.T / 4 + 1) ** 3).mean()
+    expected = float(sum(within) - 2 * between)
+    assert compute_w_gap_kernel(encoder, mapping).value == pytest.approx(expected, rel=1e-9)
+
+
 def test_agreement_and_gap_show_their_parts() -> None:
     found = agreement10k(ToyInputs(encoder=ToyEncoder(0.0)))
     assert found.value == 1.0 and found.extras["per_class"] == [1.0] * 4 and found.n_generated == 200

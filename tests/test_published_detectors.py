@@ -119,8 +119,8 @@ def put(name, content):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("inception_pool3", "is no state_dict weight file"),
-        ("clean_inception", "is no torchscript weight file"),
+        ("inception_pool3", "is not a state_dict weight file"),
+        ("clean_inception", "is not a torchscript weight file"),
     ],
 )
 def test_a_corrupt_file_is_named_with_its_format(name, reason, saved_files):

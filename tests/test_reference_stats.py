@@ -167,7 +167,7 @@ def damaged_files(real) -> dict[str, object]:
     infinite = good["mu"].copy()
     infinite[0] = np.inf
     return {
-        "no covariance": {**good, "sigma": skew},
+        "not a covariance": {**good, "sigma": skew},
         "not finite": {**good, "mu": infinite},
         "has no covariance of shape": {**good, "sigma": good["sigma"][:5]},
         "negative variance": {**good, "sigma": good["sigma"] - 1e3 * np.eye(WIDTH)},
@@ -216,7 +216,7 @@ def test_our_files_come_back_bit_for_bit_with_what_they_are_of(tmp_path, gen, re
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="is damaged: its content is not what its hash says"):
+    with pytest.raises(UserError, match="is damaged: its hash does not match"):
         read_statistics(path)
     with pytest.raises(UserError, match=r"saved as \.safetensors"):
         save_statistics(tmp_path / "x.npz", compute_statistics(real), detector={}, dataset={})
@@ -375,7 +375,7 @@ def test_without_a_detector_the_recommended_one_is_saved(toys, call, folders, mo
 
 def test_saving_needs_a_file_of_the_right_kind_and_a_known_detector(toys, call, folders) -> None:
     data, _ = folders
-    assert "goes with --save FILE" in call("ref", data, "--detector", "quarters")[2]
+    assert "--detector quarters needs --save FILE" in call("ref", data, "--detector", "quarters")[2]
     assert ".safetensors" in call("ref", data, "--save", "x.npz", "--detector", "quarters")[2]
     code, _, err = call("ref", data, "--save", "x.safetensors", "--detector", "quarter")
     assert code == 2 and "did you mean quarters" in err

@@ -159,13 +159,19 @@ def test_ema_follows_its_half_life_and_ramp(tiny_config: TrainConfig) -> None:
     torch.testing.assert_close(weights(ramped.model.gan.G_ema), weights(ramped.model.gan.G))
 
 
-def test_w_avg_tracks_the_mean_of_w(tiny_config: TrainConfig) -> None:
-    t = trainer_of(tiny_config)
-    G, G_ema = t.model.gan.G, t.model.gan.G_ema
-    assert float(G.mapping.w_avg.abs().max()) == 0
-    t.step()
-    assert float(G.mapping.w_avg.abs().max()) > 0
-    assert torch.equal(G_ema.mapping.w_avg, G.mapping.w_avg)
+def test_w_avg_is_the_running_mean_of_the_ws_drawn_in_training(tiny_config: TrainConfig) -> None:
+    """After every batch of latents 0.995 of itself and 0.005 of the batch's mean, as StyleGAN2's."""
+    t = trainer_of(tiny_config, style_mixing_prob=0.0)  # mixing maps further latents
+    drawn, G = [], t.model.gan.G
+    G.mapping.register_forward_hook(lambda module, inputs, ws: drawn.append(ws[:, 0].detach().mean(dim=0)))
+    for _ in range(2):
+        t.step()
+    expected = torch.zeros_like(drawn[0])
+    for mean in drawn:
+        expected = 0.995 * expected + 0.005 * mean
+    assert len(drawn) == 5  # G and D in both steps, path length in the first
+    torch.testing.assert_close(G.mapping.w_avg, expected)
+    assert torch.equal(t.model.gan.G_ema.mapping.w_avg, G.mapping.w_avg)
 
 
 def test_a_phase_is_backward_and_the_optimiser_of_torch(tiny_config: TrainConfig) -> None:

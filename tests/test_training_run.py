@@ -332,13 +332,25 @@ def test_dry_run_and_list_presets_change_nothing(tmp_path: Path) -> None:
     assert "mnist-stylegan2" in done.stdout and os.listdir(tmp_path) == []
 
 
-def test_two_processes_finish_one_run_together(tiny_config: TrainConfig, tmp_path: Path) -> None:
-    """The run ends complete and loadable; not equal to one process, since each draws its own latents."""
-    flags = command(dataclasses.replace(tiny_config, mbstd_group_size=2), tmp_path / "r")[2:]
+def test_two_processes_learn_what_one_with_the_same_batch_learns(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    """One process takes as two micro-batches what the two take as one each: same draws, same gradients.
+
+    Halves and sums of two are exact, so are the weights. w_avg is not compared: one process moves it by
+    both micro-batches in turn, two by their mean.
+    """
+    cfg = dataclasses.replace(tiny_config, mbstd_group_size=2, kimg=0.08, batch_gpu=4)
+    flags = command(cfg, tmp_path / "two")[2:]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
         [*launcher, *flags], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
-    snap = load_snapshot(list_snapshots(tmp_path / "r")[-1])
-    assert snap.nimg == 200 and "2 process(es)" in done.stderr
+    assert "2 process(es)" in done.stderr
+    run(cfg, tmp_path / "one")
+    two, one = (load_snapshot(list_snapshots(tmp_path / name)[-1]) for name in ("two", "one"))
+    assert two.nimg == one.nimg == 80
+    for net in ("G", "D"):
+        a, b = (getattr(snap, net).state_dict() for snap in (two, one))
+        assert [name for name in a if name != "mapping.w_avg" and not torch.equal(a[name], b[name])] == []

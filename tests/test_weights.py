@@ -179,7 +179,7 @@ def test_a_known_file_under_another_name_is_refused_and_called_what_it_is(monkey
 
 def test_an_unknown_file_needs_a_name_and_trust(toy, tmp_path) -> None:
     unknown = save_state(tmp_path / "mine.pth", seed=2)
-    with pytest.raises(UserError, match="none of the known weight files"):
+    with pytest.raises(UserError, match="is not a known weight file"):
         add_weights(unknown)
     with pytest.raises(UserError, match="--as toy --trust"):
         add_weights(unknown, "toy")
@@ -202,11 +202,11 @@ def test_a_trusted_file_is_used_under_its_own_hash_and_recorded(toy, folder, tmp
 def test_a_trusted_file_must_open_as_weights(toy, folder, tmp_path) -> None:
     text = tmp_path / "page.pth"
     text.write_text("<html>please log in</html>")
-    with pytest.raises(UserError, match="no state_dict weight file"):
+    with pytest.raises(UserError, match="not a state_dict weight file"):
         add_weights(text, "toy", trust=True)
     module = tmp_path / "module.pth"
     torch.save(ToyNet(), module)  # a pickled module: its code would run
-    with pytest.raises(UserError, match="no state_dict weight file"):
+    with pytest.raises(UserError, match="not a state_dict weight file"):
         add_weights(module, "toy", trust=True)
     assert read_manifest(folder) == {}
 
@@ -275,7 +275,7 @@ def test_random_weights_are_seeded_marked_and_end_with_the_mode(toy) -> None:
 
 def test_a_stray_smoke_mode_variable_is_named(toy, monkeypatch) -> None:
     monkeypatch.setenv(weight_store.RANDOM, "yes")
-    with pytest.raises(UsageError, match="FACT_RANDOM_WEIGHTS='yes' is no seed"):
+    with pytest.raises(UsageError, match="FACT_RANDOM_WEIGHTS='yes' is not a seed"):
         weights_sha256("toy")
 
 
@@ -350,7 +350,7 @@ def test_commands_list_where_add_and_check(toy, folder, capsys) -> None:
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["toy"]["installed"] == "yes" and rows["vgg16_torchvision"]["installed"] == "no"
     assert run("weights", "check") == 0
-    assert "right (toy)" in capsys.readouterr().out
+    assert "verified (toy)" in capsys.readouterr().out
     assert run("weights", "add", str(folder / toy.name)) == 0  # already in its place
     assert look_up("toy")[0].path == folder / toy.name
 

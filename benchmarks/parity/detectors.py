@@ -264,6 +264,20 @@ class Case:
             difference=((ours - theirs).abs().max() / theirs.abs().max()).item(),
         )
 
+    def fid_condition(self) -> float:
+        """Condition number of FID with respect to the features of both sets: |gradient| |features| / FID.
+
+        To first order FID multiplies a relative error of the features by this factor at most.
+        """
+        sets = [features.double().requires_grad_() for features in self.features[1]]
+        means = [rows.mean(dim=0) for rows in sets]
+        roots = [(rows - mean) / (len(rows) - 1) ** 0.5 for rows, mean in zip(sets, means, strict=True)]
+        spread = sum(root.square().sum() for root in roots)
+        distance = (means[0] - means[1]).square().sum() + spread
+        distance = distance - 2 * torch.linalg.matrix_norm(roots[0] @ roots[1].T, "nuc")
+        gradient = torch.cat(torch.autograd.grad(distance, sets))
+        return (gradient.norm() * torch.cat(sets).norm() / distance).item()
+
     def fid_row(self) -> Parity:
         ours, theirs = (compute_fid(*sets) for sets in self.features)
         return Parity(

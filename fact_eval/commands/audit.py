@@ -1,4 +1,4 @@
-"""`fact-eval audit`: what is wrong or odd with image files, before anything is scored."""
+"""`fact-eval audit`: finds bad and unusual image files before scoring."""
 
 import dataclasses
 import json
@@ -12,13 +12,13 @@ from fact_metrics.base.errors import UsageError
 
 
 def audit_(
-    path: Annotated[Path, typer.Argument(help="a folder, zip or tar of images")],
+    path: Annotated[Path, typer.Argument(help="Folder, zip or tar of images.")],
     reference: Annotated[
-        str | None, typer.Option(help="the real images they will be compared with, in files or a name")
+        str | None, typer.Option(metavar="NAME|PATH", help="Real images to compare with.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name every bad or odd image file at once."""
+    """List all bad and unusual image files."""
     if not path.exists():
         raise UsageError(f"{path} does not exist; give a folder, zip or tar of images")
     from fact_eval.jobs.audit import audit, audit_data, check_counts, compare_with_reference, lines

@@ -1,4 +1,4 @@
-"""Commands that show what is measured: `fact-eval show`, `compare`, `leaderboard`, `publish`."""
+"""Commands that show and publish records: `fact-eval show`, `compare`, `leaderboard`, `publish`."""
 
 import dataclasses
 import json
@@ -13,18 +13,21 @@ from fact_metrics.base.errors import UsageError
 
 
 def show(runs: Runs, as_json: AsJson = False) -> None:
-    """Show the records of runs."""
+    """Print the records of runs."""
     print_records(runs, as_json=as_json)
 
 
 def compare(
     a: Annotated[
-        Path, typer.Argument(help="a run folder, or a folder of the training seeds of one configuration")
+        Path, typer.Argument(help="Run folder, or folder with several training seeds of one configuration.")
     ],
-    b: Annotated[Path, typer.Argument(help="the other one")],
+    b: Annotated[Path, typer.Argument(help="Run folder, or folder of runs, to compare with.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare two models, with errors."""
+    """Compare two models metric by metric.
+
+    The table shows each difference with its confidence interval.
+    """
     from fact_eval.compare.folders import compare_folders
 
     comparisons, left_out = compare_folders(a, b)
@@ -40,15 +43,19 @@ def compare(
 
 def leaderboard(
     check: Annotated[
-        bool, typer.Option("--check", help="only say whether the file is up to date (exit 1)")
+        bool,
+        typer.Option("--check", help="Only check that the board is up to date; exit with 1 if it is not."),
     ] = False,
-    results: Annotated[Path | None, typer.Option(help="folder of published records")] = None,
-    out: Annotated[Path | None, typer.Option(help="the board to write")] = None,
-    png: Annotated[bool, typer.Option("--png", help="also draw board.png beside it")] = False,
-    grid: Annotated[list[str] | None, typer.Option(help="LABEL=FILE: a sample grid for the picture")] = None,
+    results: Annotated[Path | None, typer.Option(metavar="PATH", help="Folder of published records.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="PATH", help="Board file to write.")] = None,
+    png: Annotated[bool, typer.Option("--png", help="Also draw board.png next to the board.")] = False,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=FILE", help="Sample grid to show in the picture; repeatable."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the board of the published records."""
+    """Build the board from the published records."""
     from fact_leaderboard import publish
 
     if results is not None and not results.is_dir():
@@ -70,13 +77,15 @@ def leaderboard(
 
 def publish_(
     runs: Runs,
-    results: Annotated[Path | None, typer.Option(help="folder of published records")] = None,
+    results: Annotated[Path | None, typer.Option(metavar="PATH", help="Folder of published records.")] = None,
     allow_dirty: Annotated[
         bool,
-        typer.Option("--allow-dirty", help="also records of uncommitted code; the board lists them unranked"),
+        typer.Option(
+            "--allow-dirty", help="Also publish records of uncommitted code; the board lists them unranked."
+        ),
     ] = False,
 ) -> None:
-    """Copy the records of runs to the published ones."""
+    """Publish the records of runs."""
     from fact_leaderboard.publish import publish_records
 
     changed, refused = publish_records(existing_folders(runs), results, allow_dirty=allow_dirty)
@@ -91,7 +100,7 @@ def publish_(
 
 
 def print_board(sections, *, as_json: bool) -> None:
-    """A board on stdout."""
+    """Print a board."""
     if not first_of_group():
         return
     from fact_leaderboard.render import board_json, render_terminal

@@ -8,7 +8,7 @@ import typer
 
 from fact_eval.commands.options import AsJson, finish, say
 
-cache_app = typer.Typer(help="List, tidy or verify the stored features.")
+cache_app = typer.Typer(help="List, clean up or verify stored features.")
 
 
 @cache_app.command("ls")
@@ -30,13 +30,21 @@ def cache_ls(as_json: AsJson = False) -> None:
 
 @cache_app.command("gc")
 def cache_gc(
-    days: Annotated[float | None, typer.Option(min=0, help="also what was not used for so long")] = None,
-    max_gb: Annotated[
-        float | None, typer.Option(min=0, help="also the least recently used beyond this size; 0 is all")
+    days: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="DAYS", help="Also remove features unused for this many days."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only say what would go")] = False,
+    max_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="GB", help="Also remove the least recently used features above this total size."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Only print what would be removed.")
+    ] = False,
 ) -> None:
-    """Remove features that this code cannot reach, and damaged ones."""
+    """Remove features that are damaged or belong to other code."""
     from fact_eval.features.store import FeatureCache, features_code, garbage
 
     cache = FeatureCache(report=say)
@@ -59,7 +67,10 @@ def cache_gc(
 
 @cache_app.command("verify")
 def cache_verify() -> None:
-    """Read every byte; name what is damaged (exit 1)."""
+    """Verify all stored features.
+
+    Damaged ones are listed; the exit code is then 1.
+    """
     from fact_eval.features.store import FeatureCache
 
     cache = FeatureCache()
@@ -68,6 +79,6 @@ def cache_verify() -> None:
     keyless = [entry.path for entry in entries if entry.key is None and entry.chunks]
     say(f"{sum(e.chunks for e in entries)} chunks of {len(entries)} entries read in {cache.root}")
     finish(
-        [f"{path}: not what was written; the next scoring makes it again" for path in bad]
-        + [f"{path}: its key cannot be read; fact-eval cache gc removes it" for path in keyless]
+        [f"{path}: damaged; the next scoring computes it again" for path in bad]
+        + [f"{path}: its key is unreadable; fact-eval cache gc removes it" for path in keyless]
     )

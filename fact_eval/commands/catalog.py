@@ -27,18 +27,27 @@ def list_(as_json: AsJson = False) -> None:
     print(f"Metrics\n\n{cards_list(cards)}\n\nDetectors\n\n{detectors_list(detectors)}\n\nRecommended\n")
     for dataset, each in RECOMMENDED.items():
         print(f"{dataset}: {each.detector} ({each.why})")
-    print(f"other data: {ELSEWHERE} (embedded; nothing was measured), or the standard protocol")
+    print(f"other data: {ELSEWHERE} (embedded; not compared on such data), or the standard protocol")
 
 
 def train_digits_(
-    out: Annotated[Path | None, typer.Option(help="folder for the weights and their card")] = None,
-    seed: Annotated[int, typer.Option(help="random seed of weights, order and augmentation")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Folder for the weights and their description.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="INT", help="Random seed of weights, data order and augmentation.")
+    ] = 0,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="passes over the digits; the shipped recipe's without it")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="INT",
+            help="Passes over the training digits. [default: as for the bundled weights]",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the digits detectors again, in minutes."""
+    """Train the digit detectors again."""
     from fact_eval.weights.train_digits import EPOCHS, train_digits
     from fact_metrics import features
 

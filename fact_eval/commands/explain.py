@@ -1,4 +1,4 @@
-"""fact-eval explain: everything there is to say of StylEx runs, in one command."""
+"""`fact-eval explain`: the full report on StylEx runs."""
 
 import dataclasses
 import json
@@ -12,16 +12,37 @@ from fact_metrics.base.errors import UsageError
 
 
 def explain(
-    runs: Annotated[list[Path], typer.Argument(help="StylEx run folders, or folders that hold such runs")],
-    seeds: Annotated[str, typer.Option(help="evaluation seeds: 0 or 0,1,2 or 0-4")] = "0",
-    snapshot: Annotated[str, typer.Option(help="latest, all, or a number of kimg")] = "latest",
-    data: Annotated[str | None, typer.Option(help="where the real images lie now, if they moved")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="images at once")] = 64,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores without it")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+    runs: Annotated[
+        list[Path], typer.Argument(help="StylEx run folders, or folders that contain such runs.")
+    ],
+    seeds: Annotated[
+        str,
+        typer.Option(
+            metavar="SEEDS", help="Evaluation seeds: 0, a list such as 0,1,2 or a range such as 0-4."
+        ),
+    ] = "0",
+    snapshot: Annotated[
+        str, typer.Option(metavar="WHICH", help="latest, all, or the kimg of a snapshot.")
+    ] = "latest",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH", help="Location of the real images, if it has changed since training."
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.")
+    ] = "auto",
+    batch: Annotated[int, typer.Option(min=1, metavar="INT", help="Images per call of a network.")] = 64,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="INT", help="CPU threads. [default: all available cores]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Measure encoder and classifier of StylEx runs, draw the W-gap, print the health of training."""
+    """Report on StylEx runs.
+
+    The report covers the encoder, the classifier, the W-gap with its picture, and the stability of training.
+    """
     from fact_eval.images.sampling import parse_seeds
     from fact_eval.jobs.catalog import load_cards
     from fact_eval.jobs.plan import Request, plan_run
@@ -34,7 +55,7 @@ def explain(
     found = [run for run in find_runs(runs) if run.config.get("model") == "stylex"]
     if not found:
         where = ", ".join(map(str, runs))
-        raise UsageError(f"no StylEx run in {where}; `fact-train --preset mnist` makes one")
+        raise UsageError(f"no StylEx run in {where}; fact-train --preset mnist trains one")
     cards = tuple(card for card in load_cards() if card.needs_encoder)
     names = {card.name for card in cards}
     request = Request(cards, parse_seeds(seeds), snapshot=snapshot, data=data)

@@ -1,4 +1,4 @@
-"""What the commands of fact-eval share: their options, and how they speak and end."""
+"""Options, messages and exit codes that the commands of fact-eval share."""
 
 import sys
 from collections.abc import Sequence
@@ -11,29 +11,50 @@ from fact_eval.features.processes import first_of_group
 from fact_metrics.base.errors import UsageError
 from fact_metrics.weight_store import random_weights
 
-Runs = Annotated[list[Path], typer.Argument(help="run folders, or folders that hold runs at any depth")]
+Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that contain runs at any depth.")]
 Metrics = Annotated[
     list[str] | None,
-    typer.Option(help="metrics by name, comma separated or repeated, or all; the board's columns without it"),
+    typer.Option(
+        metavar="NAMES",
+        help="Metrics, separated by commas or by repeating the option, or all. "
+        "[default: the columns of the board]",
+    ),
 ]
-Seeds = Annotated[str, typer.Option(help="evaluation seeds: 0 or 0,1,2 or 0-4")]
-Which = Annotated[str, typer.Option("--snapshot", help="latest, all, or a number of kimg")]
-Data = Annotated[str | None, typer.Option(help="where the real images lie now, if they were moved")]
-DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N")]
-Batch = Annotated[int, typer.Option(min=1, help="images at once; does not change a number beyond rounding")]
+Seeds = Annotated[
+    str,
+    typer.Option(metavar="SEEDS", help="Evaluation seeds: 0, a list such as 0,1,2 or a range such as 0-4."),
+]
+Which = Annotated[
+    str, typer.Option("--snapshot", metavar="WHICH", help="latest, all, or the kimg of a snapshot.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|PATH", help="Location of the real images, if it has changed since training."),
+]
+DeviceName = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.")
+]
+Batch = Annotated[
+    int,
+    typer.Option(min=1, metavar="INT", help="Images per call of a network. Results change by rounding only."),
+]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; all cores this process may use without it")
+    int | None, typer.Option(min=1, metavar="INT", help="CPU threads. [default: all available cores]")
 ]
-Force = Annotated[bool, typer.Option("--force", help="measure again what is done; history stays")]
+Force = Annotated[bool, typer.Option("--force", help="Measure again. Earlier records are kept.")]
 Protocol = Annotated[
     str | None,
-    typer.Option(help="standard, embedded (no downloads) or auto: standard if its weights are all installed"),
+    typer.Option(
+        metavar="NAME",
+        help="standard, embedded (needs no downloads), or auto: standard if all its weight files are "
+        "installed. [default: auto]",
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def say(line: str) -> None:
-    """One line for people, on stderr; of several processes the first one speaks."""
+    """One line for people, on stderr; only rank 0 prints it."""
     if first_of_group():
         print(line, file=sys.stderr, flush=True)
 
@@ -42,7 +63,7 @@ def enter_smoke_mode(context: typer.Context, wanted: bool) -> bool:
     """Random weights from here to the end of the command."""
     if wanted:
         context.with_resource(random_weights())
-        say("random weights: a smoke test; what needs downloaded weights makes invalid rows")
+        say("random weights: this is a smoke test; metrics that need downloaded weights give invalid rows")
     return wanted
 
 
@@ -51,13 +72,13 @@ RandomWeights = Annotated[
     typer.Option(
         "--random-weights",
         callback=enter_smoke_mode,
-        help="smoke test: random weights in place of downloaded ones; its rows are invalid",
+        help="Smoke test: replace downloaded weights by random ones. The rows are marked invalid.",
     ),
 ]
 
 
 def finish(failures: Sequence[str]) -> None:
-    """Exit 1 with every failure on a line of its own."""
+    """Print each failure on its own line and exit with 1, if there are any."""
     for line in failures:
         say(f"failed: {line}")
     if failures:
@@ -65,7 +86,7 @@ def finish(failures: Sequence[str]) -> None:
 
 
 def print_records(folders: Sequence[Path], *, as_json: bool) -> None:
-    """The records under the folders on stdout: JSON lines, or a table."""
+    """Print the records under the folders: JSON lines, or a table."""
     if not first_of_group():
         return
     from fact_leaderboard.records import find_results, latest_records, read_records
@@ -82,12 +103,12 @@ def print_records(folders: Sequence[Path], *, as_json: bool) -> None:
     from fact_eval.reports.tables import records_table
 
     if not records:
-        say(f"no records in {', '.join(map(str, folders))}; `fact-eval all` makes them")
+        say(f"no records in {', '.join(map(str, folders))}; fact-eval all writes them")
     print(records_table(records))
 
 
 def existing_folders(folders: Sequence[Path]) -> Sequence[Path]:
-    """The folders. UsageError where one is missing."""
+    """The folders. Raises UsageError if one is missing."""
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a folder; give a run folder or a folder of runs")

@@ -6,23 +6,37 @@ from typing import Annotated
 
 import typer
 
-DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N")]
+DeviceName = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.")
+]
 
 
 def fused(
-    snapshot: Annotated[Path, typer.Argument(help="a network snapshot (.safetensors)")],
+    snapshot: Annotated[Path, typer.Argument(help="A network snapshot (.safetensors).")],
     precisions: Annotated[
-        str | None, typer.Option(help="comma separated; all that the device has without it")
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Precisions, separated by commas. [default: all that the device supports]"
+        ),
     ] = None,
-    pairs: Annotated[int, typer.Option(min=2, help="images compared")] = 100,
-    batch: Annotated[int, typer.Option(min=2, help="images timed and looked at layer by layer")] = 32,
+    pairs: Annotated[int, typer.Option(min=2, metavar="INT", help="Images to compare.")] = 100,
+    batch: Annotated[
+        int, typer.Option(min=2, metavar="INT", help="Images for the times and the comparison of layers.")
+    ] = 32,
     data: Annotated[
-        str | None, typer.Option(help="training images of a conditional generator, if they were moved")
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Training images of a conditional generator, if their location has changed.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="evaluation seed")] = 0,
+    seed: Annotated[int, typer.Option(metavar="INT", help="Evaluation seed.")] = 0,
     device: DeviceName = "auto",
 ) -> None:
-    """Compare fused and unfused modulated convolution: images, layers, precisions, time."""
+    """Compare fused and unfused convolutions.
+
+    The tables hold images, layers, precisions and times.
+    """
     from fact_eval.compare.consistency import PRECISIONS, report, tables
     from fact_eval.images.datasets import open_images
     from fact_eval.scoring.evaluation import choose_device
@@ -48,18 +62,33 @@ def fused(
 
 
 def reconstruct(
-    originals: Annotated[Path, typer.Argument(help="folder or zip of images")],
-    reconstructions: Annotated[Path, typer.Argument(help="folder or zip with images of the same names")],
-    out: Annotated[Path | None, typer.Option(help="CSV with one line per pair")] = None,
-    measures: Annotated[
-        str | None, typer.Option(help="comma separated; without it all that need no download")
+    originals: Annotated[Path, typer.Argument(help="Folder or zip of images.")],
+    reconstructions: Annotated[Path, typer.Argument(help="Folder or zip with images of the same names.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="CSV file to write, one line per pair.")
     ] = None,
-    worst: Annotated[int, typer.Option(min=0, help="how many of the least alike pairs are listed")] = 10,
-    by: Annotated[str | None, typer.Option(help="the measure that orders them; the first without it")] = None,
-    alpha: Annotated[str, typer.Option(help="transparent pixels: refuse, white or black")] = "refuse",
+    measures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Measures, separated by commas. [default: all that need no download]"
+        ),
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, metavar="INT", help="Number of the worst pairs to list.")] = 10,
+    by: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Measure that orders the pairs. [default: the first]")
+    ] = None,
+    alpha: Annotated[
+        str,
+        typer.Option(
+            metavar="refuse|white|black", help="Background behind transparent pixels; refuse rejects them."
+        ),
+    ] = "refuse",
     device: DeviceName = "auto",
 ) -> None:
-    """Compare reconstructions with their originals, paired by name."""
+    """Compare reconstructions with originals.
+
+    Files of the same name form a pair.
+    """
     from fact_eval.compare.reconstruct import OFFLINE, reconstruct_folders, tables
     from fact_eval.scoring.evaluation import choose_device
 

@@ -35,7 +35,7 @@ def all_(
     seeds: Seeds = "0",
     snapshot: Which = "latest",
     data: Data = None,
-    controls: Annotated[bool, typer.Option(help="also score held-out reals and noise")] = True,
+    controls: Annotated[bool, typer.Option(help="Also score held-out real images and noise.")] = True,
     device: DeviceName = "auto",
     batch: Batch = 64,
     threads: Threads = None,
@@ -43,7 +43,10 @@ def all_(
     random_weights: RandomWeights = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score what is missing in all runs, print the board."""
+    """Score all runs and print the board.
+
+    Only missing records are computed.
+    """
     from fact_eval.jobs.plan import plan_all
     from fact_eval.jobs.runs import find_runs
     from fact_leaderboard.publish import published_records, write_local_board
@@ -66,7 +69,7 @@ def all_(
         return
     try:
         sections, path = write_local_board(root)
-    except UserError as error:  # records that cannot be read: what was measured stays and what failed is told
+    except UserError as error:  # unreadable records: keep what was measured and report the failures
         finish([*failures, f"no board: {error}"])
     print_board(sections, as_json=as_json)
     say(f"board: {path}; next: fact-eval publish {root}")
@@ -74,7 +77,7 @@ def all_(
 
 
 def run(
-    run: Annotated[Path, typer.Argument(help="a run folder")],
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
     metrics: Metrics = None,
     protocol: Protocol = None,
     seeds: Seeds = "0",
@@ -87,7 +90,10 @@ def run(
     random_weights: RandomWeights = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score what is missing in one run, print its records."""
+    """Score one run and print its records.
+
+    Only missing records are computed.
+    """
     from fact_eval.jobs.plan import plan_run
     from fact_eval.jobs.runs import find_runs, read_run
 
@@ -99,14 +105,15 @@ def run(
 
 
 def images(
-    folder: Annotated[Path, typer.Argument(help="folder, zip, tar (WebDataset) or npz of pictures")],
+    folder: Annotated[Path, typer.Argument(help="Folder, zip, tar (WebDataset) or npz of images.")],
     reference: Annotated[
         str,
         typer.Option(
-            help="the real images: mnist, a folder, zip, tar or npz, an idx folder; or their statistics"
+            metavar="NAME|PATH",
+            help="Real images: mnist, a folder, zip, tar, npz or idx folder, or a file of statistics.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="where the records go, in a folder of their own")] = Path("runs"),
+    out: Annotated[Path, typer.Option(metavar="PATH", help="Parent folder of the records.")] = Path("runs"),
     metrics: Metrics = None,
     protocol: Protocol = None,
     seeds: Seeds = "0",
@@ -117,10 +124,10 @@ def images(
     random_weights: RandomWeights = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score anybody's pictures against a dataset."""
+    """Score any images against a dataset."""
     request = _request(metrics, protocol, seeds, "latest", None, force)
     if not folder.exists():
-        raise UsageError(f"{folder} does not exist; give a folder, zip, tar or npz of pictures")
+        raise UsageError(f"{folder} does not exist; give a folder, zip, tar or npz of images")
     from fact_eval.jobs.audit import audit_pictures, check_counts, lines
     from fact_eval.jobs.pictures import open_reference, plan_pictures
     from fact_metrics.base.progress import Progress
@@ -137,7 +144,7 @@ def images(
     except UnusableFiles as error:  # found while decoding: all of them
         finish(error.problems)
     if copies := job.pictures.repeats:
-        say(f"warning: duplicates: {copies:,} of {len(job.pictures):,} pictures repeat another one")
+        say(f"warning: duplicates: {copies:,} of {len(job.pictures):,} images repeat another image")
     cards, n_real = [card for card, _ in job.missing], job.reference.train["n"]
     for line in lines(check_counts(cards, generated=len(job.pictures), real={"train": n_real})):
         say(line)
@@ -150,9 +157,12 @@ def images(
 
 def ref(
     data: Annotated[
-        str, typer.Argument(help="mnist, a folder, zip, tar or npz, an idx folder, a file of statistics")
+        str, typer.Argument(help="mnist, a folder, zip, tar, npz or idx folder, or a file of statistics.")
     ] = "mnist",
-    out: Annotated[Path, typer.Option(help="folder of runs; records go to its controls/")] = Path("runs"),
+    out: Annotated[
+        Path,
+        typer.Option(metavar="PATH", help="Folder of runs; its subfolder controls receives the records."),
+    ] = Path("runs"),
     metrics: Metrics = None,
     protocol: Protocol = None,
     seeds: Seeds = "0",
@@ -163,15 +173,26 @@ def ref(
     random_weights: RandomWeights = False,
     as_json: AsJson = False,
     save: Annotated[
-        Path | None, typer.Option(help="instead: keep the statistics of its features here (.safetensors)")
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Save feature statistics to this file (.safetensors) instead of scoring."
+        ),
     ] = None,
     detector: Annotated[
         str | None,
-        typer.Option(help="with --save: whose features; the one recommended for the data without it"),
+        typer.Option(
+            metavar="NAME",
+            help="With --save: feature extractor. [default: the one recommended for the dataset]",
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="with --save: train or test images")] = "train",
+    split: Annotated[
+        str, typer.Option(metavar="train|test", help="With --save: split of the dataset.")
+    ] = "train",
 ) -> None:
-    """Score a dataset's held-out reals and noise, or keep or show statistics of it."""
+    """Score held-out real images and noise.
+
+    With --save, save feature statistics instead. Given a file of statistics, print its description.
+    """
     from fact_eval.features.reference_stats import is_statistics, read_statistics
 
     if save is not None or detector is not None:
@@ -193,7 +214,7 @@ def ref(
 
 def _save_statistics(data: str, save: Path | None, detector: str | None, split: str, **options) -> None:
     if save is None:
-        raise UsageError("--detector NAME goes with --save FILE")
+        raise UsageError(f"--detector {detector} needs --save FILE")
     from fact_eval.features.save_reference import save_reference
 
     made = save_reference(data, save, detector=detector, split=split, **options)
@@ -218,9 +239,7 @@ def _request(
     names = [name.strip() for given in metrics or [] for name in given.split(",") if name.strip()]
     named = bool(names) and names != ["all"]
     if named and protocol is not None:
-        raise UsageError(
-            f"--protocol {protocol} chooses metrics, and --metrics names them: give one of the two"
-        )
+        raise UsageError(f"--protocol {protocol} and --metrics both choose metrics; give only one of them")
     cards = load_cards(names if named else None)
     if named:
         require_weights(cards, "--metrics")
@@ -239,7 +258,7 @@ def _request(
 
 
 def _all_cards(cards, protocol: str) -> list:
-    """The metrics of `--metrics all`: of one protocol, or for `auto` all whose weights are installed."""
+    """The metrics of `--metrics all`: those of one protocol; with `auto`, those with installed weights."""
     from fact_eval.jobs.protocols import check_choice, fetch_command, missing_weights, require_weights
 
     check_choice(protocol)
@@ -254,15 +273,15 @@ def _all_cards(cards, protocol: str) -> list:
     there = [card for card in cards if not missing & set(card.weights)]
     if missing:
         left_out = len(cards) - len(there)
-        say(f"all but {left_out} metrics, whose weights are missing; {fetch_command(sorted(missing))}")
+        say(f"{left_out} metrics are left out because weights are missing; {fetch_command(sorted(missing))}")
     return there
 
 
 def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) -> list[str]:
-    """Score what is missing; says so where nothing is. Returns one line per failure."""
+    """Score what is missing. Returns one line per failure."""
     if started_together() == 1 and not any(job.missing for job in jobs):
         if jobs:
-            say(f"nothing left to do: all records of {len(jobs)} sources are there")
+            say(f"nothing left to do: all records of {len(jobs)} sources exist")
         return []
     from fact_eval.scoring.evaluation import score
 

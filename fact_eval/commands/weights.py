@@ -10,14 +10,14 @@ from fact_eval.commands.options import AsJson, finish, say
 from fact_metrics.base.errors import UserError
 from fact_metrics.weight_store import WEIGHTS, Installed, find_weights, look_up, weight_file, weights_folder
 
-weights_app = typer.Typer(help="List, find, add, fetch or check the weights of the published detectors.")
+weights_app = typer.Typer(help="Install and check weight files.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="as `fact-eval weights list` names it")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name from fact-eval weights list.")]
 
 
 @weights_app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the weight files, installed or not, and which detectors read them."""
+    """List the weight files and the detectors that use them."""
     from fact_eval.jobs.catalog import load_detector_cards
 
     readers = {
@@ -34,42 +34,52 @@ def list_(as_json: AsJson = False) -> None:
     for row in rows:
         for problem in row["problems"]:
             say(f"{row['name']}: {problem}")
-    say(f"they are put into {weights_folder()}; `fact-eval weights fetch NAME` or `add FILE` does it")
+    say(f"install weights into {weights_folder()}: fact-eval weights fetch NAME, or add FILE")
 
 
 @weights_app.command()
 def where(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="without it: the folder itself")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Weights to find. [default: print the folder]")
+    ] = None,
 ) -> None:
-    """Print the path of an installed file, or of the folder."""
+    """Print the path of an installed weight file, or of the folder."""
     print(weights_folder() if name is None else find_weights(name))
 
 
 @weights_app.command()
 def add(
-    file: Annotated[Path, typer.Argument(help="a weight file that was downloaded elsewhere")],
-    as_: Annotated[str | None, typer.Option("--as", metavar="NAME", help="which weights it is")] = None,
+    file: Annotated[Path, typer.Argument(help="A weight file that you downloaded.")],
+    as_: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="NAME", help="Name of these weights. [default: found by hash or file name]"
+        ),
+    ] = None,
     trust: Annotated[
         bool,
         typer.Option(
-            "--trust", help="with --as: take a file that is not the published one (TorchScript runs)"
+            "--trust",
+            help="With --as: accept a file that differs from the published one. TorchScript files run code.",
         ),
     ] = False,
 ) -> None:
-    """Copy a weight file into the folder, after a look at its hash."""
+    """Verify a weight file and copy it into the folder."""
     from fact_eval.weights.files import add_weights
 
     installed = add_weights(file, as_, trust=trust)
     print(installed.path)
     if installed.trusted:
-        say(f"taken on your word: sha256 {installed.sha256}; what it scores has a protocol of its own")
+        say(f"accepted unverified: sha256 {installed.sha256}; scores with it have a separate protocol")
 
 
 @weights_app.command()
 def fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="names, or all")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Names from fact-eval weights list, or all.")
+    ],
 ) -> None:
-    """Download weight files; an interrupted download goes on where it stopped."""
+    """Download weight files; an interrupted download resumes."""
     from fact_eval.weights.files import fetch_weights
     from fact_metrics.base.progress import Progress
 
@@ -89,15 +99,18 @@ def fetch(
 
 @weights_app.command()
 def check() -> None:
-    """Hash every installed file again; exit 1 where one is not what it should be."""
+    """Verify all installed weight files.
+
+    Files with a wrong hash are listed; the exit code is then 1.
+    """
     from fact_eval.weights.files import check_weights
 
     checked = check_weights()
     for file in checked:
         if file.problem is None:
-            print(f"{file.path}: right ({file.name})")
+            print(f"{file.path}: verified ({file.name})")
     if not checked:
-        say(f"no weight files in {weights_folder()}; `fact-eval weights fetch NAME` puts one there")
+        say(f"no weight files in {weights_folder()}; fact-eval weights fetch NAME installs one")
     finish([f"{file.path}: {file.problem}" for file in checked if file.problem])
 
 

@@ -300,7 +300,7 @@ def _layer_rows(name: str, source: PrecisionSource, one: _Batch) -> list[LayerRo
             with source.computing(), recorder:
                 outputs.append(module(*args, **{**kwargs, "fused": fused}).double())
         if computed := set().union(*(recorder.dtypes for recorder in recorders)) - {source.precision.dtype}:
-            raise UserError(f"{layer} computed in {computed.pop()} where {name} was asked for")
+            raise UserError(f"{layer} computed in {computed.pop()} instead of {name}")
         difference = (outputs[0] - outputs[1]).abs().max().item()
         relative = difference / (outputs[1].abs().max().item() or 1.0)
         rows.append(

@@ -90,7 +90,7 @@ def _newest(folder: Path) -> list[Record]:
     found = [r for path in find_results(folder) for r in latest_records(read_records(path))]
     found = [r for r in found if r.value is not None and r.source in ("run", "images")]
     if not found:
-        raise UserError(f"{folder} has no records; `fact-eval all {folder}` makes them")
+        raise UserError(f"{folder} has no records; fact-eval all {folder} writes them")
     kimg = {r.run_id: max(o.kimg or 0 for o in found if o.run_id == r.run_id) for r in found}
     return [r for r in found if (r.kimg or 0) == kimg[r.run_id]]
 

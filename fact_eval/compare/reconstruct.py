@@ -141,7 +141,7 @@ def reconstruct_folders(
     for name in (weights for measure in measures for weights in MEASURES[measure].weights):
         find_weights(name)  # missing ones are said before any image is read
     if not measures:
-        raise UsageError(f"no measure is asked for; known: {', '.join(MEASURES)}")
+        raise UsageError(f"--measures is empty; known: {', '.join(MEASURES)}")
     if alpha not in ALPHAS:
         raise unknown_name("alpha", alpha, ALPHAS)
     with _Images(Path(a)) as images_a, _Images(Path(b)) as images_b:
@@ -229,7 +229,7 @@ class _Images:
         try:
             content = self._zip.read(file) if self._zip else (self.path / file).read_bytes()
         except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path}: cannot be read ({error}); mend or remove it") from error
+            raise UserError(f"{path}: cannot be read ({error}); repair or remove it") from error
         return function(io.BytesIO(content), path)
 
     def _by_name(self, files: Iterable[str]) -> dict[str, str]:
@@ -294,7 +294,7 @@ def _inspect(
         size = f"{images_a.path / images_a.files[name]} is {a[2]}x{a[1]}"
         if a != b:
             return UserError(
-                f"{size} and {images_b.path / images_b.files[name]} {b[2]}x{b[1]}; make them equal"
+                f"{size} and {images_b.path / images_b.files[name]} {b[2]}x{b[1]}; use equal sizes"
             )
         small = [measure for measure in measures if min(a[1:]) < MEASURES[measure].smallest]
         if small:

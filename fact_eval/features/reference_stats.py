@@ -168,11 +168,11 @@ def _read_ours(path: Path) -> ReferenceStatistics:
             metadata = file.metadata() or {}
             if metadata.get("format") != OURS:
                 raise UserError(
-                    f"{path} holds no reference statistics; `fact-eval ref DATA --save` makes some"
+                    f"{path} holds no reference statistics; fact-eval ref DATA --save FILE writes them"
                 )
             tensors = {name: file.get_tensor(name) for name in ("mean", "cov")}
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); make it again") from error
+        raise UserError(f"{path} is damaged ({error}); save it again") from error
     if metadata["schema"] != str(SCHEMA):
         raise UserError(f"{path} is of schema {metadata['schema']}; this version reads {SCHEMA}")
     part = _moments(
@@ -181,7 +181,7 @@ def _read_ours(path: Path) -> ReferenceStatistics:
     detector, dataset = json.loads(metadata["detector"]), json.loads(metadata["dataset"])
     found = ReferenceStatistics(path, "fact-stylegan", (part,), detector, dataset)
     if found.sha256 != metadata["sha256"]:
-        raise UserError(f"{path} is damaged: its content is not what its hash says; make it again")
+        raise UserError(f"{path} is damaged: its hash does not match; save it again")
     return found
 
 
@@ -212,7 +212,7 @@ def _read_torch(path: Path) -> ReferenceStatistics:
         raise
     except Exception as error:  # what a damaged or foreign file makes torch raise is not documented
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is no statistics file of torch-fidelity ({reason})") from error
+        raise UserError(f"{path} is not a statistics file of torch-fidelity ({reason})") from error
     parts = _pairs(path, content) if isinstance(content, dict) else ()
     if not parts:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
@@ -228,7 +228,7 @@ def _read_pickle(path: Path) -> ReferenceStatistics:
         except UserError as error:
             raise UserError(f"{path} {error}") from None
         except Exception as error:  # a damaged pickle raises anything
-            raise UserError(f"{path} is no readable pickle of statistics ({error})") from error
+            raise UserError(f"{path} is not a readable pickle of statistics ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}, no statistics")
     if content.get("raw_mean") is not None and content.get("raw_cov") is not None:
@@ -247,7 +247,7 @@ class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in ARRAYS:
             raise UserError(
-                f"names {module}.{name}: a pickle can run code, and only arrays are read from one; where you "
+                f"names {module}.{name}: a pickle can run code, and only arrays are read from one; if you "
                 f"trust it, save its mu and sigma with numpy.savez"
             )
         return super().find_class(module, name)
@@ -260,7 +260,7 @@ def _nvidia(path: Path, content: Mapping) -> Moments:
         mean = torch.as_tensor(np.asarray(content["raw_mean"], dtype=np.float64)) / n
         second = torch.as_tensor(np.asarray(content["raw_cov"], dtype=np.float64)) / n
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{path} is no metric cache of StyleGAN ({error!r})") from error
+        raise UserError(f"{path} is not a metric cache of StyleGAN ({error!r})") from error
     if mean.ndim != 1 or second.shape != (len(mean), len(mean)):
         raise UserError(f"{path} holds sums of shape {list(mean.shape)} and {list(second.shape)}")
     return _moments(path, mean, second - mean.outer(mean), n=n, correction=0)
@@ -285,5 +285,5 @@ def _moments(path: Path, mean, cov, *, n: int | None, correction: int) -> Moment
     if not (torch.isfinite(mean).all() and torch.isfinite(cov).all()):
         raise UserError(f"{path} holds values that are not finite")
     if (cov - cov.T).abs().max() > ASYMMETRY * cov.abs().max() or (cov.diagonal() < 0).any():
-        raise UserError(f"{path}: this is no covariance: not symmetric, or a negative variance")
+        raise UserError(f"{path}: not a covariance: not symmetric, or a negative variance")
     return Moments(mean, (cov + cov.T) / 2, n, correction)

@@ -9,27 +9,63 @@ comes next makes only the others. Never pickle.
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import os
 import shutil
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError, loads
 from pathlib import Path
 from typing import ClassVar
 
-import fact_eval.images
+import fact_eval
+import fact_leaderboard
 import fact_metrics
 import fact_train
 from fact_leaderboard.records import canonical_json
 from fact_metrics.base.atomic import write_atomically, write_text
 from fact_metrics.base.errors import UserError
-from fact_metrics.base.fingerprints import code_sha256
+from fact_metrics.base.fingerprints import modules_sha256
 from fact_metrics.base.folders import cache_folder
 
 FORMAT = 2
 CHUNK = 256  # images: a multiple of usual batches, and little to lose where a network takes long
 KEY_FILE = "key.json"
+
+# The code that decides features, from a snapshot or a dataset to the stored row. Every module that these
+# import must be listed too, or in tests/test_features_code.py with the reason why it changes no feature.
+PACKAGES = {
+    package.__name__: Path(package.__file__).parent
+    for package in (fact_metrics, fact_train, fact_leaderboard, fact_eval)
+}
+FEATURE_MODULES = (
+    # networks of a snapshot: their layers, and what builds them from a configuration
+    "fact_train.networks",
+    "fact_train.snapshot",
+    "fact_train.training.trainer",
+    "fact_train.training.stylex",
+    "fact_train.classifiers.classifier",
+    "fact_train.settings.config",
+    # pictures
+    "fact_train.data",
+    "fact_eval.images.datasets",
+    "fact_eval.scoring.reals",
+    # images: latents, labels, noise, order, precision
+    "fact_eval.images.sources",
+    "fact_eval.images.sampling",
+    "fact_eval.images.encoder",
+    "fact_eval.scoring.evaluation",
+    # features: detectors, batches, chunks
+    "fact_metrics.features",
+    "fact_metrics.base.tf32",
+    "fact_eval.features.extract",
+    "fact_eval.features.prefetch",
+    "fact_eval.features.processes",
+    "fact_eval.features.store",
+    "fact_eval.features.save_reference",
+)
+FEATURE_LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -64,9 +100,17 @@ class Entry:
 @functools.cache
 def features_code() -> str:
     """Hash of the code that makes images and features, read once per process."""
-    trainer, images = Path(fact_train.__file__), Path(fact_eval.images.__file__)
-    detectors = Path(fact_metrics.__file__).with_name("features")
-    return code_sha256(trainer.with_name("networks"), detectors, images.parent)
+    return hash_features_code(PACKAGES)
+
+
+def hash_features_code(packages: Mapping[str, Path]) -> str:
+    """Hash of the modules and library versions that make images and features; `packages` as PACKAGES.
+
+    FileNotFoundError where a module does not exist.
+    """
+    versions = {name: importlib.metadata.version(name) for name in FEATURE_LIBRARIES}
+    text = canonical_json([modules_sha256(FEATURE_MODULES, packages), versions])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class FeatureCache:

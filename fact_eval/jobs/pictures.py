@@ -85,7 +85,7 @@ def plan_pictures(
         if reference.statistics is not None:
             raise UserError(f"{reference.data}: no metric takes it: {left_out[0]}")
         few = [line for line in left_out if line.endswith(f"there are {len(pictures):,}")] or left_out
-        raise UserError(f"{folder} holds {len(pictures):,} pictures; no metric takes so few: {few[0]}")
+        raise UserError(f"{folder} holds {len(pictures):,} pictures, too few for every metric: {few[0]}")
     job = Job(
         source="images",
         run_id=f"images-{pictures.name}-{pictures.sha256[:8]}-vs-{reference.name}",

@@ -134,6 +134,7 @@ def plan_run(run: Run, request: Request) -> list[Job]:
                 "git": run.options.get("git"),
                 "packages": run.options.get("packages"),
                 "started": run.options.get("started"),
+                **({"resumed": run.options["resumed"]} if "resumed" in run.options else {}),
             },
         )
         jobs.append(request.fill(job, cards=cards))

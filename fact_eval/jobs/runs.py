@@ -77,7 +77,7 @@ def find_runs(paths: Iterable[Path], *, problems: list[str] | None = None) -> li
     if not found:
         where = ", ".join(map(str, paths))
         raise UsageError(
-            f"no run in {where} (no {OPTIONS} at any depth); `fact-train --preset mnist` makes one"
+            f"no run in {where} (no {OPTIONS} at any depth); fact-train --preset mnist trains one"
         )
     return sorted(found.values(), key=lambda run: run.folder)
 
@@ -88,7 +88,7 @@ def read_run(folder: Path) -> Run:
     try:
         options = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UsageError(f"{folder} is no run folder: it has no {OPTIONS}") from None
+        raise UsageError(f"{folder} is not a run folder: it has no {OPTIONS}") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     needed = {"run_id", "label", "preset", "config", "config_sha256", "seed", "dataset"}
@@ -101,7 +101,7 @@ def choose_snapshots(run: Run, which: str) -> list[SnapshotFile]:
     """`latest`, `all`, or a kimg. Raises UserError where the run has no such snapshot."""
     snapshots = run.snapshots()
     if not snapshots:
-        raise UserError(f"{run.folder} has no snapshot yet; let its training go on")
+        raise UserError(f"{run.folder} has no snapshot yet; continue its training")
     if which == "latest":
         return snapshots[-1:]
     if which == "all":

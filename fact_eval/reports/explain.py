@@ -42,7 +42,7 @@ def read_stats(folder: Path) -> list[dict]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error})") from error
     if not ticks:
-        raise UserError(f"{path} holds no tick yet; let the training go on")
+        raise UserError(f"{path} holds no tick yet; continue the training")
     return ticks
 
 

@@ -67,14 +67,14 @@ def add_weights(path: Path, name: str | None = None, *, trust: bool = False) -> 
     named = wanted or next((f for f in WEIGHTS.values() if f.filename == path.name), None)
     if named is None:
         raise UserError(
-            f"{path} is none of the known weight files (sha256 {found}); `fact-eval weights list` names "
-            f"them, and --as NAME --trust takes it for one of them, under a protocol of its own"
+            f"{path} is not a known weight file (sha256 {found}); name the weights it replaces with "
+            f"--as NAME --trust (fact-eval weights list); their scores then have a separate protocol"
         )
     if not trust or wanted is None:
         raise UserError(
             f"{path} is not {named.filename}: {path.stat().st_size / 1e6:,.1f} MB of {named.size}, sha256 "
-            f"{found}, expected {named.sha256}. Fetch it again; --as {named.name} --trust takes it as it is, "
-            f"and what it scores then stands apart"
+            f"{found}, expected {named.sha256}. Fetch it again; --as {named.name} --trust accepts it, "
+            f"under a separate protocol"
         )
     from fact_metrics.features.weight_files import read_file
 

@@ -65,7 +65,7 @@ def load_classifier(name: str, device: torch.device | str = "cpu") -> tuple[Clas
             card = json.loads((f.metadata() or {}).get("classifier", "null"))
             tensors = {key: f.get_tensor(key) for key in f.keys()}
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise UserError(f"classifier {path} is truncated or damaged ({error}); make it again.") from error
+        raise UserError(f"classifier {path} is truncated or damaged ({error}); train it again.") from error
     if card is None:
         raise UserError(f"{path} is not a classifier of `fact-train classifier` (no card inside).")
     if card["schema"] > SCHEMA:

@@ -10,17 +10,28 @@ from fact_metrics.base.errors import UserError
 
 
 def bake(
-    snapshot: Annotated[Path, typer.Argument(help="a network snapshot (.safetensors)")],
+    snapshot: Annotated[Path, typer.Argument(help="A network snapshot (.safetensors).")],
     seed: Annotated[
-        int, typer.Option(min=0, help="of the latent, as in evaluation: image 0 of this seed")
+        int, typer.Option(min=0, metavar="INT", help="Evaluation seed; the latent is that of its image 0.")
     ] = 0,
-    label: Annotated[int | None, typer.Option(min=0, help="class, where the network has classes")] = None,
-    truncation_psi: Annotated[float, typer.Option(help="pulls w towards its average")] = 1.0,
+    label: Annotated[
+        int | None, typer.Option(min=0, metavar="INT", help="Class label of a conditional network.")
+    ] = None,
+    truncation_psi: Annotated[
+        float,
+        typer.Option(
+            metavar="FLOAT", help="Truncation: 1 keeps w, smaller values pull it towards its average."
+        ),
+    ] = 1.0,
     out: Annotated[
-        Path | None, typer.Option(help="file to write; default <snapshot>-baked-seed<seed>.safetensors")
+        Path | None,
+        typer.Option(metavar="PATH", help="File to write. [default: SNAPSHOT-baked-seedSEED.safetensors]"),
     ] = None,
 ) -> None:
-    """Fold the style of one w into plain weights, prove the equality, and write the network."""
+    """Bake one style into plain weights.
+
+    The command compares both networks layer by layer and writes the baked one if they are equal.
+    """
     from fact_train import bake as baked
     from fact_train.snapshot import load_snapshot
 
@@ -29,21 +40,28 @@ def bake(
     proof = baked.prove(loaded.G, ws)
     print(baked.proof_table(proof), file=sys.stderr)
     if not proof.holds:
-        raise UserError(f"{snapshot} does not bake: the layers above differ by more than rounding.")
+        raise UserError(f"{snapshot} cannot be baked: the layers listed above differ by more than rounding.")
     path = out or snapshot.with_name(f"{snapshot.stem}-baked-seed{seed}.safetensors")
     baked.save_baked(path, loaded, ws)
     print(path)
 
 
 def cost(
-    resolution: Annotated[int, typer.Option(help="of the layer, pixels")] = 32,
-    channels: Annotated[int, typer.Option(min=4, help="into and out of the layer")] = 64,
-    batch: Annotated[int, typer.Option(min=1)] = 8,
-    w_dim: Annotated[int, typer.Option(min=1)] = 128,
-    seconds: Annotated[float, typer.Option(min=0.0, help="timed for about this long per row")] = 1.0,
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    resolution: Annotated[int, typer.Option(metavar="INT", help="Resolution of the layer in pixels.")] = 32,
+    channels: Annotated[
+        int, typer.Option(min=4, metavar="INT", help="Input and output channels of the layer.")
+    ] = 64,
+    batch: Annotated[int, typer.Option(min=1, metavar="INT", help="Images per call.")] = 8,
+    w_dim: Annotated[int, typer.Option(min=1, metavar="INT", help="Dimensions of w.")] = 128,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, metavar="FLOAT", help="Measuring time per row of the table.")
+    ] = 1.0,
+    threads: Annotated[int, typer.Option(min=1, metavar="INT", help="CPU threads.")] = 1,
 ) -> None:
-    """Parameters, multiply-adds and measured time of one layer for every injection, and the break-even."""
+    """Compare the cost of style injections.
+
+    The table holds parameters, multiply-adds and times of one layer, and the break-even of baking.
+    """
     from fact_train import cost as costs
 
     print(

@@ -78,7 +78,7 @@ def attempt_all(
         except UserError as error:
             return error
         except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            return UserError(f"{path}: cannot be read ({error}); mend or remove it")
+            return UserError(f"{path}: cannot be read ({error}); repair or remove it")
 
     return for_each_image(attempt, len(names), progress)
 
@@ -131,7 +131,7 @@ def _tar(path: Path, stack: ExitStack) -> Files:
         with tarfile.open(fileobj=plain, mode="r:") as archive:
             members = {m.name.removeprefix("./"): (m.offset_data, m.size) for m in archive if m.isfile()}
     except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{path}: not a readable tar ({error}); make it again") from error
+        raise UserError(f"{path}: not a readable tar ({error}); create it again") from error
 
     def open_member(name: str) -> BinaryIO:
         offset, size = members[name]

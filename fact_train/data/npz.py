@@ -83,5 +83,5 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         shape = " x ".join(map(str, pixels.shape))
         raise UserError(f"{path}: {name} is {pixels.dtype} {shape}; save uint8 images [N, H, W, 1 or 3]")
     if labels is not None and (labels.shape != (len(pixels),) or labels.dtype.kind not in "iu"):
-        raise UserError(f"{path}: {label_name} is no list of {len(pixels)} class indices; leave it out")
+        raise UserError(f"{path}: {label_name} is not a list of {len(pixels)} class indices; remove it")
     return pixels, labels

@@ -1,4 +1,4 @@
-"""PRESETS: name -> configuration, with its source and what it costs. A preset is one entry."""
+"""PRESETS: name -> configuration, with its source and cost. A preset is one entry."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,21 +12,21 @@ from fact_train.settings.stylex_presets import DATASETS, KINDS, stylex_config
 
 @dataclass(frozen=True)
 class Preset:
-    """A configuration with where it comes from and what it takes on two CPU cores.
+    """A configuration, its source, and its cost on two CPU cores.
 
-    `at_resolution`: fields that follow from the resolution, for a heuristic configuration.
+    `at_resolution` gives the fields that depend on the resolution.
     """
 
     config: TrainConfig
     summary: str
     source: str
-    minutes: float | None = None  # measured, 2 CPU cores; None: not measured
-    memory_gb: float | None = None  # peak resident memory, measured
+    minutes: float | None = None  # 2 CPU cores with AVX-512, python -m benchmarks presets; None: not measured
+    memory_gb: float | None = None  # peak resident memory in the same run
     needs: tuple[str, ...] = ()  # fields that the user must give
     at_resolution: Callable[[int], dict[str, Any]] | None = None
 
     def at(self, resolution: int | None) -> TrainConfig:
-        """The configuration for images of this size (None: its own)."""
+        """The configuration for images of this resolution; None keeps the preset's own."""
         if resolution is None or self.at_resolution is None:
             return self.config
         return dataclasses.replace(self.config, resolution=resolution, **self.at_resolution(resolution))
@@ -57,12 +57,19 @@ _MNIST = dict(
 _MNIST_STYLEGAN2 = {
     **_MNIST,
     **dict(g_lr=0.006, d_lr=0.006, kimg=100, kimg_per_tick=4, snapshot_ticks=5),
-    **dict(g_arch="orig", d_arch="orig", noise="off"),  # half as many operations to start on a CPU
+    **dict(
+        g_arch="orig", d_arch="orig", noise="off"
+    ),  # half as many operations, which a CPU starts one by one
     **dict(r1_gamma_final=0.5, r1_decay_kimg=50),
 }
-_ADA = "NVlabs/stylegan2-ada-pytorch, train.py"
-_NOTES = "style-injection notes: AFHQ cat at 32 px, cfg auto on 2 GPUs, gamma 10, fp32, noise off"
-_OVERPARAM = "Poirier-Ginter et al. 2022, arXiv:2205.06304, and its last training scripts"
+_ADA = "train.py of NVlabs/stylegan2-ada-pytorch @d72cc7d"
+_EXPERIMENTS = (
+    "unpublished experiments at 32 px on AFHQ cats (not reproduced), yohan-pg/stylegan2-ada-pytorch @366721a"
+)
+_OVERPARAM = (
+    "Poirier-Ginter et al. 2022, arXiv:2205.06304, with the settings of the last training scripts in "
+    "yohan-pg/stylegan2-ada-pytorch (not reproduced)"
+)
 
 
 def _auto(resolution: int) -> dict[str, Any]:
@@ -91,55 +98,59 @@ def _afhqcat(summary: str, **fields: Any) -> Preset:
         _AUTO, **{**_auto(32), "batch": 8, "ema_kimg": 2.5}, resolution=32, r1_gamma=10.0, noise="off"
     )
     return Preset(
-        TrainConfig(**{**shared, "kimg": 5000, **fields}), summary=summary, source=_NOTES, needs=("data",)
+        TrainConfig(**{**shared, "kimg": 5000, **fields}),
+        summary=summary,
+        source=_EXPERIMENTS,
+        needs=("data",),
     )
 
 
 def _mnist_vectors(k: int) -> dict[str, Any]:
-    """`mnist-stylegan2` with K style vectors; many lose digits where gamma falls, so theirs stays."""
+    """`mnist-stylegan2` with K style vectors. From 16 on gamma is constant: decay loses digits."""
     kept = {"r1_gamma_final": None} if k >= 16 else {}
     return {**_MNIST_STYLEGAN2, **_vectors(k), **kept}
 
 
 def _vectors(k: int) -> dict[str, Any]:
-    """K style vectors; weights per sample in training too, the faster order from 4 vectors on."""
+    """K style vectors. From 2 on, training uses fused weights too, which is faster from 4 on."""
     return dict(injection="vectors", style_vectors=k, fused_modconv="eval" if k == 1 else "always")
 
 
 def _matrix(rows: int, **fields: Any) -> dict[str, Any]:
-    """A centred style matrix, demodulated as a whole, unbaked: below O k^2 pixels the cheaper order."""
+    """A centred style matrix with composite demodulation, unbaked: cheaper below O k^2 pixels."""
     return dict(injection="matrix", style_vectors=rows, fused_modconv="never", matrix_centre=True, **fields)
 
 
-# The notes' variants of the style matrix.
+# The style matrices of the unpublished experiments.
 _MATRICES = {
-    "": ("divided by sqrt I, plus the identity", dict(matrix_scale="rsqrt", matrix_identity=True)),
-    "-mul": ("multiplied by sqrt I, plus the identity", dict(matrix_scale="sqrt", matrix_identity=True)),
+    "": ("divided by sqrt(I), plus the identity", dict(matrix_scale="rsqrt", matrix_identity=True)),
+    "-mul": ("multiplied by sqrt(I), plus the identity", dict(matrix_scale="sqrt", matrix_identity=True)),
     "-unscaled": ("plus the identity", dict(matrix_identity=True)),
-    "-centred": ("without the identity, where the scale cancels", {}),
+    "-centred": ("without the identity, so that its scale cancels", {}),
     "-rows": ("rows of length 1, without the identity", dict(matrix_normalise=True)),
 }
 
 PRESETS: dict[str, Preset] = {
     "mnist-stylegan2": Preset(
         TrainConfig(**_MNIST_STYLEGAN2),
-        summary="StyleGAN2 on MNIST, unconditional: the measured baseline",
-        source="StyleGAN2-ADA's cifar configuration, narrowed; trunks, width, rates and gamma by search",
+        summary="StyleGAN2 on MNIST, unconditional, the baseline of the board",
+        source="StyleGAN2-ADA's cifar configuration, narrowed; trunks, width, learning rates and gamma "
+        "chosen by legibility in about 30 short trials on seed 0",
         minutes=4,
         memory_gb=0.9,
     ),
     "mnist-cond": Preset(
         TrainConfig(**{**_MNIST, "g_lr": 0.008, "d_lr": 0.008, "kimg": 80}, cond=True),
-        summary="class-conditional StyleGAN2 on MNIST",
-        source="mnist-stylegan2 with labels (Miyato & Koyama 2018 projection, as StyleGAN2-ADA)",
+        summary="Class-conditional StyleGAN2 on MNIST",
+        source="mnist-stylegan2 with labels; projection discriminator as in StyleGAN2-ADA",
         minutes=5,
         memory_gb=0.9,
     ),
     **{
         f"mnist-vectors-{k}": Preset(
             TrainConfig(**_mnist_vectors(k)),
-            summary=f"{k} style vector{'s' * (k > 1)} a layer{', one per channel' * (k == 64)}, on MNIST",
-            source="mnist-stylegan2 with the style of arXiv:2205.06304: the CPU twin of afhqcat32-vectors",
+            summary=f"{k} style vector{'s' * (k > 1)} per layer{', one per channel,' * (k == 64)} on MNIST",
+            source="mnist-stylegan2 with the style vectors of Poirier-Ginter et al. 2022, arXiv:2205.06304",
             minutes=4 if k == 1 else 7,
             memory_gb=0.9,
         )
@@ -148,8 +159,8 @@ PRESETS: dict[str, Preset] = {
     **{
         f"mnist-matrix{name}": Preset(
             TrainConfig(**{**_MNIST_STYLEGAN2, **_matrix(64, **fields)}),
-            summary=f"style matrix on MNIST, {summary}",
-            source="mnist-stylegan2 with the notes' convolution by a style matrix",
+            summary=f"Style matrix on MNIST, {summary}",
+            source=f"mnist-stylegan2 with a style matrix from {_EXPERIMENTS}",
             minutes=7,
             memory_gb=0.9,
         )
@@ -157,12 +168,12 @@ PRESETS: dict[str, Preset] = {
     },
     "auto": Preset(
         TrainConfig(**_AUTO, **_auto(256), resolution=256),
-        summary="rates, width and gamma by resolution, for one GPU; 256 px unless --resolution says so",
+        summary="Learning rates, width and gamma by --resolution (default 256), for one GPU",
         source=_ADA,
         needs=("data",),
         at_resolution=_auto,
     ),
-    "stylegan2": _named("config F as in the paper", **_PAPER, batch=32, r1_gamma=10.0, ema_kimg=10.0),
+    "stylegan2": _named("Config F of the StyleGAN2 paper", **_PAPER, batch=32, r1_gamma=10.0, ema_kimg=10.0),
     "paper256": _named(
         "FFHQ and LSUN at 256 px", **_PAPER, resolution=256, batch=64, mbstd_group_size=8, channel_base=16384,
         g_lr=0.0025, d_lr=0.0025, r1_gamma=1.0, ema_kimg=20.0,
@@ -179,13 +190,13 @@ PRESETS: dict[str, Preset] = {
         batch=64, mbstd_group_size=32, g_lr=0.0025, d_lr=0.0025, r1_gamma=0.01, ema_kimg=500.0, pl_weight=0.0,
         style_mixing_prob=0.0, kimg=100000,
     ),
-    "afhqcat32-modconv": _afhqcat("the notes' baseline: one style, noise off"),
+    "afhqcat32-modconv": _afhqcat("StyleGAN2 without noise at 32 px"),
     **{
-        f"afhqcat32-vectors-{k}": _afhqcat(f"{k} style vectors a layer", **_vectors(k))
+        f"afhqcat32-vectors-{k}": _afhqcat(f"{k} style vectors per layer at 32 px", **_vectors(k))
         for k in (2, 4, 8, 16, 64, 512)
     },
     **{
-        f"afhqcat32-matrix{name}": _afhqcat(f"style matrix, {summary}", **_matrix(512, **fields))
+        f"afhqcat32-matrix{name}": _afhqcat(f"Style matrix at 32 px, {summary}", **_matrix(512, **fields))
         for name, (summary, fields) in _MATRICES.items()
     },
     "overparam256": Preset(
@@ -193,7 +204,7 @@ PRESETS: dict[str, Preset] = {
             data="images", resolution=256, map_depth=2, batch=16, r1_gamma=30.0, noise="off", ema_kimg=10.0,
             **_vectors(512), latent_norm="joint", affine_lr_mult=0.01,
         ),
-        summary="AFHQv2 cat at 256 px, 512 style vectors a layer: the notes' final recipe",
+        summary="AFHQv2 cats at 256 px, 512 style vectors per layer",
         source=_OVERPARAM,
         needs=("data",),
     ),
@@ -208,7 +219,7 @@ PRESETS["mnist"] = Preset(
         classifier="mnist",
         class_repr="logits",
         d_cond="projection",
-        branches="mapping",  # D's and the encoder's gradients in one step drown the mapping's images
+        branches="mapping",  # in one step, gradients from D and the encoder dominate those of the mapping
         alternation="off",
         rec_in_d_phase=True,
         encoder_init="standardised",
@@ -217,10 +228,11 @@ PRESETS["mnist"] = Preset(
         w_w=0.01,
         w_l1=0.3,
         w_l2=1.0,
-        kl_scale=0.02,  # more, and the encoder's image of a class is all that is learnt
+        kl_scale=0.02,  # with a larger weight, each class collapses to one reconstruction
     ),
-    summary="StylEx on MNIST: explains a classifier of the ten digits",
-    source="StyleGAN2-ADA's cifar configuration, narrowed, with an encoder that learns in a step of its own",
+    summary="StylEx on MNIST, explains a classifier of the ten digits",
+    source="StyleGAN2-ADA's cifar configuration, narrowed, with a separate training step for the encoder; "
+    "loss weights chosen in ten short trials on seed 0",
     minutes=10,
     memory_gb=0.9,
 )

@@ -1,5 +1,5 @@
-"""Which StylEx settings make sense together: one that would leave a network untrained, or an option without
-effect, is refused with the reason.
+"""Which StylEx settings work together. Settings that would leave a network untrained, or have no effect, are
+rejected with the reason.
 """
 
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def check_stylex(values: dict[str, Any], *, changed: Sequence[str], cond: bool) -> tuple[str, str] | None:
-    """(field, why) of the first setting that cannot stand, or None.
+    """The first setting to reject and the reason, or None.
 
     `values` are the StylEx fields of a configuration, `changed` those that differ from their defaults, in
     order; `cond` is the field of that name.
@@ -15,7 +15,7 @@ def check_stylex(values: dict[str, Any], *, changed: Sequence[str], cond: bool) 
     if values["model"] == "stylegan2":
         return (changed[0], "it needs --model stylex") if changed else None
     if cond:
-        return "cond", "StylEx takes its classes from the classifier, not from labels; see --d-cond"
+        return "cond", "StylEx takes classes from the classifier, not from labels; see --d-cond"
     return _turns(values) or _losses(values)
 
 
@@ -23,20 +23,26 @@ def _turns(v: dict[str, Any]) -> tuple[str, str] | None:
     takes_turns = v["branches"] == "both"
     if not takes_turns and v["alternation"] != "off":
         only = v["branches"]
-        return "alternation", f"--branches {only} leaves nobody to take turns with; give --alternation off"
+        return (
+            "alternation",
+            f"--branches {only} trains one branch; use --alternation off",
+        )
     if v["alternation"] == "probability":
         if v["encoder_prob"] is None:
-            return "alternation", "it needs --encoder-prob, the share of encoder turns"
+            return "alternation", "it needs --encoder-prob, the probability of an encoder turn"
         if not 0 < v["encoder_prob"] < 1:
             untrained = "encoder" if v["encoder_prob"] <= 0 else "mapping"
             return (
                 "encoder_prob",
-                f"the {untrained} would never be trained; take a share between 0 and 1, or --branches",
+                f"the {untrained} would never be trained; choose a value between 0 and 1, or set --branches",
             )
     elif v["encoder_prob"] is not None:
-        return "encoder_prob", "only --alternation probability draws its turns"
+        return "encoder_prob", "it needs --alternation probability"
     if v["compensation"] and v["alternation"] == "off":
-        return "compensation", "every turn reconstructs under --alternation off: nothing is to be made up for"
+        return (
+            "compensation",
+            "--alternation off already reconstructs in every step",
+        )
     return None
 
 
@@ -45,18 +51,24 @@ def _losses(v: dict[str, Any]) -> tuple[str, str] | None:
         neutral = {"encoder_lr_mult": 1.0, "e_channel_mult": 1.0, "encoder_init": "random"}
         for name, value in neutral.items():
             if v[name] != value:
-                return name, "--branches mapping runs the encoder in --rec-in-d-phase alone"
+                return name, "--branches mapping trains the encoder only with --rec-in-d-phase; add it"
     if not v["rec_in_g_phase"] and not v["rec_in_d_phase"]:
-        return "rec_in_g_phase", "nothing would be reconstructed; give --rec-in-d-phase, or --rec-scale 0"
+        return (
+            "rec_in_g_phase",
+            "nothing would be reconstructed; add --rec-in-d-phase, or set --rec-scale 0",
+        )
     if v["rec_in_d_phase"] and not (v["rec_scale"] or v["kl_scale"]):
-        return "rec_in_d_phase", "there is nothing to learn from with --rec-scale 0 and --kl-scale 0"
+        return "rec_in_d_phase", "--rec-scale 0 and --kl-scale 0 leave it without a loss"
     if v["rec_scale"] and not any(v[name] for name in ("w_lpips", "w_w", "w_l1", "w_l2")):
-        return "rec_scale", "its weights are all 0; set --rec-scale 0 to switch reconstruction off"
+        return (
+            "rec_scale",
+            "its weights are all 0; set --rec-scale 0 to switch reconstruction off",
+        )
     if v["kl_branches"] == "both":
         if not v["kl_scale"]:
-            return "kl_branches", "the divergence is off, as --kl-scale is 0"
+            return "kl_branches", "--kl-scale 0 switches the KL loss off"
         if v["branches"] == "encoder":
-            return "kl_branches", "--branches encoder draws nothing from the mapping"
+            return "kl_branches", "--branches encoder generates no images from the mapping network"
     if v["lpips_batch_shrink"] > 1 and not (v["rec_scale"] and v["w_lpips"]):
-        return "lpips_batch_shrink", "the perceptual distance is off, as its weight is 0"
+        return "lpips_batch_shrink", "the perceptual distance is off; raise --w-lpips or --rec-scale"
     return None

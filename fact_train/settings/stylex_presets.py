@@ -1,11 +1,10 @@
-"""StylEx's presets: ours, and the settings that the two trainers of the FACT reproduction meant to have.
+"""Presets of StylEx: our own, and the intended settings of both trainers of the FACT reproduction.
 
-NoahVl/Explaining-In-Style-Reproducibility-Study @18fe8cc: R-old is `stylex_train.py`, R-new
-`stylex_train_new.py`. Where their code did something else than their text, the text stands here. What this
-project does not have stays different: they use a hinge loss and a one-centred gradient penalty on real images
-(here the logistic loss and R1 of the same weight and interval), no minibatch statistic (here a group of one,
-which is constant), and they begin path length after 5,000 steps. Their images lie in [0, 1], so that their
-weight 1 on pixels is 0.5 here.
+The reproduction is NoahVl/Explaining-In-Style-Reproducibility-Study @18fe8cc; `old` is `stylex_train.py` and
+`new` is `stylex_train_new.py`. If their code and text differ, these presets follow the text. Differences that
+remain: the reproduction uses a hinge loss and a one-centred gradient penalty on real images (here: logistic
+loss and R1 of the same weight and interval), no minibatch statistic (here: a group of one, without effect),
+and path length only after 5,000 steps. Its images lie in [0, 1], so its pixel weight 1 is 0.5 here.
 """
 
 from fact_train.settings.config import TrainConfig
@@ -52,7 +51,7 @@ REFERENCE_NEW = {
     "d_cond": "weighted",
     "encoder_lr_mult": 0.05,
 }
-# The reference's networks with StyleGAN2's losses and rates, and its defects mended.
+# The networks of the reproduction with StyleGAN2's losses and learning rates.
 OURS = {
     **_REFERENCE,
     "class_repr": "softmax",
@@ -75,20 +74,30 @@ OURS = {
     "encoder_lr_mult": 0.3,
     "w_l1": 1.0,
 }
-# name -> what belongs to the data; no pixels are bundled but MNIST's
+# Dataset -> its fields. Only MNIST's images are bundled.
 DATASETS = {
     "mnist": dict(data="mnist", classifier="mnist"),
     "plants64": dict(data="plants64", resolution=64, crop="center"),
     "ffhq64": dict(data="ffhq64", resolution=64, mirror=True),
     "afhq64": dict(data="afhq64", resolution=64, mirror=True),
 }
+_STUDY = "NoahVl/Explaining-In-Style-Reproducibility-Study @18fe8cc"
+# Kind -> its fields, summary and source.
 KINDS = {
-    "stylex": (OURS, "StylEx", "the reference's networks, StyleGAN2's losses and rates"),
-    "stylex-reference-old": (REFERENCE_OLD, "StylEx as R-old meant it", "stylex_train.py @18fe8cc"),
-    "stylex-reference-new": (REFERENCE_NEW, "StylEx as R-new meant it", "stylex_train_new.py @18fe8cc"),
+    "stylex": (OURS, "StylEx", f"networks of {_STUDY}; losses and learning rates of StyleGAN2"),
+    "stylex-reference-old": (
+        REFERENCE_OLD,
+        "StylEx as stylex_train.py intends",
+        f"{_STUDY}, stylex_train.py",
+    ),
+    "stylex-reference-new": (
+        REFERENCE_NEW,
+        "StylEx as stylex_train_new.py intends",
+        f"{_STUDY}, stylex_train_new.py",
+    ),
 }
 
 
 def stylex_config(kind: str, dataset: str) -> TrainConfig:
-    """The configuration of a kind of trainer (KINDS) for a dataset (DATASETS)."""
+    """The configuration of a kind (a key of KINDS) for a dataset (a key of DATASETS)."""
     return TrainConfig(**{**KINDS[kind][0], **DATASETS[dataset]})

@@ -41,7 +41,7 @@ def r1_notes(setting: float | str, gamma: float, *, resolution: int, batch: int)
     said = f"--r1-gamma auto is {gamma:.3g} at {resolution} pixels and batch {batch}; it follows both"
     if resolution > SMALL_RESOLUTION:
         return (said,)
-    why = "the style of several vectors has collapsed with it, and trained at 10"
+    why = "in unpublished experiments several style vectors collapsed with it and trained at 10"
     return (f"warning: {said}. That is weak at {SMALL_RESOLUTION} pixels and below: {why}; try 1 to 10.",)
 
 

@@ -190,7 +190,7 @@ class Run:
             checkpoint.save_checkpoint(self.outdir, self.trainer)
         raise Stopped(
             f"stopped by {signal.Signals(signum).name} at {self.trainer.nimg / 1000:g} kimg with the state "
-            f"saved in {self.outdir}; run the same command again to go on.",
+            f"saved in {self.outdir}; run the same command again to continue.",
             130 if signum == signal.SIGINT else 75,
         )
 

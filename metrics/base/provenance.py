@@ -2,34 +2,19 @@
 
 import importlib.metadata
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fact_metrics.base.git_state import git_state
+
 PACKAGES = ("fact-stylegan", "torch", "torchvision", "numpy", "safetensors", "pillow")
-# Only these make numbers: a README or a freshly written board does not make a measurement "dirty".
-CODE = ("metrics", "fact_train", "fact_eval", "pyproject.toml", "constraints.txt")
 
 
 def utc_now() -> str:
     """The time as `2026-01-31T12:00:00Z`."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def git_state(root: Path | None = None) -> dict:
-    """{"commit", "dirty"} of the checkout that holds this code; both None outside a git checkout.
-
-    dirty: a tracked file of the code that makes numbers (CODE) differs from the commit, or an untracked one
-    lies there.
-    """
-    root = Path(root) if root else Path(__file__).resolve().parents[2]
-    commit = _git(root, "rev-parse", "HEAD")
-    if commit is None or _git(root, "ls-files", "--error-unmatch", "pyproject.toml") is None:
-        return {"commit": None, "dirty": None}
-    status = _git(root, "status", "--porcelain", "--", *CODE)
-    return {"commit": commit, "dirty": bool(status)}
 
 
 def package_versions() -> dict[str, str]:
@@ -82,13 +67,3 @@ def _device_name(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name(device)
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None

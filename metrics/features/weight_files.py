@@ -71,7 +71,7 @@ def read_file(path: Path, format: Format) -> dict[str, Tensor] | torch.jit.Scrip
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # what a damaged or foreign file makes torch raise is not documented
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is no {format} weight file: {reason}") from error
+        raise UserError(f"{path} is not a {format} weight file: {reason}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds {type(state).__name__}, not a state dict of tensors")
     return dict(state)

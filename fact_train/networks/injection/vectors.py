@@ -33,7 +33,7 @@ class StyleVectors(ModulatedConv):
         if self.demodulate and k < out_channels and out_channels % k:
             raise UsageError(
                 f"--style-vectors {k}: a layer of {out_channels} channels needs a divisor of {out_channels}, "
-                "or as many or more."
+                "or at least that many."
             )
         self.vectors, self.rows, self.out_channels = k, min(k, out_channels), out_channels
 
