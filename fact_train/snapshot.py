@@ -58,7 +58,7 @@ class Snapshot:
 
     @torch.inference_mode()
     def class_logits(self, images: Tensor) -> Tensor:
-        """What C says of uint8 images [N, C, R, R]: logits [N, K]. StylEx only."""
+        """C's logits [N, K] of uint8 images [N, C, R, R]. StylEx only."""
         return self.C(_to_signed(images, self.C))
 
     def class_parts(self, images: Tensor) -> Tensor:
@@ -113,7 +113,10 @@ def save_snapshot(
 
 
 def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snapshot:
-    """Rebuild the networks of a snapshot. UserError where the file is missing, torn, foreign or altered."""
+    """Rebuild the networks of a snapshot on a device.
+
+    UsageError where the file is missing; UserError where it is truncated, altered, or not a snapshot.
+    """
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"snapshot {path} does not exist.")
@@ -155,12 +158,12 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
 
 
 def _to_signed(images: Tensor, net: nn.Module) -> Tensor:
-    """uint8 images in [-1, 1], on the network's device."""
+    """uint8 images as float32 in [-1, 1], on the network's device."""
     return to_signed(images.to(next(net.parameters()).device))
 
 
 def _build(cfg: TrainConfig, meta: dict[str, Any]) -> dict[str, nn.Module]:
-    """The networks of a snapshot's metadata by their prefixes, before their weights are read."""
+    """The networks that a snapshot's metadata describe, by name, before their weights are read."""
     if cfg.model == "stylegan2":
         networks = build_networks(cfg, meta["dataset"])
     else:

@@ -25,7 +25,7 @@ class Dataset:
     """Images and labels of one split, ready for indexing; made by `open_dataset`.
 
     `name`, `split`; `resolution`; `num_channels` (1 or 3); `num_classes` (0: unlabelled; for vector labels
-    their length); `processing`: every option, with what was found in the files filled in.
+    their length); `processing`: every option, completed from the files.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Dataset:
 
     @property
     def repeats(self) -> int:
-        """How many images have the same pixels as one before them."""
+        """How many images repeat the pixels of an earlier one."""
         return self._index.get("repeats", self._count_repeats)
 
     def _hash(self) -> str:

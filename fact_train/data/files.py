@@ -68,7 +68,7 @@ def attempt_all(
     function: Callable[[int, BinaryIO, str], Result],
     progress: ProgressCallback | None = None,
 ) -> list[Result | UserError]:
-    """function(position, stream, path) of every file, in order; the UserError where one cannot be used."""
+    """function(position, stream, path) of every file, in order; a UserError in place of an unusable file's."""
 
     def attempt(position: int) -> Result | UserError:
         path = str(files.path / names[position])
@@ -84,7 +84,7 @@ def attempt_all(
 
 
 def raise_first(results: Sequence[object]) -> None:
-    """UnusableFiles where there is a UserError among the results."""
+    """Raise UnusableFiles if there is a UserError among the results."""
     problems = [result for result in results if isinstance(result, UserError)]
     if problems:
         raise UnusableFiles([str(problem) for problem in problems], len(results)) from problems[0]

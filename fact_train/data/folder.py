@@ -7,10 +7,10 @@
   else is read. Otherwise everything is the train split, and there is no test split.
 - Every file is decoded once, in threads, while opening: afterwards no file can fail and no epoch decodes
   again. Pixels are held as uint8, in memory or beyond 4 GiB in a file under TMPDIR (allocate_images).
-- Opened lazily, files that were all decoded before and did not change since (index.py) are decoded when
-  their images are asked for, and those alone.
-- All damaged files are found while opening; the error names the first and says how many there are. What is
-  done with every odd kind of file: decode.py.
+- Opened lazily, files that were all decoded before and have not changed since (index.py) are decoded on
+  demand, one by one.
+- Opening reports all damaged files: the error names the first and counts them. What happens to every
+  unusual kind of file: decode.py.
 """
 
 import dataclasses

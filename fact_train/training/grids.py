@@ -39,12 +39,12 @@ def save_png(path: Path, picture: Tensor) -> None:
 
 
 def real_grid(dataset: Dataset, *, seed: int) -> Tensor:
-    """Real images; with labels, one row a class where the rows suffice."""
+    """Picture of real images; with labels, one row a class if the rows suffice."""
     return tile(dataset.images(grid_indices(dataset, seed=seed)), grid_size(dataset.resolution)[1])
 
 
 def grid_indices(dataset: Dataset, *, seed: int) -> Tensor:
-    """Which images stand in the grid of reals, row by row: int64 [rows * columns]."""
+    """Indices of the images in reals.png, row by row: int64 [rows * columns]."""
     rows, columns = grid_size(dataset.resolution)
     gen = generator_for("cpu", "grid", seed)
     order = torch.randperm(len(dataset), generator=gen)
@@ -95,7 +95,7 @@ class SampleGrid:
 
 
 def pairs_picture(above: Tensor, below: Tensor, columns: int) -> Tensor:
-    """Two sets of images [N, C, H, W] as one picture, rows of the one over the same rows of the other."""
+    """Two sets of images [N, C, H, W] as one picture: each row of `above`, then the same row of `below`."""
     rows = [torch.cat([a, b]) for a, b in zip(above.split(columns), below.split(columns), strict=True)]
     return tile(torch.cat(rows), columns)
 
