@@ -1,4 +1,4 @@
-"""The run folder: its name, the names of its files, its options, and which configuration may continue in it."""
+"""The run folder: its name, the names of its files, its options, and what may continue in it."""
 
 import json
 import sys

@@ -68,7 +68,7 @@ def attempt_all(
     function: Callable[[int, BinaryIO, str], Result],
     progress: ProgressCallback | None = None,
 ) -> list[Result | UserError]:
-    """function(position, stream, path) of every file, in order; a UserError in place of an unusable file's."""
+    """function(position, stream, path) of every file, in order; for an unusable file, its UserError."""
 
     def attempt(position: int) -> Result | UserError:
         path = str(files.path / names[position])
