@@ -16,13 +16,14 @@ from typing import Any
 import torch
 
 from benchmarks.pairs import start
-from fact_eval.features.extract import Features
 from fact_eval.features.store import FeatureCache
+from fact_eval.images.open import OpenedImages
 from fact_eval.images.sources import GeneratorSource
 from fact_eval.jobs.catalog import load_cards
 from fact_eval.jobs.plan import Request, plan_run
 from fact_eval.jobs.runs import read_run
-from fact_eval.scoring.evaluation import Evaluation, Inputs
+from fact_eval.scoring.evaluation import Evaluation
+from fact_eval.scoring.inputs import Inputs
 from fact_leaderboard.columns import metrics_for
 from fact_metrics.base.memory import keep_freed_memory
 from fact_metrics.features import get_detector
@@ -100,7 +101,7 @@ def _bare(job, device: str) -> None:
             for name, count in wanted.items():
                 if first < count:
                     get_detector(name, device)(images[: count - first]).cpu()
-        inputs = Inputs(source, Features(), None, seed=0, device=device)
+        inputs = Inputs(OpenedImages(source, {}), {}, None, seed=0, device=device)
         for card, _ in job.missing:
             if card.needs_generator:
                 get_metric(card.name).compute(inputs)

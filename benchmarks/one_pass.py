@@ -92,11 +92,10 @@ def table(result: dict[str, Any]) -> str:
 
 def score(generated: Path, real: Path, *, device: str, subset_size: int) -> dict[str, float]:
     """What torch-fidelity's command computes: one pass over each folder for all detectors, files in order."""
-    from fact_eval.features.extract import extract_features
-    from fact_eval.features.store import FeatureCache
+    from fact_eval.features.chunks import FeatureRequest
+    from fact_eval.features.extract import FeatureExtractor
     from fact_eval.images.sources import PicturesSource
     from fact_metrics.base.memory import keep_freed_memory
-    from fact_metrics.base.progress import Progress
     from fact_metrics.engines.frechet import compute_fid
     from fact_metrics.families.inception_score import compute_inception_score
     from fact_metrics.families.kid import compute_kid
@@ -115,10 +114,9 @@ def score(generated: Path, real: Path, *, device: str, subset_size: int) -> dict
 
     def features(folder: Path, *detectors: str):
         source = InOrder(open_dataset(folder))
-        wanted = dict.fromkeys(detectors, source.size)
-        options = {"cache": FeatureCache(), "device": device, "batch": 64, "progress": Progress(quiet=True)}
-        made = extract_features(source, wanted, title=folder.name, **options)
-        return [made.get(name, source.size) for name in detectors]
+        request = FeatureRequest(source, dict.fromkeys(detectors, source.size), folder.name)
+        rows = FeatureExtractor(device=device).extract(request)
+        return [rows.get(name, source.size) for name in detectors]
 
     keep_freed_memory()  # as the command does
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

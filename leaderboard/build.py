@@ -1,9 +1,9 @@
-"""From records to the tables of a board: grouping by configuration, gates, means over training seeds, rank.
+"""From records to the tables of a board: groups by configuration, gates, means over training seeds, rank.
 
-A pure function of the records and of `columns.py`: the same records give the same board, byte for byte. A
-number is ranked only with numbers of the same dataset hash and protocol hash, with its full sample, from
-committed code; anything else is listed unranked with the reason. Missing is blank, never guessed; a mean is
-over training seeds, never the best of them.
+A pure function of the records and of `columns.py`: equal records give an equal board, byte for byte. A value
+is ranked only among values of the same dataset hash and protocol hash, with its full sample, from committed
+code. Other values are listed unranked with the reason. A missing value is blank. A mean is over all training
+seeds.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ CONTROLS = {"reals": "real images, held out", "noise": "uniform noise"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A metric's number in one row: mean over training seeds or a control row's value, and its sample."""
+    """A metric's value in one row, mean over training seeds or value of a control row, and its sample."""
 
     mean: Mean
     n_requested: int | None
@@ -27,13 +27,13 @@ class Cell:
 
     @property
     def short(self) -> bool:
-        """Fewer images than the protocol asks for (control rows of small datasets)."""
+        """Whether it used fewer images than the protocol requests (control rows of small datasets)."""
         return None not in (self.n_requested, self.n_effective) and self.n_effective < self.n_requested
 
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration (or control) of a board; `why` says why it is not ranked."""
+    """One configuration or control of a board; `why` is the reason if it is not ranked."""
 
     label: str
     source: str
@@ -48,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A board of one dataset: columns with a number in them, then rows from best to worst."""
+    """A board of one dataset: columns that have a value, rows from best to worst."""
 
     dataset: dict
     protocol: str  # standard | embedded
@@ -60,16 +60,16 @@ class Section:
     unranked: tuple[Row, ...]
 
     def best(self, metric: str) -> float | None:
-        """The best ranked mean of a metric; None where there is nothing to be better than."""
+        """The best ranked mean of a metric; None unless two means differ."""
         means = [row.cells[metric].mean.mean for row in self.ranked if metric in row.cells]
         if len(set(means)) < 2:
             return None
         return max(means) if self.higher_is_better[metric] else min(means)
 
     def tied(self, metric: str) -> frozenset[Mean]:
-        """Ranked means that cannot be told from the best one at 5 %.
+        """Ranked means that do not differ significantly from the best one at 5 %.
 
-        Welch's test over training seeds, Holm-corrected over the column; none where a side has one seed.
+        Welch's test over training seeds, Holm-corrected over the column; means of one seed are not tested.
         """
         best = self.best(metric)
         means = [row.cells[metric].mean for row in self.ranked if metric in row.cells]
@@ -85,7 +85,7 @@ class Section:
 
 @dataclass
 class _Group:
-    """Passing and failing records of one configuration while a section is put together."""
+    """Records of one configuration that pass or fail the gate."""
 
     passed: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
     failed: dict[str, dict[str, list[Record]]] = field(
@@ -94,17 +94,17 @@ class _Group:
 
 
 def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) -> list[Section]:
-    """One section per dataset and protocol, by name: numbers of two protocols never stand in one ranking.
+    """One section per dataset and protocol, by name; values of two protocols are never ranked together.
 
-    `local` records join as rows marked not published; no commit is asked of them.
+    `local` records become rows marked as not published; they need no clean commit.
     """
     published, local = list(published), list(local)
     known = {_scored(record) for record in published}
     records = [r for r in latest_records(published + local) if r.status == "ok" and r.value is not None]
     by_dataset: dict[tuple, list[Record]] = defaultdict(list)
-    for origin in (True, False):
-        theirs = [r for r in records if (_scored(r) in known) is origin]
-        for record in _newest_snapshots(theirs):
+    for is_published in (True, False):
+        same_origin = [r for r in records if (_scored(r) in known) is is_published]
+        for record in _newest_snapshots(same_origin):
             by_dataset[section_key(record.dataset)].append(record)
     sections = []
     for _, group in sorted(by_dataset.items()):
@@ -115,12 +115,12 @@ def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) ->
 
 
 def section_key(dataset: dict) -> tuple:
-    """Datasets with equal keys stand in one section."""
+    """Datasets with equal keys share a section."""
     return (dataset["name"], dataset["resolution"], dataset["channels"])
 
 
 def gate(record: Record, reference: Record, *, local: bool) -> str | None:
-    """Why a record cannot stand in its column beside the reference record; None where it can."""
+    """Why a record is not comparable with the reference record of its column; None if it is."""
     if record.invalid:
         return f"invalid: {record.invalid}"
     if (record.metric_version, record.protocol_sha256) != (
@@ -139,7 +139,7 @@ def gate(record: Record, reference: Record, *, local: bool) -> str | None:
 
 
 def git_problem(record: Record) -> str | None:
-    """Why nobody can run the code behind a record again: it was trained or scored outside a clean commit."""
+    """Why a record is not reproducible: trained or scored outside a clean commit; None if it is."""
     states = {"scored": [record.provenance.get("git")]}
     if record.source == "run":
         resumed = [start["git"] for start in record.training.get("resumed", [])]
@@ -155,9 +155,9 @@ def git_problem(record: Record) -> str | None:
 
 
 def _of_board(records: Sequence[Record], protocol: str) -> list[Record]:
-    """A dataset's records in columns of a protocol's board, of what has a number of that protocol's own.
+    """A dataset's records for the board of a protocol: of sources that have a value specific to the protocol.
 
-    Where a run has none of either protocol's own, what both boards show stands on the embedded one.
+    Sources without a value specific to either protocol appear on the embedded board.
     """
     dataset = records[0].dataset["name"]
     own = {
@@ -176,7 +176,7 @@ def _of_board(records: Sequence[Record], protocol: str) -> list[Record]:
 
 
 def _scored(record: Record) -> tuple[str, str]:
-    """What a record is of: a run, or other images, and their content."""
+    """The scored source of a record: its id and the hash of its content."""
     return record.run_id, record.snapshot_sha256
 
 
@@ -203,7 +203,7 @@ def _section(records: Sequence[Record], known: set, protocol: str) -> Section:
             row = _row(group.passed, local=local)
             (controls if row.source in CONTROLS else ranked).append(row)
         for why, failed in group.failed.items():
-            # An older protocol's number is dropped where the same row has the column's own.
+            # Drop the value of an older protocol if the row has a value of the column's protocol.
             failed = {metric: rows for metric, rows in failed.items() if metric not in group.passed}
             if failed:
                 unranked.append(_row(failed, local=local, why=why))
@@ -242,8 +242,8 @@ def _row(by_metric: dict[str, list[Record]], *, local: bool, why: str | None = N
 
 
 def _cell(records: Sequence[Record]) -> Cell:
-    """Evaluation seeds are averaged inside a run first: the interval is over training runs alone."""
-    if records[0].source in CONTROLS:  # the same images under several names: one of them counts
+    """Mean over training runs of the mean over evaluation seeds; the interval is over training runs only."""
+    if records[0].source in CONTROLS:  # the same images can have several names: use one
         records = [r for r in records if r.run_id == max(r.run_id for r in records)]
     by_run: dict[str, list[float]] = defaultdict(list)
     for record in records:
@@ -264,10 +264,9 @@ def _order(record: Record) -> tuple:
 
 
 def _authority(record: Record, *, local: bool) -> tuple:
-    """Sorts records by how far a column may be gated on them; the last one it is.
+    """Sort key that puts the reference record of a column last.
 
-    Valid ones first, then metric version, whether the code is committed or the user's own, and time; the rest
-    for ties.
+    By validity, metric version, whether the code is committed or local, and time; the rest breaks ties.
     """
     git = record.provenance.get("git") or {}
     trusted = local or (bool(git.get("commit")) and not git.get("dirty"))
@@ -285,7 +284,7 @@ def _authority(record: Record, *, local: bool) -> tuple:
 
 
 def _newest_snapshots(records: Sequence[Record]) -> list[Record]:
-    """Of every run the records of its newest snapshot: most kimg, then scored last."""
+    """The records of the newest snapshot of every run: highest kimg, then latest scoring."""
     newest: dict[str, tuple] = {}
     for record in records:
         rank = (record.kimg or 0, record.provenance.get("finished") or "", record.snapshot_sha256)
@@ -300,7 +299,7 @@ def _group_key(record: Record, local: bool) -> tuple:
 
 
 def _rank_key(row: Row, columns: Sequence[Column], higher: dict[str, bool]) -> tuple:
-    """By the first column, then the next; rows without a number come last."""
+    """By the first column, then the next; rows without a value come last."""
     key: list = []
     for column in columns:
         cell = row.cells.get(column.metric)
@@ -312,15 +311,15 @@ def _rank_key(row: Row, columns: Sequence[Column], higher: dict[str, bool]) -> t
 def _protocol_difference(record: Record, reference: Record) -> str:
     if record.metric_version != reference.metric_version:
         return f"version {record.metric_version}, the column is version {reference.metric_version}"
-    ours, theirs = flatten(record.protocol), flatten(reference.protocol)
-    names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-    shown = [f"{name} {short(ours.get(name))}, not {short(theirs.get(name))}" for name in names[:2]]
+    own, column = flatten(record.protocol), flatten(reference.protocol)
+    names = sorted(name for name in own.keys() | column.keys() if own.get(name) != column.get(name))
+    shown = [f"{name} {short(own.get(name))}, not {short(column.get(name))}" for name in names[:2]]
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return "other protocol (" + "; ".join(shown) + more + ")"
 
 
 def flatten(value: object, prefix: str = "") -> dict[str, object]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; lists stay as they are."""
+    """{"a": {"b": 1}} -> {"a.b": 1}; lists are not flattened."""
     if not isinstance(value, dict):
         return {prefix: value}
     flat: dict[str, object] = {}
@@ -330,7 +329,7 @@ def flatten(value: object, prefix: str = "") -> dict[str, object]:
 
 
 def short(value: object) -> str:
-    """A value as text, hashes cut to twelve digits."""
+    """A value as text; hashes are cut to twelve digits."""
     text = str(value)
     is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")
     return text[:12] if is_hash else text

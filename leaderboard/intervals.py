@@ -1,7 +1,6 @@
-"""Intervals and differences of measured numbers; None where the data cannot support one, never an invention.
+"""Intervals and differences of measured values; None if the data do not support one.
 
-Training seeds and evaluation seeds are different sources of variance: these functions take the values of
-one kind.
+Training seeds and evaluation seeds are different sources of variance: each function takes values of one kind.
 """
 
 import math
@@ -31,8 +30,8 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """B - A with its standard error and two-sided p-value, each None where it cannot be had."""
+class DifferenceEstimate:
+    """B - A with its standard error and two-sided p-value; each is None if it is not known."""
 
     value: float
     stderr: float | None
@@ -53,50 +52,50 @@ def mean_over_seeds(values: Sequence[float], *, level: float = LEVEL) -> Mean:
     return Mean(mean, n, stderr, t_quantile(0.5 + level / 2, n - 1) * stderr, level)
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Mean of b - a over shared seeds (the same latents on both sides), paired t test where n > 1."""
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> DifferenceEstimate:
+    """Mean of b - a over shared seeds (the same latents on both sides), paired t test if n > 1."""
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} values cannot be paired")
     mean = mean_over_seeds([y - x for x, y in zip(a, b, strict=True)])
     if mean.stderr is None:
-        return Difference(mean.mean, None, None, "one shared seed: no error")
-    return Difference(
+        return DifferenceEstimate(mean.mean, None, None, "one shared seed: no error")
+    return DifferenceEstimate(
         mean.mean, mean.stderr, _two_sided(mean.mean, mean.stderr, mean.n - 1), f"paired t, n={mean.n}"
     )
 
 
-def independent_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Difference of means of independent seeds, Welch's test; no error where a side has one seed."""
+def independent_difference(a: Sequence[float], b: Sequence[float]) -> DifferenceEstimate:
+    """Difference of means of independent seeds, Welch's test; no error if a side has one seed."""
     return difference_of_means(mean_over_seeds(a), mean_over_seeds(b))
 
 
-def difference_of_means(mean_a: Mean, mean_b: Mean) -> Difference:
-    """`independent_difference` of means that are at hand."""
+def difference_of_means(mean_a: Mean, mean_b: Mean) -> DifferenceEstimate:
+    """`independent_difference` of given means."""
     value = mean_b.mean - mean_a.mean
     if mean_a.stderr is None or mean_b.stderr is None:
-        return Difference(value, None, None, "one seed on a side: no error")
+        return DifferenceEstimate(value, None, None, "one seed on a side: no error")
     va, vb = mean_a.stderr**2, mean_b.stderr**2
     if va + vb == 0:
-        return Difference(value, 0.0, _two_sided(value, 0.0, 1), "Welch")
+        return DifferenceEstimate(value, 0.0, _two_sided(value, 0.0, 1), "Welch")
     df = (va + vb) ** 2 / (va**2 / (mean_a.n - 1) + vb**2 / (mean_b.n - 1))
     stderr = math.sqrt(va + vb)
-    return Difference(value, stderr, _two_sided(value, stderr, df), f"Welch, n={mean_a.n}+{mean_b.n}")
+    return DifferenceEstimate(value, stderr, _two_sided(value, stderr, df), f"Welch, n={mean_a.n}+{mean_b.n}")
 
 
-def difference_of_pairs(value: float, stderr: float | None, *, n: int) -> Difference:
+def difference_of_pairs(value: float, stderr: float | None, *, n: int) -> DifferenceEstimate:
     """B - A over n pairs of images that share their latents, with the standard error of that difference."""
     if stderr is None:
-        return Difference(value, None, None, f"{n} pairs of images: no error")
-    return Difference(value, stderr, _two_sided(value, stderr, math.inf), f"paired images, n={n:,}")
+        return DifferenceEstimate(value, None, None, f"{n} pairs of images: no error")
+    return DifferenceEstimate(value, stderr, _two_sided(value, stderr, math.inf), f"paired images, n={n:,}")
 
 
-def analytic_difference(a: float, stderr_a: float, b: float, stderr_b: float) -> Difference:
-    """Difference of two numbers with standard errors of their own, taken as independent and normal.
+def analytic_difference(a: float, stderr_a: float, b: float, stderr_b: float) -> DifferenceEstimate:
+    """Difference of two values with their own standard errors, taken as independent and normal.
 
-    Too wide, never too narrow, where the two share latents and therefore move together.
+    If both share latents, they are positively correlated and the error is too wide, never too narrow.
     """
     stderr = math.hypot(stderr_a, stderr_b)
-    return Difference(b - a, stderr, _two_sided(b - a, stderr, math.inf), INDEPENDENT)
+    return DifferenceEstimate(b - a, stderr, _two_sided(b - a, stderr, math.inf), INDEPENDENT)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

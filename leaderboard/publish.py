@@ -1,4 +1,4 @@
-"""The board's files: records come in, LEADERBOARD.md goes out, and is checked to be up to date."""
+"""The files of the board: publishes records, writes LEADERBOARD.md, checks that it is up to date."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,12 +22,12 @@ def published_records(folder: Path | None = None) -> list[Record]:
 
 
 def board_text(results: Path | None = None) -> str:
-    """What LEADERBOARD.md must hold, given the published records."""
+    """The text of LEADERBOARD.md that follows from the published records."""
     return render_board(published_sections(results), reported=load_reported())
 
 
 def write_board(out: Path | None = None, results: Path | None = None) -> bool:
-    """Write LEADERBOARD.md; False where it was up to date already."""
+    """Write LEADERBOARD.md; False if it was up to date."""
     out, text = out or BOARD, board_text(results)
     if out.exists() and out.read_text() == text:
         return False
@@ -36,7 +36,7 @@ def write_board(out: Path | None = None, results: Path | None = None) -> bool:
 
 
 def check_board(out: Path | None = None, results: Path | None = None) -> None:
-    """Raise UserError where LEADERBOARD.md is not what the records say."""
+    """Raise UserError if LEADERBOARD.md differs from the published records."""
     out = out or BOARD
     if not out.exists() or out.read_text() != board_text(results):
         raise UserError(f"{out} is stale; fact-eval leaderboard builds it again")
@@ -66,7 +66,7 @@ def write_local_board(root: Path) -> tuple[list[Section], Path]:
 
 
 def local_text(sections: Sequence[Section], root: Path) -> str:
-    """The local board as Markdown, with the numbers that papers report on its datasets."""
+    """The local board as Markdown, with the values that papers report on its datasets."""
     names = {section.dataset["name"] for section in sections}
     reported = [group for group in load_reported() if group.dataset in names]
     return render_board(sections, reported=reported, made_by=f"fact-eval all {root}")
@@ -77,9 +77,9 @@ def publish_records(
 ) -> tuple[list[Path], list[str]]:
     """Copy the records of every `results.jsonl` under the paths into results/<run_id>.jsonl.
 
-    One record per key: the latest ok. What is published already and not measured here stays. Returns the
-    files written or changed, and a line for every run refused because it was trained or scored by code that
-    is not committed, or for records that are no measurement, which nothing lets in.
+    One record per key: the latest ok record. Published records without a new one stay. Returns the files
+    written or changed, and a line for every rejected run. A run is rejected if its code is not committed
+    (unless `allow_dirty`); invalid records are always rejected.
     """
     by_run: dict[str, list[Record]] = {}
     for path in (path for root in paths for path in find_results(root)):
@@ -87,11 +87,11 @@ def publish_records(
             if record.status == "ok":
                 by_run.setdefault(record.run_id, []).append(record)
     changed, refused = [], []
-    for run_id, found in sorted(by_run.items()):
-        records = [record for record in found if not record.invalid]
-        if len(records) < len(found):
-            why = next(record.invalid for record in found if record.invalid)
-            refused.append(f"{run_id}: {len(found) - len(records)} records are invalid: {why}")
+    for run_id, measured in sorted(by_run.items()):
+        records = [record for record in measured if not record.invalid]
+        if len(records) < len(measured):
+            why = next(record.invalid for record in measured if record.invalid)
+            refused.append(f"{run_id}: {len(measured) - len(records)} records are invalid: {why}")
         if not records:
             continue
         problem = next((p for p in map(git_problem, records) if p), None)

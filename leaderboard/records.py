@@ -1,12 +1,11 @@
 """Records: one JSON line per snapshot x metric x seed in an append-only `results.jsonl`.
 
-The file is the product: boards, tables and comparisons are functions of it. Appending is locked, one write
-and one fsync per line, so a killed process leaves at most one torn last line, which readers skip and the
-next append removes.
+Boards, tables and comparisons are computed from these files alone. Appending takes a lock and does one write
+and one fsync per line. A killed process leaves at most one torn last line; readers skip it, the next append
+removes it.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fact_metrics.base.canonical import canonical_sha256, finite
 from fact_metrics.base.errors import UserError
 from fact_metrics.weight_store import mentions_random_weights
 
@@ -27,27 +27,27 @@ Key = tuple[str, str, str, int, str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One measured number, or the reason why there is none, with everything needed to make it again."""
+    """One measured value, or why there is none, with everything needed to reproduce it."""
 
     # What was scored.
     run_id: str  # name of the run folder; images-..., reals-..., noise-... for the other sources
     source: str  # run | images | reals | noise
     label: str  # the row's name on a board
-    snapshot: str | None  # file name inside the run folder; None where there is no network
-    snapshot_sha256: str  # hash of the scored content: the file's bytes, or the pictures'
+    snapshot: str | None  # file name inside the run folder; None without a network
+    snapshot_sha256: str  # hash of the scored content: of the snapshot file, or of the pictures
     kimg: float | None
     train_seed: int | None
-    config_sha256: str | None  # equal for runs that differ in nothing but the training seed
+    config_sha256: str | None  # equal for runs that differ only in the training seed
     # What it was scored with.
     metric: str
     metric_version: int
-    summary: str  # what it means, in one sentence
+    summary: str  # the meaning of the metric, in one sentence
     citation: str
-    protocol: dict  # everything that changes the number
+    protocol: dict  # everything that changes the value
     protocol_sha256: str
     seed: int  # evaluation seed
     higher_is_better: bool
-    # The number. Never NaN: a number that is not finite is a failure.
+    # The value. Never NaN: a value that is not finite is a failure.
     value: float | None
     stderr: float | None = None
     ci: dict | None = None  # {level, low, high, method, n}
@@ -59,11 +59,11 @@ class Record:
     # The outcome.
     status: str  # ok | failed | cancelled
     error: str | None = None
-    seconds: float | None = None  # the metric itself, features not included
-    # Where it comes from.
+    seconds: float | None = None  # of the metric, without feature extraction
+    # The provenance.
     dataset: dict  # the real images: name, split, n, sha256, resolution, channels, ...
-    training: dict = field(default_factory=dict)  # of the run: preset, argv, git, started
-    provenance: dict  # of the scoring: git, packages, python, device, threads, argv, times
+    training: dict = field(default_factory=dict)  # how the run was trained: preset, argv, git, started
+    provenance: dict  # how it was scored: git, packages, python, device, threads, argv, times
     schema: int = SCHEMA
 
     def __post_init__(self):
@@ -73,12 +73,12 @@ class Record:
             raise ValueError(f"source is {self.source!r}, not one of {', '.join(SOURCES)}")
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"value is {self.value}: write null and status failed")
-        if self.protocol_sha256 != protocol_sha256(self.protocol):
+        if self.protocol_sha256 != canonical_sha256(self.protocol):
             raise ValueError("protocol_sha256 is not the hash of protocol")
 
     @property
     def key(self) -> Key:
-        """Identity of the measurement; of several records with one key the latest ok counts."""
+        """Identity of the measurement; of several records with one key the latest ok record counts."""
         return (
             self.run_id,
             self.snapshot_sha256,
@@ -90,7 +90,7 @@ class Record:
 
     @property
     def invalid(self) -> str | None:
-        """Why the number is no measurement, however it came out; None where it is one."""
+        """Why the value is not a valid measurement; None if it is one."""
         return "random weights, a smoke test" if mentions_random_weights(self.protocol) else None
 
     def to_json(self) -> str:
@@ -99,7 +99,7 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str) -> "Record":
-        """Inverse of `to_json`. Raises ValueError for anything that is not a record of this schema."""
+        """Inverse of `to_json`. Raises ValueError if the line is not a record of this schema."""
         data = json.loads(line)
         if not isinstance(data, dict):
             raise ValueError("not a JSON object")
@@ -113,31 +113,10 @@ class Record:
         return cls(**data)
 
 
-def canonical_json(value: object) -> str:
-    """The one spelling of a JSON value that gets hashed: sorted keys, no spaces, no NaN, non-ASCII kept."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def protocol_sha256(protocol: dict) -> str:
-    """SHA-256 of a protocol's canonical JSON; equal whatever the order of its keys."""
-    return hashlib.sha256(canonical_json(protocol).encode()).hexdigest()
-
-
-def finite(value):
-    """The same JSON value with every float that is not finite replaced by None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return value
-
-
 def read_records(path: Path) -> list[Record]:
     """All records of a file in the order written; [] for a missing file. A torn last line is skipped.
 
-    Raises UserError, naming file and line, for a broken line that is not the last.
+    Raises UserError with file and line number for any other broken line.
     """
     path = Path(path)
     try:
@@ -152,7 +131,7 @@ def read_records(path: Path) -> list[Record]:
         try:
             records.append(Record.from_json(line.decode()))
         except (ValueError, TypeError) as error:
-            if number == len(lines):  # no line end after it: the write was cut short
+            if number == len(lines):  # no line end after it: a torn write
                 break
             raise UserError(
                 f"{path} line {number} is not a record ({error}): remove the line, then run again"
@@ -163,9 +142,8 @@ def read_records(path: Path) -> list[Record]:
 def append_records(path: Path, records: Iterable[Record], *, again: bool = False) -> int:
     """Append records, one write and fsync each, under a lock; returns how many were written.
 
-    A torn last line is removed first. A record whose key already has an ok record is not written again
-    (unless `again`), so two processes that score the same run leave one record per key; nor is the same
-    failure twice.
+    A torn last line is removed first. Unless `again`, a record is skipped if its key has an ok record or it
+    repeats the latest failure, so two processes that score the same run leave one record per key.
     """
     from filelock import FileLock
 
@@ -175,15 +153,15 @@ def append_records(path: Path, records: Iterable[Record], *, again: bool = False
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             _repair(path)
-            held = {record.key: record for record in latest_records(read_records(path))}
+            latest = {record.key: record for record in latest_records(read_records(path))}
             with open(path, "ab", buffering=0) as file:
                 for record in records:
-                    if not again and _adds_nothing(record, held.get(record.key)):
+                    if not again and _is_redundant(record, latest.get(record.key)):
                         continue
                     file.write(record.to_json().encode() + b"\n")
                     os.fsync(file.fileno())
                     written += 1
-                    held[record.key] = record
+                    latest[record.key] = record
     except OSError as error:
         raise UserError(
             f"could not write {path}: {error.strerror}; fix that and run the same command again"
@@ -192,11 +170,11 @@ def append_records(path: Path, records: Iterable[Record], *, again: bool = False
 
 
 def latest_records(records: Iterable[Record]) -> list[Record]:
-    """One record per key, by first appearance: the latest ok, or the latest of all where none is ok."""
+    """One record per key, in order of first appearance: the latest ok record, or the latest if none is ok."""
     latest: dict[Key, Record] = {}
     for record in records:
-        held = latest.get(record.key)
-        if held is None or record.status == "ok" or held.status != "ok":
+        previous = latest.get(record.key)
+        if previous is None or record.status == "ok" or previous.status != "ok":
             latest[record.key] = record
     return list(latest.values())
 
@@ -211,14 +189,14 @@ def find_results(folder: Path) -> Iterator[Path]:
     yield from sorted(Path(folder).rglob(RESULTS))
 
 
-def _adds_nothing(record: Record, held: Record | None) -> bool:
-    return held is not None and (
-        held.status == "ok" or (held.status, held.error) == (record.status, record.error)
+def _is_redundant(record: Record, latest: Record | None) -> bool:
+    return latest is not None and (
+        latest.status == "ok" or (latest.status, latest.error) == (record.status, record.error)
     )
 
 
 def _repair(path: Path) -> None:
-    """Make the file end in a line end: complete a whole last line, cut off a torn one."""
+    """Make the file end with a line end: terminate a complete last line, remove a torn one."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fact_leaderboard.records import Record, protocol_sha256
+from fact_leaderboard.records import Record
+from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.registry import FeatureNeed, MetricValue, register_metric
 from fact_train import run_folder
 from fact_train.data import open_dataset
@@ -151,7 +152,7 @@ def make_record(**changes) -> Record:
         "snapshot": "network-snapshot-000004.safetensors", "snapshot_sha256": "a" * 64,
         "kimg": 4.0, "train_seed": 0, "config_sha256": "b" * 64,
         "metric": "toy_distance", "metric_version": 1, "summary": "A toy.", "citation": "none",
-        "protocol": protocol, "protocol_sha256": protocol_sha256(protocol),
+        "protocol": protocol, "protocol_sha256": canonical_sha256(protocol),
         "seed": 0, "higher_is_better": False, "value": 1.5,
         "n_requested": 30, "n_effective": 30, "n_real": 40, "status": "ok", "dataset": DATASET,
         "training": {"preset": "toy", "argv": ["fact-train", "--preset", "toy"], "git": CLEAN},

@@ -97,7 +97,7 @@ def test_the_command_proves_writes_and_says_where(tmp_path: Path, data: Path) ->
     path = Path(done.stdout.strip())
     assert path.name == "network-snapshot-000004-baked-seed5.safetensors" and path.is_file()
     assert done.stderr.strip().endswith("\nequal")
-    with pytest.raises(UserError, match="no baked network"):
+    with pytest.raises(UserError, match="is not a baked network"):
         baked.load_baked(run / SNAPSHOT)
     missing = subprocess.run([*command[:-3], "nowhere"], capture_output=True, text=True)
     assert missing.returncode == 2 and "nowhere does not exist" in missing.stderr

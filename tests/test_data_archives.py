@@ -98,7 +98,7 @@ def test_labels_of_an_npz_are_read(tmp_path):
         ({"images": np.zeros((2, 8, 4, 3), np.uint8)}, "4x8 are not square"),
         (
             {"arr_0": np.zeros((2, 8, 8, 3), np.uint8), "arr_1": np.zeros(5, int)},
-            "no list of 2 class indices",
+            "not a list of 2 class indices",
         ),
         ({"images": np.array([{}], dtype=object)}, "not a readable npz of plain arrays"),
     ],

@@ -123,7 +123,7 @@ def test_too_few_images_for_a_metric_and_for_a_covariance_are_told():
     cards = load_cards(["fid10k_full_efficientnet_lite0", "kid10k_full_efficientnet_lite0"])
     findings = check_counts(cards, generated=500, real={"train": 60_000})
     assert [f.kind for f in findings] == ["sample size", "rank"]
-    assert "500 generated images where 10,000 are asked for" in findings[0].message
+    assert "500 generated images, 10,000 requested" in findings[0].message
     assert "kid10k" in findings[0].message and "kid10k" not in findings[1].message
     assert check_counts(cards, generated=None, real={"train": 60_000}) == []
     (real,) = check_counts(cards, generated=None, real={"train": 1000})
@@ -172,14 +172,12 @@ def test_pictures_are_audited_before_they_are_scored(tmp_path, call):
 def test_the_real_images_of_runs_are_audited_before_anything_is_generated(tmp_path, call, monkeypatch):
     from eval_toys import make_data, make_run
 
-    from fact_eval.scoring import evaluation as evaluate
+    from fact_eval.images.sources import GeneratorSource
 
     data = make_data(tmp_path / "data")
     make_run(tmp_path / "runs", data)
     (data / "train" / "000.png").write_bytes(b"broken")
-    monkeypatch.setattr(
-        evaluate.GeneratorSource, "images", lambda *_: pytest.fail("generated before the audit")
-    )
+    monkeypatch.setattr(GeneratorSource, "images", lambda *_: pytest.fail("generated before the audit"))
     code, _, err = call("all", tmp_path / "runs", "--no-controls")
     assert code == 1 and "unusable: train/000.png" in err
     shutil.rmtree(data / "train"), shutil.rmtree(data / "test")

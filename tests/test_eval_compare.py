@@ -6,9 +6,11 @@ import json
 import pytest
 from eval_toys import DATASET, make_record
 
-from fact_eval.compare.folders import compare, compare_folders
+from fact_eval.compare.folders import compare_folders
+from fact_eval.compare.records import compare
 from fact_eval.jobs.catalog import _read_card, load_cards
-from fact_leaderboard.records import append_records, protocol_sha256
+from fact_leaderboard.records import append_records
+from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UsageError, UserError
 
 
@@ -69,7 +71,7 @@ def test_many_metrics_make_a_single_small_p_value_less_surprising():
 def test_what_cannot_be_compared_is_left_out_with_the_reason():
     other = {"k": 9}
     a = runs([[1.0]], metric="x") + runs([[1.0]], metric="y") + runs([[1.0]], metric="z")
-    b = runs([[1.0]], label="b", metric="x", protocol=other, protocol_sha256=protocol_sha256(other))
+    b = runs([[1.0]], label="b", metric="x", protocol=other, protocol_sha256=canonical_sha256(other))
     b += runs([[1.0]], label="b", metric="y", dataset={**DATASET, "sha256": "e" * 64})
     comparisons, left_out = compare(a, b)
     assert not comparisons

@@ -8,7 +8,8 @@ import torch
 from eval_toys import make_data, make_pictures, make_run
 
 from fact_eval.compare import consistency
-from fact_eval.compare.consistency import PRECISIONS, PrecisionSource, report, tables
+from fact_eval.compare.consistency import PRECISIONS, PrecisionSource, report
+from fact_eval.reports.fused import fused_tables
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.tf32 import tf32
 from fact_train.data import open_dataset
@@ -139,7 +140,7 @@ def test_a_layer_that_computes_in_another_precision_is_refused(snapshot, monkeyp
 
     monkeypatch.setattr(ModulatedConv, "forward", in_float32)
     snapshot.G.synthesis.b8.conv1.inject.off = True
-    with pytest.raises(UserError, match=r"b8\.conv1\.inject computed in torch\.float32 where bfloat16"):
+    with pytest.raises(UserError, match=r"b8\.conv1\.inject computed in torch\.float32 instead of bfloat16"):
         report(snapshot, precisions=("bfloat16",), **SMALL)
 
 
@@ -158,7 +159,7 @@ def test_a_precision_the_device_lacks_is_reported_not_raised(snapshot, monkeypat
 def test_conditional_generators_take_labels_of_their_training_set(tmp_path):
     data = make_data(tmp_path / "data", labelled=True)
     snapshot = load_snapshot(make_run(tmp_path, data, cond=True) / "network-snapshot-000004.safetensors")
-    with pytest.raises(UserError, match=r"makes images of 8 pixels; LPIPS needs 32 or more"):
+    with pytest.raises(UserError, match=r"generates images of 8 pixels; LPIPS needs 32 or more"):
         report(snapshot, **SMALL)
     source = PrecisionSource(snapshot, PRECISIONS["float64"], seed=0, labels_of=open_dataset(data))
     ws = source.mapping(source.latents([0, 1]), source.labels([0, 1]))
@@ -179,12 +180,12 @@ def test_unknown_precisions_and_single_images_are_refused(snapshot):
     with pytest.raises(UsageError, match="did you mean bfloat16"):
         report(snapshot, precisions=("bfloat",), **SMALL)
     for change in ({"pairs": 1}, {"batch": 1}):
-        with pytest.raises(ValueError, match="told apart from 2 on"):
+        with pytest.raises(ValueError, match="at least 2 are needed"):
             report(snapshot, **{**SMALL, **change})
 
 
 def test_the_tables_show_every_row_and_mark_the_layer_that_deviates_most(whole):
-    text = tables(whole)
+    text = fused_tables(whole)
     for name in ON_CPU:
         marked = [line for line in text.splitlines() if line.startswith(name) and line.endswith("most")]
         assert len(marked) == 1 and whole.worst_layer(name) in marked[0]

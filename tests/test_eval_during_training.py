@@ -132,5 +132,5 @@ def test_the_flags_reach_the_run(tmp_path, config, toys, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fact-train", "--preset", "toy", "--eval", "toy_distance,toy_failing"])
     with pytest.raises(SystemExit) as ended:
         train_cli.main()
-    assert ended.value.code == 1 and "but 2 scores failed; fact-eval run" in capsys.readouterr().err
+    assert ended.value.code == 1 and "but 2 scores failed; repeat: fact-eval run" in capsys.readouterr().err
     assert scored(tmp_path / "runs" / "toy-seed0") == [(1, "toy_distance"), (2, "toy_distance")]

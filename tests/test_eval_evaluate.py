@@ -8,12 +8,14 @@ import torch
 from eval_toys import COUNT, SIDE, TEST, TRAIN, make_data, make_pictures, make_run, register_toys
 
 import fact_metrics.registry
+from fact_eval.features.extract import FeatureExtractor
 from fact_eval.features.store import FeatureCache
+from fact_eval.images import open as module
 from fact_eval.jobs.catalog import load_cards
 from fact_eval.jobs.pictures import open_reference, plan_pictures
 from fact_eval.jobs.plan import Request, plan_all, plan_controls
 from fact_eval.jobs.runs import find_runs
-from fact_eval.scoring import evaluation as module
+from fact_eval.scoring import evaluation, record
 from fact_eval.scoring.evaluation import Evaluation
 from fact_leaderboard.records import RESULTS, read_records
 from fact_metrics.base.errors import UsageError, UserError
@@ -129,6 +131,24 @@ def test_one_generation_pass_feeds_every_detector(tmp_path, data, toys, monkeypa
     make_run(tmp_path / "runs", data)
     score(tmp_path / "runs")
     assert made == list(range(COUNT))
+
+
+def test_a_pass_opens_its_images_once_extracts_once_and_then_appends_every_record(
+    tmp_path, data, toys, monkeypatch
+):
+    """The walk of a value enters images, features, metrics and records in this order, each once."""
+    walk = []
+
+    def watch(owner, name):
+        function = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, **k: walk.append(name) or function(*a, **k))
+
+    watch(evaluation, "open_for_scoring"), watch(FeatureExtractor, "extract_all")
+    watch(evaluation, "get_metric"), watch(record, "append_records")
+    make_run(tmp_path / "runs", data, cond=True)
+    score(tmp_path / "runs", seeds=(0, 1))
+    one_seed = ["open_for_scoring", "extract_all", *["get_metric", "append_records"] * 4]
+    assert walk == one_seed * 2
 
 
 def test_what_follows_from_the_reals_alone_is_made_once_for_all_runs(tmp_path, data, toys):

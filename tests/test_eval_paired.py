@@ -7,8 +7,8 @@ import torch
 from eval_toys import COUNT, make_data, make_run
 
 import fact_metrics.registry
-from fact_eval.compare.folders import compare
 from fact_eval.compare.paired import PairedImages
+from fact_eval.compare.records import compare
 from fact_eval.features.store import FeatureCache
 from fact_eval.jobs.catalog import load_cards
 from fact_eval.jobs.plan import Request, plan_run

@@ -16,7 +16,7 @@ from eval_toys import COUNT, TEST, TRAIN, make_data, make_pictures, make_run, re
 import fact_metrics.registry
 from fact_eval import cli
 from fact_eval.features.store import FeatureCache
-from fact_eval.scoring import evaluation as module
+from fact_eval.images.sources import GeneratorSource
 from fact_leaderboard.records import RESULTS, read_records
 from fact_train.data import folder as folder_module
 from fact_train.data import index
@@ -48,13 +48,13 @@ def one_of_many(rank: int, size: int, port: str, folder: Path, cache: Path, log:
     """What torchrun would start: the command with its environment; says which images it made."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "FACT_CACHE": str(cache)}
-    made, images = [], module.GeneratorSource.images
+    made, images = [], GeneratorSource.images
 
     def counted(self, indices):
         made.extend(indices)
         return images(self, indices)
 
-    module.GeneratorSource.images = counted
+    GeneratorSource.images = counted
     sys.stdout = sys.stderr = open(log / f"{rank}.txt", "w")
     code = cli._run(["run", str(folder), "--device", "cpu", "--threads", "1", "--metrics", "all"])
     (log / f"{rank}.json").write_text(json.dumps({"made": made, "code": code}))
@@ -107,14 +107,14 @@ def test_a_run_that_cannot_be_read_fails_in_all_processes_and_none_waits(tmp_pat
 
 
 def test_what_fails_in_one_process_fails_in_all_with_its_reason(tmp_path, data, toys, monkeypatch):
-    images = module.GeneratorSource.images
+    images = GeneratorSource.images
 
     def fails_elsewhere(self, indices):
         if os.environ.get("RANK") == "1":
             raise RuntimeError("out of memory here")
         return images(self, indices)
 
-    monkeypatch.setattr(module.GeneratorSource, "images", fails_elsewhere)
+    monkeypatch.setattr(GeneratorSource, "images", fails_elsewhere)
     folder = make_run(tmp_path / "runs", data)
     score_with(2, folder, tmp_path / "two")
     errors = {r.error for r in read_records(folder / RESULTS)}
@@ -159,22 +159,22 @@ def test_after_kill_9_the_same_command_makes_only_the_rest(tmp_path, data, toys,
     process.stdout.close()
     assert not (folder / RESULTS).exists()
 
-    made, images = [], module.GeneratorSource.images
+    made, images = [], GeneratorSource.images
 
     def counted(self, indices):
         made.extend(indices)
         return images(self, indices)
 
-    monkeypatch.setattr(module.GeneratorSource, "images", counted)
+    monkeypatch.setattr(GeneratorSource, "images", counted)
     capfd.readouterr()
     cli._run(["run", str(folder), "--device", "cpu", "--batch", "2", "--metrics", "all"])
     assert made == list(range(12, COUNT))  # three whole chunks of four were kept
-    assert f"images: 12 of {COUNT} are in the store and not made again" in capfd.readouterr().err
+    assert f"images: 12 of {COUNT} cached" in capfd.readouterr().err
     assert values(folder) == values(whole)
     (folder / RESULTS).unlink()
     made.clear()
     cli._run(["run", str(folder), "--device", "cpu", "--batch", "2", "--metrics", "all"])
-    assert not made and f"images: all {COUNT} are in the store" in capfd.readouterr().err
+    assert not made and f"images: all {COUNT} cached" in capfd.readouterr().err
 
 
 def test_two_at_once_on_one_folder_leave_every_record_once_and_share_the_features(tmp_path, data, toys):
@@ -197,9 +197,9 @@ def test_two_at_once_on_one_folder_leave_every_record_once_and_share_the_feature
 
 
 def test_a_raised_count_makes_only_the_chunks_that_are_not_there(tmp_path, data, toys):
-    from fact_eval.features.extract import extract_features
+    from fact_eval.features.chunks import FeatureRequest
+    from fact_eval.features.extract import FeatureExtractor
     from fact_eval.images.sources import NoiseSource
-    from fact_metrics.base.progress import Progress
 
     made = []
 
@@ -208,9 +208,9 @@ def test_a_raised_count_makes_only_the_chunks_that_are_not_there(tmp_path, data,
             made.extend(indices)
             return super().images(indices)
 
-    def extract(wanted):
-        options = {"title": "noise", "cache": FeatureCache(), "device": "cpu", "batch": 3}
-        return extract_features(Counted((1, 8, 8), seed=0), wanted, progress=Progress(quiet=True), **options)
+    def extract(counts):
+        request = FeatureRequest(Counted((1, 8, 8), seed=0), counts, "noise")
+        return FeatureExtractor(batch=3).extract(request)
 
     few = extract({"pixels": 10}).get("pixels", 10)
     made.clear()
@@ -219,7 +219,7 @@ def test_a_raised_count_makes_only_the_chunks_that_are_not_there(tmp_path, data,
     # spectrum lacks its six, pixels the chunk that was cut at 10 and what follows
     assert made == [*range(0, 6), *range(8, 18)]
     made.clear()
-    assert extract({"pixels": 17, "spectrum": 6}).held("pixels") == 17 and made == []
+    assert extract({"pixels": 17, "spectrum": 6}).count("pixels") == 17 and made == []
 
 
 def test_every_picture_is_decoded_once_by_a_command(tmp_path, data, toys, monkeypatch):

@@ -11,7 +11,8 @@ from data_files import encode, gray, rgb, write_files, write_zip
 from PIL import Image
 
 from fact_eval.compare import reconstruct
-from fact_eval.compare.reconstruct import OFFLINE, Reconstruction, reconstruct_folders, tables
+from fact_eval.compare.reconstruct import OFFLINE, Reconstruction, reconstruct_folders
+from fact_eval.reports.reconstruct import reconstruct_tables
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.engines.pair_distances import compute_lpips, compute_mse, compute_psnr, compute_ssim
 
@@ -137,7 +138,7 @@ def test_transparent_pixels_are_refused_or_filled_as_the_caller_says(tmp_path):
     ("change", "message"),
     [
         ({"measures": ["ssmi"]}, "did you mean ssim"),
-        ({"measures": []}, "no measure"),
+        ({"measures": []}, "--measures is empty"),
         ({"alpha": "whit"}, "did you mean white"),
     ],
 )
@@ -198,7 +199,7 @@ def test_means_have_the_error_of_a_sample_mean_and_the_table_says_how_many_are_e
     found = Reconstruction(["x", "y", "z"], {"mse": [1.0, 2.0, 3.0], "psnr": [30.0, 10.0, math.inf]})
     assert found.mean("mse") == (2.0, pytest.approx(1 / 3**0.5))
     assert found.mean("psnr") == (math.inf, None)
-    text = tables(found, worst=1)
+    text = reconstruct_tables(found, worst=1)
     assert "mse ↓" in text and "psnr ↑" in text and "1 of them equal" in text
     assert text.splitlines()[-1].split() == ["z", "3"]
 

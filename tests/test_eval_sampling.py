@@ -5,8 +5,9 @@ import torch
 from eval_toys import SIDE, TRAIN, make_data, make_run
 
 from fact_eval.images.sampling import MAX_SEED, SEED_STRIDE, image_seed, parse_seeds
-from fact_eval.images.sources import GeneratorSource, NoiseSource, PicturesSource, to_uint8
+from fact_eval.images.sources import GeneratorSource, NoiseSource, PicturesSource
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.pixels import to_uint8
 from fact_train.data import open_dataset
 from fact_train.snapshot import load_snapshot
 

@@ -13,8 +13,9 @@ from fact_leaderboard import columns
 from fact_leaderboard.build import build_board
 from fact_leaderboard.columns import COLUMNS, Column, columns_for
 from fact_leaderboard.publish import publish_records
-from fact_leaderboard.records import append_records, protocol_sha256, read_records
+from fact_leaderboard.records import append_records, read_records
 from fact_leaderboard.render import board_json, render_board, render_terminal
+from fact_metrics.base.canonical import canonical_sha256
 
 OTHER = {"detector": "pixels", "k": 5}
 
@@ -42,8 +43,8 @@ RANDOM = {"detectors": {"toy": {"weights_sha256": "random weights, seed 0"}}, "k
 def test_numbers_of_two_weight_files_are_never_ranked_together():
     own, other = ({"detectors": {"toy": {"weights_sha256": c * 64}}} for c in "ab")
     records = [
-        record("a", protocol=own, protocol_sha256=protocol_sha256(own)),
-        record("b", value=0.1, protocol=other, protocol_sha256=protocol_sha256(other)),
+        record("a", protocol=own, protocol_sha256=canonical_sha256(own)),
+        record("b", value=0.1, protocol=other, protocol_sha256=canonical_sha256(other)),
     ]
     section = only(records)
     assert len(section.ranked) == 1 and len(section.unranked) == 1
@@ -51,7 +52,7 @@ def test_numbers_of_two_weight_files_are_never_ranked_together():
 
 
 def test_random_weights_are_listed_and_never_ranked_even_alone_and_last(tmp_path):
-    random = record("b", value=0.01, protocol=RANDOM, protocol_sha256=protocol_sha256(RANDOM))
+    random = record("b", value=0.01, protocol=RANDOM, protocol_sha256=canonical_sha256(RANDOM))
     alone = only([random])
     assert alone.ranked == () and alone.unranked[0].why == "invalid: random weights, a smoke test"
     later = dataclasses.replace(random, provenance={**random.provenance, "finished": "2036-01-01T00:00:00Z"})
@@ -62,7 +63,7 @@ def test_random_weights_are_listed_and_never_ranked_even_alone_and_last(tmp_path
 
 
 def test_random_weights_are_never_published(tmp_path):
-    random = record("b", metric="toy_share", protocol=RANDOM, protocol_sha256=protocol_sha256(RANDOM))
+    random = record("b", metric="toy_share", protocol=RANDOM, protocol_sha256=canonical_sha256(RANDOM))
     append_records(tmp_path / "run" / "results.jsonl", [record("b"), random])
     for options in ({}, {"allow_dirty": True}):
         _, refused = publish_records([tmp_path / "run"], tmp_path / "published", **options)
@@ -149,7 +150,7 @@ NEWER = {"commit": "d" * 40, "dirty": False}
         ({"training": {"git": CLEAN, "resumed": [{"git": DIRTY}]}}, "trained with uncommitted code"),
         ({"training": {"git": CLEAN, "resumed": [{"git": NEWER}]}}, "the code of several commits"),
         ({"n_effective": 20}, "too few images: 20 of 30"),
-        ({"protocol": OTHER, "protocol_sha256": protocol_sha256(OTHER)}, "other protocol (k 5, not 3)"),
+        ({"protocol": OTHER, "protocol_sha256": canonical_sha256(OTHER)}, "other protocol (k 5, not 3)"),
         ({"metric_version": 0}, "version 0, the column is version 1"),
         ({"dataset": {**DATASET, "sha256": "e" * 64}}, "other images: toy train eeeeeeeeeeee"),
     ],
@@ -168,9 +169,9 @@ def test_a_column_follows_the_newest_committed_protocol_not_a_dirty_newer_one():
         {"git": git, "finished": f"2026-01-0{day}T00:00:00Z"}
         for day, git in ((1, CLEAN), (2, CLEAN), (3, DIRTY))
     )
-    newer = {"protocol": OTHER, "protocol_sha256": protocol_sha256(OTHER)}
+    newer = {"protocol": OTHER, "protocol_sha256": canonical_sha256(OTHER)}
     newest_protocol = {"detector": "pixels", "k": 9}
-    newest = {"protocol": newest_protocol, "protocol_sha256": protocol_sha256(newest_protocol)}
+    newest = {"protocol": newest_protocol, "protocol_sha256": canonical_sha256(newest_protocol)}
     section = only(
         [
             record("a", provenance=old),
@@ -184,7 +185,7 @@ def test_a_column_follows_the_newest_committed_protocol_not_a_dirty_newer_one():
 
 def test_an_old_protocols_number_is_dropped_where_the_row_was_scored_again():
     old = record("a", value=9.0)
-    new = record("a", value=1.0, protocol=OTHER, protocol_sha256=protocol_sha256(OTHER),
+    new = record("a", value=1.0, protocol=OTHER, protocol_sha256=canonical_sha256(OTHER),
                  provenance={**old.provenance, "finished": "2026-02-01T00:00:00Z"})  # fmt: skip
     section = only([old, new])
     assert section.ranked[0].cells["toy_distance"].mean.mean == 1.0 and not section.unranked
@@ -225,7 +226,7 @@ def test_control_rows_of_one_dataset_under_two_names_are_no_interval():
 
 
 def test_on_a_local_board_the_users_own_newer_protocol_leads():
-    mine = record("mine", protocol=OTHER, protocol_sha256=protocol_sha256(OTHER),
+    mine = record("mine", protocol=OTHER, protocol_sha256=canonical_sha256(OTHER),
                   provenance={"git": DIRTY, "finished": "2026-03-01T00:00:00Z"})  # fmt: skip
     section = only([record("published")], local=[mine])
     assert ranked(section) == ["mine"] and [row.label for row in section.unranked] == ["published"]
@@ -272,7 +273,7 @@ def test_the_order_of_the_records_does_not_change_a_byte():
 def test_the_board_says_how_every_number_was_made():
     net = {"weights_sha256": "7" * 64, "resize": "clean"}
     protocol = {"settings": {"k": 3}, "detectors": {"net": net}, "sampling": {"latents": "N(0, 1)"}}
-    section = only([record(protocol=protocol, protocol_sha256=protocol_sha256(protocol))])
+    section = only([record(protocol=protocol, protocol_sha256=canonical_sha256(protocol))])
     text = render_board([section])
     for part in (
         "`toy_distance` version 1",

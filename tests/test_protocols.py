@@ -10,7 +10,7 @@ from weight_toys import publish, sha256, use_empty_folders
 
 import fact_metrics.registry
 from fact_eval import cli
-from fact_eval.compare.folders import compare
+from fact_eval.compare.records import compare
 from fact_eval.jobs.catalog import load_cards, load_detector_cards
 from fact_eval.jobs.protocols import ProtocolChoice
 from fact_eval.weights.files import add_weights

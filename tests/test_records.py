@@ -13,12 +13,11 @@ from eval_toys import make_record
 from fact_leaderboard.records import (
     Record,
     append_records,
-    canonical_json,
     done_keys,
     latest_records,
-    protocol_sha256,
     read_records,
 )
+from fact_metrics.base.canonical import canonical_json, canonical_sha256
 from fact_metrics.base.errors import UserError
 
 
@@ -32,8 +31,8 @@ def test_a_record_survives_the_round_trip_through_its_line():
 def test_the_protocol_hash_does_not_depend_on_the_order_of_keys():
     a = {"k": 3, "detector": {"name": "pixels", "size": 32}}
     b = {"detector": {"size": 32, "name": "pixels"}, "k": 3}
-    assert protocol_sha256(a) == protocol_sha256(b)
-    assert protocol_sha256(a) != protocol_sha256({**a, "k": 5})
+    assert canonical_sha256(a) == canonical_sha256(b)
+    assert canonical_sha256(a) != canonical_sha256({**a, "k": 5})
 
 
 def test_the_protocol_hash_is_the_one_that_published_records_hold():
@@ -41,7 +40,7 @@ def test_the_protocol_hash_is_the_one_that_published_records_hold():
     assert canonical_json({"b": [1, 0.5], "a": "é"}) == '{"a":"é","b":[1,0.5]}'
     # printf '{"a":"é","b":[1,0.5]}' | sha256sum
     expected = "487df58a5a8d7b2df6479781692d59ed51086e4f765f37f8f4fc34703e92ba27"
-    assert protocol_sha256({"b": [1, 0.5], "a": "é"}) == expected
+    assert canonical_sha256({"b": [1, 0.5], "a": "é"}) == expected
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -336,9 +336,11 @@ def test_pictures_have_the_same_fid_against_statistics_as_against_the_images(toy
     assert b == {name: pytest.approx(a[name], rel=1e-9) for name in ("fid_toy", "fid_toy_n")}
     left_out = [line for line in err.splitlines() if line.startswith("left out: ")]
     assert len(left_out) == 3
-    assert any("toy_features cannot be had" in line and "give the real images" in line for line in left_out)
+    assert any(
+        "toy_features cannot be computed" in line and "give the real images" in line for line in left_out
+    )
     assert any("fid_toy_test compares with test images" in line for line in left_out)
-    assert any("fid_toy_spectrum is on spectrum" in line and "is of quarters" in line for line in left_out)
+    assert any("fid_toy_spectrum uses spectrum" in line and "uses quarters" in line for line in left_out)
     record = read_records(tmp_path / "b" / "images-samples" / RESULTS)[0]
     assert record.dataset["sha256"] == read_statistics("stats/toy.safetensors").sha256
     assert record.dataset["statistics_of"]["name"] == "toy" and record.n_real == 40
@@ -353,7 +355,7 @@ def test_statistics_of_unknown_make_are_used_for_named_metrics_only(toys, call, 
     part = read_statistics("own.safetensors").parts[0]
     np.savez("peer.npz", mu=part.mean.numpy(), sigma=part.cov.numpy())
     code, _, err = call("images", pictures, "--reference", "peer.npz")
-    assert code == 1 and "--metrics" in err and "does not say what it is of" in err
+    assert code == 1 and "--metrics" in err and "does not name its detector" in err
     assert call("images", pictures, "--reference", "peer.npz", "--metrics", "fid_toy")[0] == 0
     assert call("images", pictures, "--reference", "own.safetensors", "--out", "own")[0] == 0
     found = values(tmp_path / "runs" / "images-samples")["fid_toy"]

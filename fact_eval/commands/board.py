@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from fact_eval.commands.options import AsJson, Runs, existing_folders, finish, print_records, say
-from fact_eval.features.processes import first_of_group
 from fact_metrics.base.errors import UsageError
+from fact_metrics.base.processes import is_rank_zero
 
 
 def show(runs: Runs, as_json: AsJson = False) -> None:
@@ -101,7 +101,7 @@ def publish_(
 
 def print_board(sections, *, as_json: bool) -> None:
     """Print a board."""
-    if not first_of_group():
+    if not is_rank_zero():
         return
     from fact_leaderboard.render import board_json, render_terminal
 

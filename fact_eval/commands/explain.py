@@ -49,7 +49,7 @@ def explain(
     from fact_eval.jobs.runs import find_runs
     from fact_eval.reports.explain import draw_w_gap, health_lines, measure_health
     from fact_eval.reports.tables import records_table
-    from fact_eval.scoring.evaluation import score
+    from fact_eval.scoring.session import score
     from fact_leaderboard.records import RESULTS, latest_records, read_records
 
     found = [run for run in find_runs(runs) if run.config.get("model") == "stylex"]

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fact_eval.features.processes import first_of_group
 from fact_metrics.base.errors import UsageError
+from fact_metrics.base.processes import is_rank_zero
 from fact_metrics.weight_store import random_weights
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that contain runs at any depth.")]
@@ -55,7 +55,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 
 def say(line: str) -> None:
     """One line for people, on stderr; only rank 0 prints it."""
-    if first_of_group():
+    if is_rank_zero():
         print(line, file=sys.stderr, flush=True)
 
 
@@ -87,7 +87,7 @@ def finish(failures: Sequence[str]) -> None:
 
 def print_records(folders: Sequence[Path], *, as_json: bool) -> None:
     """Print the records under the folders: JSON lines, or a table."""
-    if not first_of_group():
+    if not is_rank_zero():
         return
     from fact_leaderboard.records import find_results, latest_records, read_records
 

@@ -37,12 +37,13 @@ def fused(
 
     The tables hold images, layers, precisions and times.
     """
-    from fact_eval.compare.consistency import PRECISIONS, report, tables
+    from fact_eval.compare.consistency import PRECISIONS, report
     from fact_eval.images.datasets import open_images
-    from fact_eval.scoring.evaluation import choose_device
+    from fact_eval.reports.fused import fused_tables
+    from fact_metrics.base.devices import resolve_device
     from fact_train.snapshot import load_snapshot
 
-    device = choose_device(device)
+    device = str(resolve_device(device))
     loaded = load_snapshot(snapshot, device=device)
     labels_of = None
     if loaded.G.c_dim:
@@ -58,7 +59,7 @@ def fused(
         precisions=names,
         say=_say,
     )
-    print(tables(found))
+    print(fused_tables(found))
 
 
 def reconstruct(
@@ -89,14 +90,15 @@ def reconstruct(
 
     Files of the same name form a pair.
     """
-    from fact_eval.compare.reconstruct import OFFLINE, reconstruct_folders, tables
-    from fact_eval.scoring.evaluation import choose_device
+    from fact_eval.compare.reconstruct import OFFLINE, reconstruct_folders
+    from fact_eval.reports.reconstruct import reconstruct_tables
+    from fact_metrics.base.devices import resolve_device
 
     names = OFFLINE if measures is None else tuple(measures.split(","))
     result = reconstruct_folders(
-        originals, reconstructions, out=out, measures=names, alpha=alpha, device=choose_device(device)
+        originals, reconstructions, out=out, measures=names, alpha=alpha, device=str(resolve_device(device))
     )
-    print(tables(result, worst=worst, by=by))
+    print(reconstruct_tables(result, worst=worst, by=by))
     if out is not None:
         _say(f"one line per pair: {out}")
 

@@ -24,8 +24,8 @@ from fact_eval.commands.options import (
     print_records,
     say,
 )
-from fact_eval.features.processes import first_of_group, started_together
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.processes import is_rank_zero, launched_world_size
 
 
 def all_(
@@ -65,7 +65,7 @@ def all_(
         jobs, unusable = audit_references(jobs, say)
         problems += unusable
     failures = problems + _carry_out(jobs, device, batch, threads, force)
-    if not first_of_group():
+    if not is_rank_zero():
         return
     try:
         sections, path = write_local_board(root)
@@ -133,7 +133,7 @@ def images(
     from fact_metrics.base.progress import Progress
     from fact_train.data.files import UnusableFiles
 
-    progress = Progress(quiet=not first_of_group())
+    progress = Progress(quiet=not is_rank_zero())
     findings = audit_pictures(folder, reference)
     for line in lines([f for f in findings if not f.error], names=4):
         say(line)
@@ -205,7 +205,7 @@ def ref(
     from fact_eval.jobs.plan import plan_controls
     from fact_metrics.base.progress import Progress
 
-    opened = open_reference(data, progress=Progress(quiet=not first_of_group()))
+    opened = open_reference(data, progress=Progress(quiet=not is_rank_zero()))
     jobs = plan_controls([opened], out, _request(metrics, protocol, seeds, "latest", None, force))
     failures = _carry_out(jobs, device, batch, threads, force)
     print_records([jobs[0].results.parent], as_json=as_json)
@@ -279,11 +279,11 @@ def _all_cards(cards, protocol: str) -> list:
 
 def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) -> list[str]:
     """Score what is missing. Returns one line per failure."""
-    if started_together() == 1 and not any(job.missing for job in jobs):
+    if launched_world_size() == 1 and not any(job.missing for job in jobs):
         if jobs:
             say(f"nothing left to do: all records of {len(jobs)} sources exist")
         return []
-    from fact_eval.scoring.evaluation import score
+    from fact_eval.scoring.session import score
 
     outcome = score(jobs, device=device, batch=batch, threads=threads, again=force)
     failed = {job for job, _, _ in outcome.failures}

@@ -1,8 +1,8 @@
 """Fused against unfused modulated convolution of one snapshot: images and layers, per precision, with times.
 
-`metrics/families/consistency.py` compares the images of one precision; here the network runs in each that
-the device has, from the same latents. In float64 nothing but rounding at 1e-16 may be left, so a defect
-shows there; float64 also says which path is nearer to the truth in the others.
+`metrics/families/consistency.py` compares images in one precision; here the network runs in every precision
+of the device, from the same latents. In float64 only rounding of about 1e-16 may remain, so a larger
+difference is a defect. float64 is also the reference for the error of each path in the other precisions.
 
     float64     weights, styles and activations
     float32     as trained, TF32 off
@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from fact_eval.images.sources import GeneratorSource
-from fact_eval.reports.tables import plain_table
 from fact_metrics.base.errors import UserError, unknown_name
 from fact_metrics.base.tf32 import tf32
 from fact_metrics.engines.fid_error import compute_fid_stderr
@@ -42,12 +41,12 @@ from fact_train.snapshot import Snapshot
 PAIRS = 200
 BATCH = 32
 ROUNDS = 7
-LAYER = ".inject"  # what the style-injected convolutions are called in a synthesis network
+LAYER = ".inject"  # name of the style-injected convolutions in a synthesis network
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What a network computes in; `eps` is the rounding of what enters a convolution."""
+    """The arithmetic of a network; `eps` is the relative rounding of the inputs of a convolution."""
 
     dtype: torch.dtype
     eps: float
@@ -68,7 +67,7 @@ class ImagesRow:
     """Images of one precision. Differences of images that span [-1, 1]; errors are standard errors.
 
     `error_fused`, `error_unfused`: largest distance of each path from float64. `milliseconds_*`: median of
-    alternating calls for one batch. `paths`: what ran where fused, and where unfused, was asked for.
+    alternating calls for one batch. `paths`: the code that ran for fused and for unfused.
     """
 
     precision: str
@@ -90,9 +89,9 @@ class ImagesRow:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One style-injected convolution, both paths on the same inputs, those of the unfused network.
+    """One style-injected convolution, both paths on the inputs that it has in the unfused network.
 
-    `relative`: largest difference over the largest output; `rounding`: that in units of the precision's eps.
+    `relative`: largest difference over largest output; `rounding`: the same in units of the precision's eps.
     """
 
     precision: str
@@ -105,7 +104,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Report:
-    """Rows of every precision that applies, and why the others do not."""
+    """Rows of every applicable precision, and why the others are not applicable."""
 
     snapshot: str
     device: str
@@ -116,7 +115,7 @@ class Report:
     not_applicable: dict[str, str]
 
     def worst_layer(self, precision: str) -> str:
-        """The layer that deviates most from itself, relative to its outputs."""
+        """The layer whose paths differ most, relative to its outputs."""
         rows = [row for row in self.layers if row.precision == precision]
         return max(rows, key=lambda row: row.relative).layer
 
@@ -135,16 +134,16 @@ def report(
 ) -> Report:
     """Compare both paths of a snapshot's EMA generator, which must lie on `device`.
 
-    `pairs` images are compared; `batch` of them are timed, `rounds` calls a path, and looked at layer by
+    `pairs` images are compared; `batch` of them are timed in `rounds` calls per path and compared layer by
     layer. `labels_of`: the training set of a conditional generator. Raises UsageError for an unknown
-    precision, ValueError for fewer than 2 pairs or images a batch, UserError where the network does not have
-    two paths, does not compute in the precision, or makes images too small for LPIPS.
+    precision and ValueError for fewer than 2 pairs or images per batch. Raises UserError if the network has
+    only one path, does not compute in the precision, or generates images too small for LPIPS.
     """
     if snapshot.G.img_resolution < SMALLEST_LPIPS:
         side = f"images of {snapshot.G.img_resolution} pixels"
-        raise UserError(f"{snapshot.path} makes {side}; LPIPS needs {SMALLEST_LPIPS} or more")
+        raise UserError(f"{snapshot.path} generates {side}; LPIPS needs {SMALLEST_LPIPS} or more")
     if min(pairs, batch) < 2:
-        raise ValueError(f"{pairs} pairs in batches of {batch}: the paths are told apart from 2 on")
+        raise ValueError(f"{pairs} pairs in batches of {batch}: at least 2 are needed")
     for name in precisions:
         if name not in PRECISIONS:
             raise unknown_name("precision", name, PRECISIONS)
@@ -181,7 +180,7 @@ class PrecisionSource(GeneratorSource):
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Inside it, modules of the synthesis network compute in the precision."""
+        """Context in which modules of the synthesis network compute in the precision."""
         with tf32(self.precision.tf32), torch.inference_mode():
             if self.precision.dtype == torch.float64:
                 with _FloatIsFloat64():
@@ -198,7 +197,7 @@ class PrecisionSource(GeneratorSource):
 
 
 class _FloatIsFloat64(TorchFunctionMode):
-    """`x.float()` gives float64: the one way in which the networks ask for their float32."""
+    """`x.float()` gives float64; the networks request float32 in no other way."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.Tensor.float:
@@ -207,7 +206,7 @@ class _FloatIsFloat64(TorchFunctionMode):
 
 
 class _Batch:
-    """The first images of a source, to be rendered again and again."""
+    """The latents of the first images of a source, for repeated rendering."""
 
     def __init__(self, source: PrecisionSource, size: int) -> None:
         indices = range(size)
@@ -219,7 +218,7 @@ class _Batch:
         return self.source.synthesis(self.ws, self.noise, fused_modconv=fused)
 
     def milliseconds(self, rounds: int) -> tuple[float, float]:
-        """Median time of a fused and of an unfused call, in turn, after one of each."""
+        """Median time of fused and of unfused calls, alternating, after one warm-up call each."""
         times: dict[bool, list[float]] = {True: [], False: []}
         for round_ in range(rounds + 1):
             for fused in times:
@@ -230,40 +229,6 @@ class _Batch:
                 if round_:
                     times[fused].append(1000 * (time.perf_counter() - start))
         return statistics.median(times[True]), statistics.median(times[False])
-
-
-def tables(result: Report) -> str:
-    """The report for people: images, layers with the one that deviates most, what does not apply."""
-    images = [
-        {
-            "precision": row.precision,
-            "ran": " / ".join(row.paths),
-            "max abs": f"{row.max_abs:.2g}",
-            "mean abs": f"{row.mean_abs:.2g}",
-            "PSNR, dB": f"{row.psnr:.1f}",
-            "LPIPS ± se": _with_error(row.lpips, row.lpips_stderr),
-            "uint8 changed ± se": _with_error(row.pixels_changed, row.pixels_changed_stderr),
-            "FID ± se": _with_error(row.fid, row.fid_stderr),
-            "from float64, fused / unfused": f"{row.error_fused:.2g} / {row.error_unfused:.2g}",
-            "ms, fused / unfused": f"{row.milliseconds_fused:.1f} / {row.milliseconds_unfused:.1f}",
-        }
-        for row in result.images
-    ]
-    layers = [
-        {
-            "precision": row.precision,
-            "layer": row.layer,
-            "ran": " / ".join(row.paths),
-            "max abs": f"{row.max_abs:.2g}",
-            "relative": f"{row.relative:.2g}",
-            "in eps": f"{row.rounding:.2g}",
-            "": "most" if row.layer == result.worst_layer(row.precision) else "",
-        }
-        for row in result.layers
-    ]
-    title = f"{result.snapshot} on {result.device}: {result.pairs} pairs, timed in batches of {result.batch}"
-    absent = [f"{name}: {reason}" for name, reason in result.not_applicable.items()]
-    return "\n\n".join([title, plain_table(images), plain_table(layers), *absent])
 
 
 def _images_row(name: str, pairs: RenderingPairs, one: _Batch, truth: Tensor, rounds: int) -> ImagesRow:
@@ -317,17 +282,17 @@ def _layer_rows(name: str, source: PrecisionSource, one: _Batch) -> list[LayerRo
 
 
 def _layer_inputs(source: PrecisionSource, one: _Batch) -> dict[str, tuple[torch.nn.Module, tuple, dict]]:
-    """What every style-injected convolution gets while the unfused network renders the batch."""
+    """The inputs of every style-injected convolution while the unfused network renders the batch."""
     layers = {name: m for name, m in source.G.synthesis.named_modules() if name.endswith(LAYER)}
     inputs = {}
     hooks = []
     for name, module in layers.items():
 
-        def keep(module, args, kwargs, name=name):
+        def record(module, args, kwargs, name=name):
             copies = tuple(x.clone() if isinstance(x, Tensor) else x for x in args)
             inputs[name] = (module, copies, kwargs)
 
-        hooks.append(module.register_forward_pre_hook(keep, with_kwargs=True))
+        hooks.append(module.register_forward_pre_hook(record, with_kwargs=True))
     try:
         one.render(fused=False)
     finally:
@@ -337,7 +302,7 @@ def _layer_inputs(source: PrecisionSource, one: _Batch) -> dict[str, tuple[torch
 
 
 def _why_not(precision: Precision, device: torch.device) -> str | None:
-    """Why a precision does not apply on a device; None where it does."""
+    """Why a precision is not applicable on a device; None if it is."""
     if precision.tf32 and not (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)):
         return f"not applicable: {device.type} has no TF32"
     x, w = (torch.ones(shape, dtype=precision.dtype, device=device) for shape in ((1, 4, 4, 4), (4, 2, 3, 3)))
@@ -347,7 +312,3 @@ def _why_not(precision: Precision, device: torch.device) -> str | None:
     except RuntimeError as error:
         return f"not supported on {device.type}: {str(error).splitlines()[0]}"
     return None
-
-
-def _with_error(value: float, stderr: float | None) -> str:
-    return f"{value:.2g}" if stderr is None else f"{value:.2g} ± {stderr:.1g}"

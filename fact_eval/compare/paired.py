@@ -1,26 +1,27 @@
 """The difference of two runs image by image: image i of both comes from one latent, features from the store.
 
-What images of one latent have in common cancels, so that a difference is known better than either number.
-Nothing is made anew: where features are not in the store, or a metric has no such difference, that is said.
+Variation that images of one latent share cancels, so the difference has a smaller error than either value.
+Nothing is computed again: if features are not in the store or a metric has no paired difference, a reason is
+returned.
 """
 
 from fact_eval.features.store import FeatureCache, features_code
 from fact_eval.images.sampling import SAMPLING
-from fact_leaderboard.intervals import Difference, difference_of_pairs
+from fact_leaderboard.intervals import DifferenceEstimate, difference_of_pairs
 from fact_leaderboard.records import Record
 from fact_metrics.base.progress import Progress
 
 
 class PairedImages:
-    """Differences of records from the features that were stored when they were made."""
+    """Differences of records, from the features that were stored when they were scored."""
 
     def __init__(self, cache: FeatureCache | None = None, *, progress: Progress | None = None):
         self._progress = progress or Progress()
         self._cache = cache or FeatureCache(report=self._progress.note)
         self._keys: list[dict] | None = None
 
-    def difference(self, a: Record, b: Record) -> Difference | str:
-        """B less A of records of one metric, protocol and evaluation seed, or why it cannot be had."""
+    def difference(self, a: Record, b: Record) -> DifferenceEstimate | str:
+        """B - A of records of one metric, protocol and evaluation seed, or why there is none."""
         if (a.source, b.source) != ("run", "run"):
             return "only runs share latents"
         from fact_eval.jobs.catalog import card_of
@@ -43,18 +44,18 @@ class PairedImages:
         return difference_of_pairs(value, stderr, n=a.n_effective)
 
     def _generated(self, record: Record, detector: str):
-        of = {"source": "generator", "snapshot": record.snapshot_sha256, "seed": record.seed}
-        return self._rows(record, detector, {**of, "sampling": SAMPLING}, record.n_effective)
+        source = {"source": "generator", "snapshot": record.snapshot_sha256, "seed": record.seed}
+        return self._rows(record, detector, {**source, "sampling": SAMPLING}, record.n_effective)
 
     def _reals(self, record: Record, detector: str, count: int | None):
-        of = {"source": "pictures", "dataset": record.dataset["sha256"], "seed": 0}
-        return self._rows(record, detector, of, count or record.n_real)
+        source = {"source": "pictures", "dataset": record.dataset["sha256"], "seed": 0}
+        return self._rows(record, detector, source, count or record.n_real)
 
     def _rows(self, record: Record, detector: str, images: dict, count: int | None):
-        """Features [count, D] of the images under the detector of the record; None where they are not all."""
+        """Features [count, D] of the images under the record's detector; None unless all are stored."""
         import torch
 
-        from fact_eval.scoring.evaluation import choose_device
+        from fact_metrics.base.devices import resolve_device
 
         if count is None:
             return None
@@ -64,11 +65,11 @@ class PairedImages:
                 parts = self._cache.load(key, count)
                 if sum(len(rows) for rows in parts.values()) == count:
                     rows = torch.cat([parts[number] for number in sorted(parts)])
-                    return rows.to(choose_device("auto"))
+                    return rows.to(resolve_device("auto"))
         return None
 
     def _stored(self) -> list[dict]:
-        """Keys of what this code has stored."""
+        """Keys of the entries that the current code computed."""
         if self._keys is None:
             code = features_code()
             keys = (entry.key for entry in self._cache.entries())

@@ -1,8 +1,7 @@
-"""Reconstructions beside their originals: LPIPS, MSE, PSNR and SSIM of two folders, paired by name.
+"""Compares reconstructions with their originals: LPIPS, MSE, PSNR and SSIM of two folders, paired by name.
 
-Two images are a pair where their paths below the two folders (or zips) are equal up to the extension. Both
-come in as 8 bits, so their range is known; gray stays gray where both are gray. What is done with every odd
-kind of file: fact_train/data/decode.py.
+Two images are a pair if their paths below the two folders (or zips) are equal up to the extension. Both are
+read as 8 bits; they stay gray if both are gray. fact_train/data/decode.py says how unusual files are read.
 """
 
 import csv
@@ -22,7 +21,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from fact_eval.reports.tables import plain_table
 from fact_metrics.base.atomic import write_text
 from fact_metrics.base.errors import UsageError, UserError, unknown_name
 from fact_metrics.engines.pair_distances import (
@@ -49,7 +47,7 @@ SHOWN = 5  # names in a message
 
 @dataclass(frozen=True)
 class Measure:
-    """A distance of pairs: compute(a, b, device) is [N] of uint8 [N, C, H, W] with sides of `smallest` up.
+    """A distance of pairs: compute(a, b, device) is [N] of uint8 [N, C, H, W], sides of at least `smallest`.
 
     `weights` are the downloaded files it needs (metrics/weight_store.py).
     """
@@ -94,13 +92,13 @@ class Reconstruction:
     values: dict[str, list[float]]
 
     def mean(self, measure: str) -> tuple[float, float | None]:
-        """Mean over the pairs and its standard error sd / sqrt(N); None where there is none."""
+        """Mean over the pairs and its standard error sd / sqrt(N), None for a single pair."""
         return mean_and_stderr(torch.tensor(self.values[measure], dtype=torch.float64))
 
     def worst(self, count: int = WORST, *, by: str | None = None) -> list[tuple[str, float]]:
-        """Names and values of the pairs that are least alike, the worst first; by the first measure.
+        """Names and values of the least similar pairs, worst first; by default by the first measure.
 
-        Raises UsageError where `by` was not measured.
+        Raises UsageError if `by` was not measured.
         """
         by = by or next(iter(self.values))
         if by not in self.values:
@@ -130,16 +128,16 @@ def reconstruct_folders(
 ) -> Reconstruction:
     """Compare every image of folder or zip `a` with the image of that name in `b`; write the CSV to `out`.
 
-    `alpha`: what becomes of transparent pixels, as in `fact-train --alpha`. `progress` is called with
-    (pairs done, pairs in all). Every file is decoded once before anything is computed, so that none can fail
-    later. Raises UsageError for a missing path or an unknown measure or alpha; UserError, naming files, where
-    images have no partner, cannot be read, differ in size from their partner, or are too small for a measure.
+    `alpha`: how to treat transparent pixels, as in `fact-train --alpha`. `progress` is called with (pairs
+    done, all pairs). Every file is decoded once before any computation, so that none can fail later. Raises
+    UsageError for a missing path or an unknown measure or alpha. Raises UserError with file names for images
+    that have no partner, cannot be read, differ in size from their partner, or are too small for a measure.
     """
     for name in measures:
         if name not in MEASURES:
             raise unknown_name("measure", name, MEASURES)
     for name in (weights for measure in measures for weights in MEASURES[measure].weights):
-        find_weights(name)  # missing ones are said before any image is read
+        find_weights(name)  # report missing weights before reading images
     if not measures:
         raise UsageError(f"--measures is empty; known: {', '.join(MEASURES)}")
     if alpha not in ALPHAS:
@@ -153,8 +151,8 @@ def reconstruct_folders(
             chosen = [names[position] for position in positions]
             batch = [images.batch(chosen, channels=channels, alpha=alpha) for images in (images_a, images_b)]
             for measure in measures:
-                found = MEASURES[measure].compute(*batch, device).tolist()
-                for position, value in zip(positions, found, strict=True):
+                distances = MEASURES[measure].compute(*batch, device).tolist()
+                for position, value in zip(positions, distances, strict=True):
                     values[measure][position] = value
             done += len(positions)
             if progress is not None:
@@ -165,28 +163,8 @@ def reconstruct_folders(
     return result
 
 
-def tables(result: Reconstruction, *, worst: int = WORST, by: str | None = None) -> str:
-    """Means with their errors, and the pairs that are least alike, for people."""
-    means = []
-    for measure, values in result.values.items():
-        mean, stderr = result.mean(measure)
-        equal = sum(math.isinf(value) for value in values)
-        means.append(
-            {
-                "measure": measure + (" ↑" if MEASURES[measure].higher_is_better else " ↓"),
-                "mean": f"{mean:.6g}",
-                "± se": "" if stderr is None else f"{stderr:.2g}",
-                "pairs": f"{len(values):,}",
-                "": f"{equal:,} of them equal" if equal else "",
-            }
-        )
-    by = by or next(iter(result.values))
-    listed = [{"least alike": name, by: f"{value:.6g}"} for name, value in result.worst(worst, by=by)]
-    return f"{plain_table(means)}\n\n{plain_table(listed)}"
-
-
 class _Images:
-    """The images of a folder or zip by their paths without extension; an enclosing folder is entered."""
+    """The images of a folder or zip, by path without extension below the innermost common folder."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -210,11 +188,11 @@ class _Images:
             self._zip.close()
 
     def header(self, name: str) -> Header:
-        """Size and kind. Raises UserError beginning with the file's path."""
+        """Size and kind. The UserError of an unreadable file begins with its path."""
         return self._use(name, read_header)
 
     def read(self, name: str, *, channels: int, alpha: str) -> np.ndarray:
-        """The pixels, uint8 [C, H, W]. Raises UserError beginning with the file's path."""
+        """The pixels, uint8 [C, H, W]. The UserError of an unreadable file begins with its path."""
         image = self._use(name, partial(decode, channels=channels, alpha=alpha))
         return np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
 
@@ -247,13 +225,13 @@ class _Images:
 
 
 def _files_below(folder: Path) -> list[str]:
-    """Paths of all files below, with "/"; links are followed, but not to a folder that holds the link."""
-    found = []
+    """Paths of all files below, with "/"; follows links, except to a folder that contains the link."""
+    files_below = []
     for here, subfolders, files in os.walk(folder, followlinks=True):
         inside = Path(here).resolve()
         subfolders[:] = [name for name in subfolders if not inside.is_relative_to((inside / name).resolve())]
-        found += [Path(here, name).relative_to(folder).as_posix() for name in files]
-    return found
+        files_below += [Path(here, name).relative_to(folder).as_posix() for name in files]
+    return files_below
 
 
 def _is_visible(file: str) -> bool:
@@ -262,23 +240,25 @@ def _is_visible(file: str) -> bool:
 
 def _paired_names(images_a: _Images, images_b: _Images) -> list[str]:
     """Names in both, sorted. UserError that names images without a partner."""
-    lonely = []
+    unpaired = []
     for images, others in ((images_a, images_b), (images_b, images_a)):
         missing = sorted(images.files.keys() - others.files.keys())
         if missing:
             shown = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
-            lonely.append(f"{len(missing)} of {len(images.files)} in {images.path} ({shown})")
-    if lonely:
-        raise UserError(f"images without a partner of the same name: {'; '.join(lonely)}; add or remove them")
+            unpaired.append(f"{len(missing)} of {len(images.files)} in {images.path} ({shown})")
+    if unpaired:
+        raise UserError(
+            f"images without a partner of the same name: {'; '.join(unpaired)}; add or remove them"
+        )
     return sorted(images_a.files)
 
 
 def _inspect(
     names: Sequence[str], images_a: _Images, images_b: _Images, *, measures: Sequence[str], alpha: str
 ) -> list[tuple[int, list[int]]]:
-    """Decode everything once and put pairs of one shape together: (channels, positions) of every batch.
+    """Decode all files once and batch pairs of equal shape: (channels, positions) of every batch.
 
-    UserError for the first pair that cannot be used, saying how many there are.
+    UserError for the first pair that cannot be used, with the number of such pairs.
     """
 
     def shape_of(position: int) -> tuple[int, int, int] | UserError:
@@ -309,11 +289,11 @@ def _inspect(
     if problems:
         count = f" (the first of {len(problems)} such pairs among {len(names)})" if len(problems) > 1 else ""
         raise UserError(f"{problems[0]}{count}") from problems[0]
-    alike: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+    by_shape: dict[tuple[int, int, int], list[int]] = defaultdict(list)
     for position, shape in enumerate(shapes):
-        alike[shape].append(position)
+        by_shape[shape].append(position)
     batches = []
-    for shape, positions in alike.items():
+    for shape, positions in by_shape.items():
         size = min(max(BATCH_PIXELS // math.prod(shape), 1), BATCH)
         batches += [(shape[0], positions[i : i + size]) for i in range(0, len(positions), size)]
     return batches

@@ -1,4 +1,4 @@
-"""The next batch in the making while this one is looked at: a thread of its own, so many batches ahead."""
+"""Prefetching: a thread computes the next items while the caller uses the current one."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,24 +9,24 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def made_ahead(make: Callable[[T], R], items: Iterable[T], *, ahead: int = 1) -> Iterator[R]:
-    """make(item) of every item, in order; while the caller has one, a thread makes the next `ahead`.
+def prefetch(compute: Callable[[T], R], items: Iterable[T], *, depth: int = 1) -> Iterator[R]:
+    """compute(item) for every item, in order; a thread computes up to `depth` items ahead of the caller.
 
-    With 0 each is made when it is asked for, in the caller's thread. An exception of `make` is raised where
-    its result is due. Whoever may stop early closes the iterator: then nothing more is begun.
+    With depth 0 the caller's thread computes each item on demand. An exception of `compute` is raised where
+    its result is due. A caller that may stop early closes the iterator, which starts no further item.
     """
-    if not ahead:
-        yield from map(make, items)
+    if not depth:
+        yield from map(compute, items)
         return
-    begun: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="made ahead") as thread:
+    pending: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
         try:
             for item in items:
-                begun.append(thread.submit(make, item))
-                if len(begun) > ahead:
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
+                pending.append(thread.submit(compute, item))
+                if len(pending) > depth:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for future in begun:
+            for future in pending:
                 future.cancel()

@@ -1,10 +1,10 @@
-"""Statistics of real images in a file: mean and covariance of their features, ours or a peer's.
+"""Files of reference statistics: mean and covariance of the features of real images, from any project.
 
-Read are torch-fidelity's cache (`<name>-...-stat-fid-....pt`), `mu` and `sigma` in an npz (pytorch-fid,
-clean-fid, EDM) with guided-diffusion's spatial `mu_s` and `sigma_s`, and the pickles of NVIDIA (the metric
-cache of StyleGAN2-ADA and StyleGAN3; EDM2). Nothing in a file can run: npz without objects, torch's
-weights_only, and an unpickler that knows arrays and nothing else. Peers do not say which network made their
-numbers; ours do, and with which images. A reference is known by the hash of its content, not by its name.
+Readable are torch-fidelity's cache (`<name>-...-stat-fid-....pt`), npz files of `mu` and `sigma` (from
+pytorch-fid, clean-fid, EDM), with `mu_s` and `sigma_s` (guided-diffusion), and NVIDIA's pickles (metric cache
+of StyleGAN2-ADA and StyleGAN3; EDM2). Code inside a file is never executed: npz without objects, torch with
+weights_only, an unpickler that accepts arrays only. Our files name the detector and the images; the others do
+not. A reference is identified by the hash of its content, not by its name.
 """
 
 import hashlib
@@ -18,19 +18,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fact_leaderboard.records import canonical_json
 from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.canonical import canonical_json
 from fact_metrics.base.errors import UserError
 from fact_metrics.engines.frechet import FeatureStatistics
 
+NEEDS_IMAGES = "holds statistics, and this metric takes features: give the real images as the reference"
 SUFFIXES = (".npz", ".pt", ".pkl", ".pickle", ".safetensors")
 OURS = "fact-stylegan reference statistics"
 SCHEMA = 1
-# Rounding of numpy.cov; more asymmetry than this is no covariance.
+# numpy.cov rounds less than this; a matrix with more asymmetry is not a covariance.
 ASYMMETRY = 1e-6
-# Keys of mean and covariance in peers' files.
+# Keys of mean and covariance in other projects' files.
 PAIRS = (("mu", "sigma"), ("mu_s", "sigma_s"))
-# All that a pickle of arrays needs. numpy 1 and 2 name the first differently.
+# All classes that a pickle of arrays needs, under the names of numpy 1 and 2.
 ARRAYS = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
@@ -46,7 +47,7 @@ ARRAYS = {
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean [D] and covariance [D, D], float64, over n - correction of n images; n None where not said."""
+    """Mean [D] and covariance [D, D], float64, divided by n - correction; n is None if not recorded."""
 
     mean: torch.Tensor
     cov: torch.Tensor
@@ -60,7 +61,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class ReferenceStatistics:
-    """What a file of statistics holds; `detector` and `dataset` say of what, in files of ours."""
+    """The content of a file; `detector` and `dataset` describe the features in files of ours, else None."""
 
     path: Path
     kind: str
@@ -70,7 +71,7 @@ class ReferenceStatistics:
 
     @property
     def sha256(self) -> str:
-        """Hash of the content: equal statistics in another kind of file are the same reference."""
+        """Hash of the content: equal statistics in files of different kinds are the same reference."""
         digest = hashlib.sha256()
         for part in self.parts:
             head = {"n": part.n, "correction": part.correction, "width": part.width}
@@ -81,25 +82,26 @@ class ReferenceStatistics:
         return digest.hexdigest()
 
     def part(self, width: int) -> Moments | None:
-        """The statistics of features that wide; None where there are none."""
+        """The moments of features of that width; None if the file has none."""
         return next((part for part in self.parts if part.width == width), None)
 
     def statistics(self, width: int, *, correction: int) -> FeatureStatistics:
-        """Statistics of features that wide, with n = 0 where the file does not say how many images it saw.
+        """Statistics of features of that width; n = 0 if the file has no image count.
 
-        The covariance is brought to a division by n - correction where n is known. Raises UserError.
+        If n is known, the covariance is rescaled to a division by n - correction. UserError for a width that
+        the file does not have.
         """
         part = self.part(width)
         if part is None:
-            held = " and ".join(f"{part.width}" for part in self.parts)
-            raise UserError(f"{self.path} holds statistics of {held} features, the metric's are {width}")
+            widths = " and ".join(f"{part.width}" for part in self.parts)
+            raise UserError(f"{self.path} holds statistics of {widths} features, the metric's are {width}")
         cov = part.cov
         if part.n is not None and part.correction != correction:
             cov = cov * ((part.n - part.correction) / (part.n - correction))
         return FeatureStatistics(part.n or 0, part.mean, cov, correction=correction)
 
     def describe(self) -> dict:
-        """What it holds, as JSON."""
+        """The content without the numbers, as JSON."""
         return {
             "file": self.path.name,
             "kind": self.kind,
@@ -111,7 +113,7 @@ class ReferenceStatistics:
 
 
 def is_statistics(path: str | Path) -> bool:
-    """Whether this names a file of statistics rather than one of images; says nothing about its state."""
+    """Whether the path is a file of statistics, not of images; the file may still be damaged."""
     path = Path(path).expanduser()
     if path.suffix not in SUFFIXES or not path.is_file():
         return False
@@ -125,7 +127,7 @@ def is_statistics(path: str | Path) -> bool:
 
 
 def read_statistics(path: str | Path) -> ReferenceStatistics:
-    """The statistics of a file. UserError, one line that names it, where it is damaged or something else."""
+    """The statistics of a file. UserError if it is damaged or of an unknown kind."""
     path = Path(path).expanduser()
     readers = {".npz": _read_npz, ".pt": _read_torch, ".safetensors": _read_ours}
     try:
@@ -137,14 +139,14 @@ def read_statistics(path: str | Path) -> ReferenceStatistics:
 def save_statistics(
     path: Path, statistics: FeatureStatistics, *, detector: dict, dataset: dict
 ) -> ReferenceStatistics:
-    """Write statistics with the detector's fingerprint and the dataset's description; returns them."""
+    """Write statistics with the detector's fingerprint and the dataset's description; returns the content."""
     from safetensors.torch import save
 
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: statistics are saved as .safetensors; give that ending")
     part = Moments(statistics.mean.cpu(), statistics.cov.cpu(), statistics.n, statistics.correction)
-    made = ReferenceStatistics(path, "fact-stylegan", (part,), detector, dataset)
+    statistics_file = ReferenceStatistics(path, "fact-stylegan", (part,), detector, dataset)
     metadata = {
         "format": OURS,
         "schema": str(SCHEMA),
@@ -152,12 +154,12 @@ def save_statistics(
         "correction": str(part.correction),
         "detector": canonical_json(detector),
         "dataset": canonical_json(dataset),
-        "sha256": made.sha256,
+        "sha256": statistics_file.sha256,
     }
     content = save({"mean": part.mean.contiguous(), "cov": part.cov.contiguous()}, metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda partial: partial.write_bytes(content) and None)
-    return made
+    return statistics_file
 
 
 def _read_ours(path: Path) -> ReferenceStatistics:
@@ -179,10 +181,10 @@ def _read_ours(path: Path) -> ReferenceStatistics:
         path, tensors["mean"], tensors["cov"], n=int(metadata["n"]), correction=int(metadata["correction"])
     )
     detector, dataset = json.loads(metadata["detector"]), json.loads(metadata["dataset"])
-    found = ReferenceStatistics(path, "fact-stylegan", (part,), detector, dataset)
-    if found.sha256 != metadata["sha256"]:
+    statistics = ReferenceStatistics(path, "fact-stylegan", (part,), detector, dataset)
+    if statistics.sha256 != metadata["sha256"]:
         raise UserError(f"{path} is damaged: its hash does not match; save it again")
-    return found
+    return statistics
 
 
 def _read_npz(path: Path) -> ReferenceStatistics:
@@ -190,12 +192,12 @@ def _read_npz(path: Path) -> ReferenceStatistics:
         with np.load(path, allow_pickle=False) as archive:
             keys = {key for pair in PAIRS for key in pair} & set(archive.files)
             arrays = {key: archive[key] for key in keys}
-            found = ", ".join(archive.files) or "nothing"
+            names = ", ".join(archive.files) or "nothing"
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a readable npz of plain arrays ({error})") from error
     parts = _pairs(path, arrays)
     if not parts:
-        raise UserError(f"{path} holds {found}; statistics are called mu and sigma")
+        raise UserError(f"{path} holds {names}; statistics are called mu and sigma")
     kind = "npz of mu, sigma, mu_s, sigma_s" if len(parts) > 1 else "npz of mu and sigma"
     return ReferenceStatistics(path, kind, parts)
 
@@ -210,18 +212,18 @@ def _read_torch(path: Path) -> ReferenceStatistics:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # what a damaged or foreign file makes torch raise is not documented
+    except Exception as error:  # torch does not document what it raises for a damaged or foreign file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} is not a statistics file of torch-fidelity ({reason})") from error
     parts = _pairs(path, content) if isinstance(content, dict) else ()
     if not parts:
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{path} holds {found}; torch-fidelity's FID statistics are mu and sigma")
+        names = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path} holds {names}; torch-fidelity's FID statistics are mu and sigma")
     return ReferenceStatistics(path, "torch-fidelity", parts)
 
 
 def _read_pickle(path: Path) -> ReferenceStatistics:
-    """NVIDIA's pickles, read as arrays and plain values alone: any other class in them is refused."""
+    """NVIDIA's pickles. Only arrays and plain values are read; any other class is rejected."""
     with open(path, "rb") as file:
         try:
             content = _Arrays(file).load()
@@ -242,7 +244,7 @@ def _read_pickle(path: Path) -> ReferenceStatistics:
 
 
 class _Arrays(pickle.Unpickler):
-    """Builds numpy arrays, numbers, texts and containers, and refuses the rest before anything runs."""
+    """Builds numpy arrays, numbers, strings and containers; rejects other classes before any code runs."""
 
     def find_class(self, module: str, name: str):
         if (module, name) not in ARRAYS:
@@ -254,7 +256,7 @@ class _Arrays(pickle.Unpickler):
 
 
 def _nvidia(path: Path, content: Mapping) -> Moments:
-    """StyleGAN's FeatureStats: the sums of x and of x x' over num_items images; it divides both by N."""
+    """StyleGAN's FeatureStats: sums of x and of x x' over N = num_items images, both divided by N."""
     try:
         n = int(content["num_items"])
         mean = torch.as_tensor(np.asarray(content["raw_mean"], dtype=np.float64)) / n
@@ -267,13 +269,13 @@ def _nvidia(path: Path, content: Mapping) -> Moments:
 
 
 def _pairs(path: Path, content: Mapping) -> tuple[Moments, ...]:
-    """Every mean and covariance under the names that peers use; they divide by N - 1 and keep no N."""
+    """Every mean and covariance under the usual names; they are divided by N - 1, and N is not stored."""
     pairs = [(content[mu], content[sigma]) for mu, sigma in PAIRS if {mu, sigma} <= set(content)]
     return tuple(_moments(path, mu, sigma, n=None, correction=1) for mu, sigma in pairs)
 
 
 def _moments(path: Path, mean, cov, *, n: int | None, correction: int) -> Moments:
-    """Checked and in float64. UserError where this is no mean and covariance."""
+    """Checked moments in float64. UserError if the values are not a mean and a covariance."""
     try:
         mean, cov = (torch.as_tensor(np.asarray(x, dtype=np.float64)).clone() for x in (mean, cov))
     except (TypeError, ValueError) as error:

@@ -1,9 +1,9 @@
 """Content-addressed store of features: a folder per source x detector, a verified safetensors file per chunk.
 
-The key of a folder is the hash of everything that decides the features: the images (snapshot or dataset hash,
-seed, sampling), the detector's fingerprint and the code that makes both. Rows are in index order, cut into
-chunks of CHUNK images that are written as they are made: a killed process leaves whole chunks, and whoever
-comes next makes only the others. Never pickle.
+A folder is named by the hash of everything that determines the features: the images (hash of the snapshot or
+dataset, seed, sampling), the detector's fingerprint and the code of both. Rows are in index order, in chunks
+of CHUNK images. A chunk is written once it is complete, so after a kill only the missing chunks are computed.
+Nothing is pickled.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ import fact_eval
 import fact_leaderboard
 import fact_metrics
 import fact_train
-from fact_leaderboard.records import canonical_json
 from fact_metrics.base.atomic import write_atomically, write_text
+from fact_metrics.base.canonical import canonical_json, canonical_sha256
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import modules_sha256
 from fact_metrics.base.folders import cache_folder
 
 FORMAT = 2
-CHUNK = 256  # images: a multiple of usual batches, and little to lose where a network takes long
+CHUNK = 256  # images: a multiple of usual batch sizes, and a small loss after a kill
 KEY_FILE = "key.json"
 
 # The code that decides features, from a snapshot or a dataset to the stored row. Every module that these
@@ -40,45 +40,34 @@ PACKAGES = {
     for package in (fact_metrics, fact_train, fact_leaderboard, fact_eval)
 }
 FEATURE_MODULES = (
-    # networks of a snapshot: their layers, and what builds them from a configuration
-    "fact_train.networks",
+    # a snapshot: its file, its networks, and what builds them from a configuration
     "fact_train.snapshot",
-    "fact_train.training.trainer",
-    "fact_train.training.stylex",
+    "fact_train.networks",
     "fact_train.classifiers.classifier",
     "fact_train.settings.config",
-    # pictures
+    # images
     "fact_train.data",
-    "fact_eval.images.datasets",
-    "fact_eval.scoring.reals",
-    # images: latents, labels, noise, order, precision
-    "fact_eval.images.sources",
-    "fact_eval.images.sampling",
-    "fact_eval.images.encoder",
-    "fact_eval.scoring.evaluation",
-    # features: detectors, batches, chunks
+    "fact_eval.images",
+    "fact_metrics.base.pixels",
+    # features
+    "fact_eval.features",
     "fact_metrics.features",
     "fact_metrics.base.tf32",
-    "fact_eval.features.extract",
-    "fact_eval.features.prefetch",
-    "fact_eval.features.processes",
-    "fact_eval.features.store",
-    "fact_eval.features.save_reference",
 )
 FEATURE_LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One folder of the store: all features of a source under a detector. `key` is None where unreadable."""
+    """One folder of the store: all features of a source under a detector. `key` is None if unreadable."""
 
     path: Path
     key: dict | None
-    rows: int  # in whole chunks
+    rows: int  # in complete chunks
     chunks: int
     damaged: int  # chunks whose header cannot be read
     size: int  # bytes
-    used: float  # when it was last written or read, seconds since the epoch
+    used: float  # last write or read, seconds since the epoch
 
     def describe(self) -> dict:
         """What the entry holds, as JSON."""
@@ -114,7 +103,7 @@ def hash_features_code(packages: Mapping[str, Path]) -> str:
 
 
 class FeatureCache:
-    """Features by content, shared between processes. A damaged chunk is said to `report` and made again."""
+    """The store on disk, shared by processes. Damaged chunks are removed and reported to `report`."""
 
     chunk: ClassVar[int] = CHUNK
 
@@ -123,13 +112,13 @@ class FeatureCache:
         self._report = report
 
     def load(self, key: dict, count: int, *, skip: Collection[int] = ()) -> dict:
-        """Rows of the first `count` images by chunk number, float32 [n, D], each whole and verified.
+        """Rows of the first `count` images by chunk number, float32 [n, D]: complete, verified chunks.
 
-        Chunks of the numbers in `skip` are not read.
+        Chunks whose number is in `skip` are not read.
         """
         from safetensors.torch import load
 
-        folder, found = self._folder(key), {}
+        folder, chunks = self._folder(key), {}
         for number in range(-(-count // self.chunk)):
             if number in skip:
                 continue
@@ -145,15 +134,15 @@ class FeatureCache:
             header = _header(data)
             if not _is_sound(data, header, folder, number):
                 self._report(
-                    f"cache chunk {folder.name[:12]}/{path.name} is damaged: removed, to be made again"
+                    f"cache chunk {folder.name[:12]}/{path.name} is damaged: removed, to be recomputed"
                 )
                 path.unlink(missing_ok=True)
             elif int(header["rows"]) >= rows:
-                found[number] = load(data)["features"][:rows]
-        if found:
-            with contextlib.suppress(OSError):  # of another user: then it only looks older than it is
+                chunks[number] = load(data)["features"][:rows]
+        if chunks:
+            with contextlib.suppress(OSError):  # another user's entry then looks older than it is
                 os.utime(folder / KEY_FILE)
-        return found
+        return chunks
 
     def store(self, key: dict, number: int, rows) -> Path:
         """Write chunk `number`, float32 [n, D]; atomic: readers see the old file, the new one, or none."""
@@ -177,16 +166,16 @@ class FeatureCache:
 
     @contextlib.contextmanager
     def locked(self, keys: Iterable[dict]) -> Iterator[None]:
-        """Hold the entries: who comes second waits, then finds the chunks. A killed holder frees them.
+        """Lock the entries; a second process waits, then reads the chunks. A killed process frees its locks.
 
-        Where a lock cannot be had (no such folder, no right to write) nothing is held: two processes may then
-        make the same chunks, and neither harms the other.
+        Entries that cannot be locked (no folder, no write permission) stay unlocked. Two processes may then
+        compute the same chunks, which harms neither.
         """
-        with contextlib.ExitStack() as held:
-            for folder in sorted({self._folder(key) for key in keys}):  # in one order: nobody waits in a ring
+        with contextlib.ExitStack() as locks:
+            for folder in sorted({self._folder(key) for key in keys}):  # a fixed order prevents deadlocks
                 with contextlib.suppress(OSError):
                     folder.mkdir(parents=True, exist_ok=True)
-                    held.enter_context(self._waiting_lock(folder))
+                    locks.enter_context(self._waiting_lock(folder))
             yield
 
     def entries(self) -> list[Entry]:
@@ -194,13 +183,13 @@ class FeatureCache:
         return [_entry(path) for path in sorted(self.root.glob("??/*")) if path.is_dir()]
 
     def damaged(self, entry: Entry) -> list[Path]:
-        """Chunks of an entry that are not what was written: every byte is read and hashed."""
+        """Chunks of an entry that differ from what was written; reads and hashes every byte."""
         chunks = sorted(entry.path.glob("*.safetensors"))
         contents = ((path, path.read_bytes()) for path in chunks)
         return [p for p, data in contents if not _is_sound(data, _header(data), entry.path, int(p.stem))]
 
     def remove(self, entries: Iterable[Entry]) -> int:
-        """Remove entries that nobody is writing; returns the bytes freed."""
+        """Remove entries that no process is writing; returns the bytes freed."""
         from filelock import FileLock, Timeout
 
         freed = 0
@@ -210,7 +199,7 @@ class FeatureCache:
                     shutil.rmtree(entry.path)
                 freed += entry.size
             except Timeout:
-                self._report(f"entry {entry.path.name[:12]} is being written: kept")
+                self._report(f"entry {entry.path.name[:12]} is being written: not removed")
             except OSError as error:
                 raise UserError(f"{entry.path} cannot be removed: {error.strerror}") from error
         return freed
@@ -232,7 +221,7 @@ class FeatureCache:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            self._report(f"another process makes features {folder.name[:12]}: waiting for it")
+            self._report(f"another process computes features {folder.name[:12]}: waiting for it")
             lock.acquire()
         try:
             yield
@@ -240,8 +229,7 @@ class FeatureCache:
             lock.release()
 
     def _folder(self, key: dict) -> Path:
-        text = canonical_json({"format": FORMAT, "chunk": self.chunk, **key})
-        name = hashlib.sha256(text.encode()).hexdigest()
+        name = canonical_sha256({"format": FORMAT, "chunk": self.chunk, **key})
         return self.root / name[:2] / name
 
 
@@ -253,24 +241,24 @@ def garbage(
     days: float | None = None,
     max_bytes: float | None = None,
 ) -> dict[Path, str]:
-    """Folders of the entries to remove and why: damaged, of other code, too long unused, beyond the size."""
+    """Folders of entries to remove and why: damaged, other code, unused for long, beyond the size limit."""
     reasons: dict[Path, str] = {}
-    kept = []
+    usable = []
     for entry in entries:
         if entry.key is None or entry.damaged or not entry.chunks:
             reasons[entry.path] = "damaged or empty"
         elif entry.key.get("code") != code:
-            reasons[entry.path] = "made by other code"
+            reasons[entry.path] = "computed by other code"
         elif days is not None and now - entry.used > days * 86400:
             reasons[entry.path] = f"not used for {(now - entry.used) / 86400:.0f} days"
         else:
-            kept.append(entry)
-    left = sum(entry.size for entry in kept)
-    for entry in sorted(kept, key=lambda entry: entry.used):
+            usable.append(entry)
+    left = sum(entry.size for entry in usable)
+    for entry in sorted(usable, key=lambda entry: entry.used):
         if max_bytes is None or left <= max_bytes:
             break
         left -= entry.size
-        reasons[entry.path] = "least recently used, beyond the size"
+        reasons[entry.path] = "least recently used, beyond the size limit"
     return reasons
 
 
@@ -279,7 +267,7 @@ def _chunk_path(folder: Path, number: int) -> Path:
 
 
 def _is_sound(data: bytes, header: dict | None, folder: Path, number: int) -> bool:
-    """Whether the file holds what was written, and is this chunk of this entry."""
+    """Whether the file is this chunk of this entry and has the content that was written."""
     if header is None or (header["entry"], header["chunk"]) != (folder.name, str(number)):
         return False
     (length,) = struct.unpack_from("<Q", data)
@@ -287,7 +275,7 @@ def _is_sound(data: bytes, header: dict | None, folder: Path, number: int) -> bo
 
 
 def _header(data: bytes) -> dict | None:
-    """Metadata of a chunk; None for anything else and where its header is cut short."""
+    """Metadata of a chunk; None if the file is something else or its header is truncated."""
     try:
         (length,) = struct.unpack_from("<Q", data)
         metadata = loads(bytes(data[8 : 8 + length]))["__metadata__"]
@@ -298,7 +286,7 @@ def _header(data: bytes) -> dict | None:
 
 def _entry(path: Path) -> Entry:
     chunks = list(path.glob("*.safetensors"))
-    headers = [_header(_start(chunk)) for chunk in chunks]
+    headers = [_header(_read_header(chunk)) for chunk in chunks]
     try:
         key, used = loads((path / KEY_FILE).read_bytes()), (path / KEY_FILE).stat().st_mtime
     except (OSError, ValueError):
@@ -314,8 +302,8 @@ def _entry(path: Path) -> Entry:
     )
 
 
-def _start(path: Path) -> bytes:
+def _read_header(path: Path) -> bytes:
     with open(path, "rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        return start + file.read(min(length, 1 << 24))
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        return prefix + file.read(min(length, 1 << 24))

@@ -1,4 +1,4 @@
-"""Opens datasets for scoring: image files that are known are decoded when they are asked for."""
+"""Opens datasets for scoring: files that the dataset index knows are decoded on demand."""
 
 import os
 
@@ -9,6 +9,6 @@ from fact_train.data import Dataset, open_dataset
 def open_images(
     data: str | os.PathLike, *, split: str = "train", progress: Progress | None = None, **options
 ) -> Dataset:
-    """One split; says how far decoding is. Options and errors are those of `open_dataset`."""
+    """One split, with progress of its decoding. Takes the options and raises the errors of `open_dataset`."""
     with (progress or Progress(quiet=True)).decoding(f"{data} {split}") as decoding:
         return open_dataset(data, split=split, lazy=True, progress=decoding, **options)

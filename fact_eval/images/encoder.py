@@ -1,4 +1,4 @@
-"""The encoder's side of a StylEx run: reconstructions of held-out images, and w of encoder and mapping."""
+"""The encoder of a StylEx run: reconstructions of held-out images, and w of encoder and mapping network."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 from fact_eval.images.sampling import SAMPLING
-from fact_eval.images.sources import GeneratorSource, PicturesSource, to_uint8
+from fact_eval.images.sources import GeneratorSource, PicturesSource
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.pixels import to_uint8
 from fact_metrics.registry import EncodedPairs
 from fact_train.data import Dataset
 
 
 class ReconstructionSource:
-    """G([E(x), C(x)]) of a dataset's images in the order of a seeded permutation; nothing is truncated.
+    """G([E(x), C(x)]) of a dataset's images in the order of a seeded permutation, not truncated.
 
-    Noise is drawn per image where the generator was trained with it, from a stream of its own.
+    A generator trained with random noise gets one noise generator per image, in a stream of its own.
     """
 
     def __init__(self, generator: GeneratorSource, dataset: Dataset):
@@ -39,8 +40,8 @@ class ReconstructionSource:
         }
 
 
-class Encoder:
-    """`fact_metrics.registry.EncoderInputs` of a StylEx snapshot and a held-out dataset."""
+class SnapshotEncoder:
+    """Encoder and classifier of a StylEx snapshot on held-out images; implements EncoderInputs."""
 
     def __init__(self, generator: GeneratorSource, held_out: Dataset, *, batch: int):
         self.generator, self.batch = generator, batch
@@ -48,14 +49,14 @@ class Encoder:
         self._pairs: EncodedPairs | None = None
 
     def pairs(self, count: int) -> EncodedPairs:
-        """The first `count` pairs, or all there are; made once and kept. UserError under 2 of them."""
+        """The first `count` pairs, or all if there are fewer; cached. UserError below 2 pairs."""
         count = min(count, self.source.size)
         if count < 2:
             raise UserError(f"{self.source.pictures.dataset.name} has {count} held-out images; 2 are needed")
         if self._pairs is None or len(self._pairs.originals) < count:
             self._pairs = self._encode(count)
-        found = self._pairs
-        return EncodedPairs(**{name: getattr(found, name)[:count] for name in found.__dataclass_fields__})
+        pairs = self._pairs
+        return EncodedPairs(**{name: getattr(pairs, name)[:count] for name in pairs.__dataclass_fields__})
 
     def mapping_w(self, count: int) -> Tensor:
         """w [N, w_dim] of the mapping network, without the class part."""
@@ -69,13 +70,13 @@ class Encoder:
         snapshot, columns = self.source.snapshot, [[] for _ in range(5)]
         for indices in _batches(count, self.batch):
             originals = self.source.pictures.images(indices)
-            made = self.source.images(indices)
+            reconstructions = self.source.images(indices)
             row = (
                 originals,
-                made,
+                reconstructions,
                 snapshot.encode(originals),
                 snapshot.class_logits(originals),
-                snapshot.class_logits(made),
+                snapshot.class_logits(reconstructions),
             )
             for column, value in zip(columns, row, strict=True):
                 column.append(value.cpu())

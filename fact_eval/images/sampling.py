@@ -1,11 +1,10 @@
-"""How a scored image comes about: one seed per image, the same whatever the batch or the machine.
+"""Seeds of scored images: one per image, independent of batch size and machine.
 
 Image i of evaluation seed s draws from `torch.Generator().manual_seed(image_seed(s, i, stream))`, always on
 the CPU, then moved. torch's CPU generator keeps only 32 bits of a seed, so s * 10,000,000 + i must stay
-below 2**32 (s <= 428), and every stream but the images' own latents XORs those 32 bits with a constant of
-its own, the first four bytes of SHA-256 of the stream's name. XOR with a constant is one to one, so indices
-of one stream never meet, and as the constant is not 0, a stream never draws the numbers of the images'
-stream at the same index.
+below 2**32 (s <= 428). Every stream but `image` XORs these 32 bits with its own constant, the first four
+bytes of SHA-256 of its name. XOR with a constant is one to one, so the indices of a stream have distinct
+seeds. The constant is not 0, so a stream never shares a seed with the stream `image` at the same index.
 """
 
 import functools
@@ -16,7 +15,7 @@ from fact_metrics.base.errors import UsageError
 SEED_STRIDE = 10_000_000
 MAX_SEED = 2**32 // SEED_STRIDE - 1
 
-# Joins every protocol: how fact_eval makes what a metric sees. Change a word only together with what it says.
+# Part of every protocol: how images are generated. Change the text only together with the behaviour.
 SAMPLING = {
     "latents": "N(0, 1) per image from a CPU torch.Generator seeded with seed * 10000000 + index",
     "streams": "other random numbers: that seed XOR the first 4 bytes of SHA-256 of the stream's name",
@@ -43,7 +42,7 @@ def check_seed(seed: int) -> None:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Evaluation seeds of `0`, `0,1,2` or `0-4`, each once, in order. UsageError for anything else."""
+    """Evaluation seeds from `0`, `0,1,2` or `0-4`, without repeats, in order. UsageError for other text."""
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")

@@ -1,6 +1,6 @@
-"""Where scored images come from: a generator, pictures, or noise; image i is the same whatever the batch.
+"""Sources of scored images: a generator, a dataset, noise. Image i does not depend on the batch size.
 
-Random numbers are drawn image by image on the CPU (sampling.py) and then moved: equal on every device.
+Random numbers are drawn per image on the CPU (sampling.py) and then moved, so they are equal on every device.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from fact_eval.images.sampling import SAMPLING, image_seed
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.pixels import to_uint8
 
 
-class Source(Protocol):
-    """Indexed uint8 images. `size` is None where there is no end of them."""
+class ImageSource(Protocol):
+    """Indexed uint8 images. `size` is None if the source is unlimited."""
 
     size: int | None
 
@@ -22,19 +23,14 @@ class Source(Protocol):
         """uint8 [N, C, H, W] of the given indices."""
 
     def describe(self) -> dict:
-        """Everything that decides the images, as JSON: the source's part of a feature cache key."""
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """uint8 images of float images in about [-1, 1], rounded as StyleGAN does."""
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+        """Everything that determines the images, as JSON: the source's part of a feature cache key."""
 
 
 class GeneratorSource:
-    """Images of a snapshot's EMA generator; also the GeneratorInputs that generator metrics take.
+    """Images of a snapshot's EMA generator; implements the GeneratorInputs of metrics.
 
-    `labels_of` is the training set of a conditional generator: each image takes the label of a random one
-    of its images, or in StylEx the class part that C gives this image.
+    A conditional generator needs its training set, `labels_of`: every generated image takes the label of a
+    random training image. In StylEx it takes the class part that the classifier C assigns to that image.
     """
 
     size = None
@@ -42,23 +38,23 @@ class GeneratorSource:
     def __init__(self, snapshot, *, seed: int, device: str = "cpu", labels_of=None):
         self.G, self.snapshot = snapshot.G, snapshot
         if self.G.c_dim and labels_of is None:
-            raise ValueError("a conditional generator needs a dataset to take labels from")
+            raise ValueError("a conditional generator needs its training set: pass labels_of")
         self.class_parts = snapshot.class_parts if snapshot.C is not None else None
         self.snapshot_sha256, self.seed, self.device = snapshot.sha256, seed, device
         self.z_dim, self.num_ws = self.G.z_dim, self.G.num_ws
         self.resolution, self.num_channels = self.G.img_resolution, self.G.img_channels
         self._labels_of = labels_of
-        # What the network does without given noise (const or off) is kept; only random noise is drawn here.
+        # Constant or disabled noise is left to the network; only random noise is drawn here.
         self._noise_shapes = self.G.synthesis.noise_shapes if self.G.synthesis.noise == "random" else []
 
     def latents(self, indices: Sequence[int], *, stream: str = "image") -> Tensor:
-        """z [N, *z_shape], N(0, 1), a generator per index; another stream name gives independent latents."""
+        """z [N, *z_shape] from N(0, 1), one generator per index; every stream is independent."""
         name = "image" if stream == "image" else f"latents {stream}"
         rows = [torch.randn(self.G.z_shape, generator=self._generator(i, name)) for i in indices]
         return torch.stack(rows).to(self.device)
 
     def labels(self, indices: Sequence[int]) -> Tensor | None:
-        """c [N, c_dim], one-hot for class labels, C's word in StylEx; None for an unconditional generator."""
+        """c [N, c_dim]: one-hot class labels, in StylEx class parts; None for an unconditional generator."""
         if not self.G.c_dim:
             return None
         n = len(self._labels_of)
@@ -71,12 +67,12 @@ class GeneratorSource:
         return labels.float().to(self.device)
 
     def mapping(self, z: Tensor, c: Tensor | None) -> Tensor:
-        """ws [N, num_ws * K, w_dim], no truncation."""
+        """ws [N, num_ws * K, w_dim], not truncated."""
         with torch.inference_mode():
             return self.G.mapping(z, c)
 
     def noise(self, indices: Sequence[int], *, stream: str = "image") -> list[Tensor]:
-        """Noise maps [N, 1, r, r] in layer order, one generator per image; [] where noise is not random."""
+        """Noise maps [N, 1, r, r] in layer order, one generator per image; [] unless noise is random."""
         sizes = [h * w for h, w in self._noise_shapes]
         if not sizes:
             return []
@@ -95,7 +91,7 @@ class GeneratorSource:
         return to_uint8(self.synthesis(ws, self.noise(indices)))
 
     def progress(self, done: int, total: int) -> None:
-        """Called by metrics between batches; whoever scores may replace it."""
+        """Metrics call this between batches; the evaluation replaces it to show progress."""
 
     def describe(self) -> dict:
         labels = self._labels_of.sha256 if self.G.c_dim else None
@@ -112,14 +108,14 @@ class GeneratorSource:
 
 
 class PicturesSource:
-    """Images of a dataset in the order of a seeded permutation: any first part is a random sample of it."""
+    """Images of a dataset in the order of a seeded permutation: its first n are a random sample."""
 
     def __init__(self, dataset, *, seed: int = 0):
         self.dataset, self.seed, self.size = dataset, seed, len(dataset)
         self._order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed))
 
     def images(self, indices: Sequence[int]) -> Tensor:
-        """uint8 [N, C, H, W]. Raises UserError past the last image."""
+        """uint8 [N, C, H, W]. Raises UserError for an index beyond the last image."""
         if indices and max(indices) >= self.size:
             raise UserError(
                 f"{self.dataset.name} ({self.dataset.split}) has {self.size} images, not {max(indices) + 1}"
@@ -131,7 +127,7 @@ class PicturesSource:
 
 
 class NoiseSource:
-    """Uniform random uint8 images of a given shape (channels, height, width): the floor of every board."""
+    """Uniform random uint8 images of shape (channels, height, width): the floor row of a board."""
 
     size = None
 

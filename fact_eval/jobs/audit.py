@@ -1,6 +1,6 @@
-"""What is wrong or odd with image files, all of it at once and before anything costly.
+"""Finds all problems of image files at once, before any costly work.
 
-Errors are files that scoring would refuse; warnings are what changes a number silently: sizes, bit depths,
+Errors are files that scoring would reject. Warnings are properties that change a value silently: bit depth,
 palettes, duplicates, lossy compression on one side only, too few images for a metric or a covariance.
 """
 
@@ -31,7 +31,7 @@ from fact_train.data.registry import DATASETS
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong (error) or odd (warning) with files; `files` are names inside the audited path."""
+    """An error or a warning about files; `files` are names inside the audited path."""
 
     kind: str
     error: bool
@@ -39,30 +39,30 @@ class Finding:
     files: tuple[str, ...] = ()
 
 
-class Look(NamedTuple):
-    """One image file; `pixels` is a hash of what it shows, None where it was not decoded."""
+class ImageProperties(NamedTuple):
+    """Properties of one image file; `pixels` is a hash of the decoded pixels, None if it was not decoded."""
 
     width: int
     height: int
     gray: bool
     bits: int
     palette: bool
-    alpha: bool  # it has an alpha channel or a transparent colour
-    transparent: bool  # and some pixel is not opaque (known only once decoded)
+    alpha: bool  # has an alpha channel or a transparent colour
+    transparent: bool  # has a pixel that is not opaque; needs decoding
     lossy: bool
     pixels: bytes | None
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What is known of a set of image files, and what was found."""
+    """A summary of image files and the findings about them."""
 
     path: Path
     count: int
-    size: tuple[int, int] | None  # of most images
+    size: tuple[int, int] | None  # the most frequent one
     lossy: float  # share of the files
     findings: tuple[Finding, ...]
-    splits: dict[str, int]  # images of the train split, and of the test split where there is one
+    splits: dict[str, int]  # images of the train split, and of the test split if there is one
 
     @property
     def errors(self) -> list[Finding]:
@@ -70,9 +70,9 @@ class Audit:
 
 
 def audit(path: Path, *, decode: bool = True, progress: ProgressCallback | None = None) -> Audit:
-    """Look at every image file of a folder, zip or tar; without `decode` at the headers alone.
+    """Check every image file of a folder, zip or tar; without `decode` only the headers.
 
-    Only decoding finds damaged pixels, transparent ones and duplicates. UserError where there is no image.
+    Only decoding finds damaged pixels, transparent pixels and duplicates. UserError if there is no image.
     """
     path = Path(path)
     with image_files(path) as files:
@@ -80,29 +80,29 @@ def audit(path: Path, *, decode: bool = True, progress: ProgressCallback | None 
         if not names:
             raise UserError(f"{path}: holds no image ({', '.join(EXTENSIONS)})")
 
-        def look(position: int, stream: BinaryIO, name: str) -> Look:
-            return _look(stream, name, decode=decode)
+        def inspect(position: int, stream: BinaryIO, name: str) -> ImageProperties:
+            return _inspect(stream, name, decode=decode)
 
-        results = attempt_all(files, names, look, progress)
-        found = dict(zip(names, results, strict=True))
+        results = attempt_all(files, names, inspect, progress)
+        results = dict(zip(names, results, strict=True))
         prefix = f"{files.path}/"
-    looks = {name: result for name, result in found.items() if isinstance(result, Look)}
-    bad = {name: str(e).removeprefix(prefix) for name, e in found.items() if isinstance(e, UserError)}
-    findings = [Finding("unusable", True, reason, (name,)) for name, reason in bad.items()]
-    findings += _findings(looks)
-    sizes = Counter((look.width, look.height) for look in looks.values())
+    images = {name: result for name, result in results.items() if isinstance(result, ImageProperties)}
+    errors = {name: str(e).removeprefix(prefix) for name, e in results.items() if isinstance(e, UserError)}
+    findings = [Finding("unusable", True, reason, (name,)) for name, reason in errors.items()]
+    findings += _findings(images)
+    sizes = Counter((image.width, image.height) for image in images.values())
     return Audit(
         path=path,
         count=len(names),
         size=sizes.most_common(1)[0][0] if sizes else None,
-        lossy=sum(look.lossy for look in looks.values()) / max(len(looks), 1),
+        lossy=sum(image.lossy for image in images.values()) / max(len(images), 1),
         findings=tuple(findings),
         splits=_splits(names),
     )
 
 
 def image_file_path(data: str | Path) -> Path | None:
-    """Where the image files of a dataset lie; None for a name, idx files, arrays, statistics."""
+    """The path of a dataset of image files; None for a name, idx files, arrays, statistics."""
     path = Path(data)
     if is_statistics(path):
         return None
@@ -111,7 +111,7 @@ def image_file_path(data: str | Path) -> Path | None:
 
 
 def audit_data(data: str) -> Audit:
-    """A dataset by name or path: the headers of its image files, or what it holds once opened."""
+    """A dataset by name or path: the headers of its image files, or its size once it is opened."""
     path = image_file_path(data)
     if path is not None:
         return audit(path, decode=False)
@@ -123,44 +123,46 @@ def audit_data(data: str) -> Audit:
 
 
 def audit_pictures(pictures: Path, reference: str) -> list[Finding]:
-    """What the headers say of pictures, alone and beside the real images.
+    """Findings from the headers of pictures, alone and beside the real images.
 
-    Where that is an error already, all are decoded, so that every bad file is named at once.
+    If a header has an error, all files are decoded, so that every bad file is named at once.
     """
     if image_file_path(pictures) is None:
         return []
-    found = audit(pictures, decode=False)
-    if found.errors:
-        found = audit(pictures)
+    result = audit(pictures, decode=False)
+    if result.errors:
+        result = audit(pictures)
     if is_statistics(reference) or image_file_path(reference) is None:
-        return list(found.findings)
-    beside = compare_with_reference(found, audit(Path(reference), decode=False))
-    return [*found.findings, *(f for f in beside if f.kind != "size")]  # that is said when they are opened
+        return list(result.findings)
+    differences = compare_with_reference(result, audit(Path(reference), decode=False))
+    # Opening the pictures reports their size.
+    return [*result.findings, *(finding for finding in differences if finding.kind != "size")]
 
 
 def audit_references(jobs: Sequence[Job], report: Callable[[str], None]) -> tuple[list[Job], list[str]]:
-    """The jobs whose real images can be read, by their headers, and a line for every dataset that cannot.
+    """The jobs whose real images have readable headers, and a line for every dataset without.
 
-    Warnings about the others go to `report`. Jobs with nothing left to do are not looked at.
+    Warnings go to `report`. Jobs without missing records are not checked.
     """
     problems: dict[str, list[str]] = {}
-    for data, mine in _by_data(job for job in jobs if job.missing).items():
+    for data, jobs_of_data in _by_data(job for job in jobs if job.missing).items():
         try:
-            found = audit(path, decode=False) if (path := image_file_path(data)) else None
+            result = audit(path, decode=False) if (path := image_file_path(data)) else None
         except UserError as error:
             problems[data] = [str(error)]
             continue
-        unusable = [f for f in found.findings if f.kind == "unusable"] if found else []
+        unusable = [f for f in result.findings if f.kind == "unusable"] if result else []
         if unusable:
             problems[data] = [f"{data}: {line}" for line in lines(unusable)]
-        for line in lines(check_counts(_cards(mine), generated=None, real=_real_counts(mine[0], found))):
+        real = _real_counts(jobs_of_data[0], result)
+        for line in lines(check_counts(_cards(jobs_of_data), generated=None, real=real)):
             report(line)
     usable = [job for job in jobs if not (job.missing and job.reference.data in problems)]
     return usable, [line for each in problems.values() for line in each]
 
 
 def compare_with_reference(pictures: Audit, reference: Audit) -> list[Finding]:
-    """What differs between two sets of files in a way that a metric sees."""
+    """Differences of two sets of files that change a metric."""
     findings = []
     if pictures.size and reference.size and pictures.size != reference.size:
         ours, theirs = ("x".join(map(str, audit.size)) for audit in (pictures, reference))
@@ -181,28 +183,26 @@ def compare_with_reference(pictures: Audit, reference: Audit) -> list[Finding]:
 
 
 def check_counts(cards: Iterable[Card], *, generated: int | None, real: dict[str, int]) -> list[Finding]:
-    """Warnings for metrics that get fewer images than they ask for, or fewer than their features are wide.
+    """Warnings for metrics with fewer images than requested, or fewer than the width of their features.
 
-    `generated`: how many there are, None for a generator; `real`: how many per split.
+    `generated`: how many images there are, None for a generator; `real`: how many per split.
     """
     few: dict[tuple[str, int, int], list[str]] = defaultdict(list)
     rank: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
     for card in cards:
         for need in card.needs:
-            there = generated if need.side == "generated" else real.get(need.split or "train")
-            if need.side == "real" and there is None:
+            available = generated if need.side == "generated" else real.get(need.split or "train")
+            if need.side == "real" and available is None:
                 continue
-            if need.count is not None and there is not None and there < need.count:
-                few[need.side, need.count, there].append(card.name)
-            used = min(n for n in (need.count, there) if n is not None)
+            if need.count is not None and available is not None and available < need.count:
+                few[need.side, need.count, available].append(card.name)
+            used = min(n for n in (need.count, available) if n is not None)
             width = card.protocol["detectors"][need.detector]["width"]
             if card.from_statistics and used <= width:
                 rank[need.side, used][card.name] = width
     findings = [
-        Finding(
-            "sample size", False, f"{there:,} {side} images where {count:,} are asked for: {_some(names)}"
-        )
-        for (side, count, there), names in few.items()
+        Finding("sample size", False, f"{available:,} {side} images, {count:,} requested: {_some(names)}")
+        for (side, count, available), names in few.items()
     ]
     return findings + [
         Finding(
@@ -234,9 +234,9 @@ def _cards(jobs: Iterable[Job]) -> list[Card]:
     return list({card.name: card for job in jobs for card, _ in job.missing}.values())
 
 
-def _real_counts(job: Job, found: Audit | None) -> dict[str, int]:
-    if found is not None:
-        return found.splits
+def _real_counts(job: Job, result: Audit | None) -> dict[str, int]:
+    if result is not None:
+        return result.splits
     whole = job.reference.train.get("max_images") is None
     return {"train": job.reference.train["n"]} if whole else {}
 
@@ -246,50 +246,51 @@ def _splits(names: Sequence[str]) -> dict[str, int]:
     return counts if all(counts.values()) else {"train": len(names)}
 
 
-def _findings(looks: dict[str, Look]) -> list[Finding]:
-    """What the readable files say together."""
+def _findings(images: dict[str, ImageProperties]) -> list[Finding]:
+    """Findings about the readable files together."""
 
-    def those(condition) -> tuple[str, ...]:
-        return tuple(name for name, look in looks.items() if condition(look))
+    def select(condition) -> tuple[str, ...]:
+        return tuple(name for name, image in images.items() if condition(image))
 
-    sizes = Counter((look.width, look.height) for look in looks.values())
+    sizes = Counter((image.width, image.height) for image in images.values())
     usual = sizes.most_common(1)[0][0] if sizes else None
-    odd = those(lambda look: (look.width, look.height) != usual)
-    grays = those(lambda look: look.gray)
+    odd = select(lambda image: (image.width, image.height) != usual)
+    gray = select(lambda image: image.gray)
     firsts: dict[bytes, str] = {}
     copies = {
         name: first
-        for name, look in looks.items()
-        if look.pixels is not None and (first := firsts.setdefault(look.pixels, name)) != name
+        for name, image in images.items()
+        if image.pixels is not None and (first := firsts.setdefault(image.pixels, name)) != name
     }
     candidates = [
         Finding(
             "mixed sizes", True, f"not {usual[0]}x{usual[1]} as {sizes[usual]:,} others" if usual else "", odd
         ),
         Finding(
-            "transparent", True, "has transparent pixels; save opaque", those(lambda look: look.transparent)
+            "transparent", True, "has transparent pixels; save opaque",
+            select(lambda image: image.transparent),
         ),
-        Finding("16-bit", False, "read as 8 bits, the high byte", those(lambda look: look.bits == 16)),
-        Finding("palette", False, "expanded to RGB", those(lambda look: look.palette)),
+        Finding("16-bit", False, "read as 8 bits, the high byte", select(lambda image: image.bits == 16)),
+        Finding("palette", False, "expanded to RGB", select(lambda image: image.palette)),
         Finding(
             "alpha", False, "an alpha channel, dropped where all is opaque",
-            those(lambda look: look.alpha and not look.transparent),
+            select(lambda image: image.alpha and not image.transparent),
         ),
         Finding(
-            "gray and colour", False, f"gray among {len(looks) - len(grays):,} colour images, read as RGB",
-            grays if len(grays) < len(looks) else (),
+            "gray and colour", False, f"gray among {len(images) - len(gray):,} colour images, read as RGB",
+            gray if len(gray) < len(images) else (),
         ),
         Finding(
             "duplicates", False, "the same pixels as another file",
             tuple(f"{name} = {first}" for name, first in copies.items()),
         ),
-        Finding("lossy", False, "compressed with loss (JPEG, WebP)", those(lambda look: look.lossy)),
+        Finding("lossy", False, "compressed with loss (JPEG, WebP)", select(lambda image: image.lossy)),
     ]  # fmt: skip
     return [finding for finding in candidates if finding.files]
 
 
-def _look(stream: BinaryIO, path: str, *, decode: bool) -> Look:
-    data = io.BytesIO(stream.read()) if decode else stream  # to its end: there a zip checks its CRC
+def _inspect(stream: BinaryIO, path: str, *, decode: bool) -> ImageProperties:
+    data = io.BytesIO(stream.read()) if decode else stream  # reads to the end, where a zip checks its CRC
     with open_image(data, path) as image:
         mode, size = image.mode, image.size
         bits = 16 if mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile) else 8
@@ -299,11 +300,13 @@ def _look(stream: BinaryIO, path: str, *, decode: bool) -> Look:
             shown = image.convert("RGBA") if mode in ("P", "PA") or alpha else image
             transparent = alpha and shown.getchannel("A").getextrema()[0] < 255
             pixels = hashlib.sha256(f"{shown.mode} {shown.size}".encode() + shown.tobytes()).digest()
-    return Look(*size, mode in GRAY_MODES, bits, mode in ("P", "PA"), alpha, transparent, lossy, pixels)
+    return ImageProperties(
+        *size, mode in GRAY_MODES, bits, mode in ("P", "PA"), alpha, transparent, lossy, pixels
+    )
 
 
 def _is_lossy(image: Image.Image, data: BinaryIO) -> bool:
-    """JPEG always; WebP where it holds a VP8 chunk, and not VP8L (RIFF container specification)."""
+    """JPEG always; WebP if it has a VP8 chunk instead of VP8L (RIFF container specification)."""
     if image.format != "WEBP":
         return image.format in ("JPEG", "MPO")
     position = data.tell()

@@ -7,7 +7,6 @@ hash holds.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -17,8 +16,8 @@ from pathlib import Path
 import fact_metrics
 from fact_eval.images import sampling
 from fact_eval.images.sampling import SAMPLING
-from fact_leaderboard.records import canonical_json, finite, protocol_sha256
 from fact_metrics.base.atomic import write_text
+from fact_metrics.base.canonical import canonical_json, canonical_sha256, finite
 from fact_metrics.base.errors import UserError, unknown_name
 from fact_metrics.base.fingerprints import code_sha256
 from fact_metrics.base.folders import cache_folder
@@ -56,7 +55,7 @@ class Card:
 
     @property
     def protocol_sha256(self) -> str:
-        return protocol_sha256(self.protocol)
+        return canonical_sha256(self.protocol)
 
     def fits(self, dataset: str) -> bool:
         """Whether the metric means something on the dataset of that name."""
@@ -167,4 +166,4 @@ def _code() -> str:
     here, ours = Path(fact_metrics.__file__).parent, Path(__file__)
     weights = sorted((here / "features" / "weights").glob("*.json"))
     code = code_sha256(here, ours, Path(sampling.__file__), *weights)
-    return hashlib.sha256(canonical_json([code, installed_state()]).encode()).hexdigest()
+    return canonical_sha256([code, installed_state()])

@@ -1,52 +1,51 @@
-"""Jobs over folders of pictures, whatever made them, and over nothing but real images and noise."""
+"""Jobs over folders of pictures from any generator, and the reference data that a command names."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
-from fact_eval.features.reference_stats import is_statistics, read_statistics
+from fact_eval.features.reference_stats import NEEDS_IMAGES, is_statistics, read_statistics
 from fact_eval.images.datasets import open_images
 from fact_eval.jobs.catalog import Card
-from fact_eval.jobs.plan import Job, Reference, Request
-from fact_eval.scoring.reals import NEEDS_IMAGES
-from fact_leaderboard.records import RESULTS, canonical_json
+from fact_eval.jobs.plan import Job, ReferenceData, Request
+from fact_leaderboard.records import RESULTS
+from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
 from fact_train.data.files import UnusableFiles
 
 
-def open_reference(data: str, *, progress: Progress | None = None) -> Reference:
-    """A dataset by name or path, or a file of statistics, as a reference. Raises as `open_dataset` does."""
+def open_reference(data: str, *, progress: Progress | None = None) -> ReferenceData:
+    """A dataset by name or path, or a file of statistics. Raises the errors of `open_dataset`."""
     if is_statistics(data):
         return statistics_reference(data)
     train = open_images(data, progress=progress)
-    return Reference(data, train.describe(), opened=train)
+    return ReferenceData(data, train.describe(), opened=train)
 
 
-def statistics_reference(data: str) -> Reference:
-    """A file of statistics as a reference; it is known by its content, and its images have no size yet."""
+def statistics_reference(data: str) -> ReferenceData:
+    """A file of statistics, identified by its content; the size of its images may be unknown."""
     statistics = read_statistics(data)
-    of = statistics.dataset or {}
+    dataset = statistics.dataset or {}
     train = {
-        "name": of.get("name", statistics.path.stem),
-        "split": of.get("split", "train"),
+        "name": dataset.get("name", statistics.path.stem),
+        "split": dataset.get("split", "train"),
         "n": statistics.parts[0].n,
         "sha256": statistics.sha256,
-        "resolution": of.get("resolution"),
-        "channels": of.get("channels"),
+        "resolution": dataset.get("resolution"),
+        "channels": dataset.get("channels"),
         "statistics": statistics.kind,
         "statistics_of": statistics.dataset,
     }
-    return Reference(data, train, statistics)
+    return ReferenceData(data, train, statistics)
 
 
 def plan_pictures(
-    folder: Path, reference: Reference, out: Path, request: Request, *, progress: Progress | None = None
+    folder: Path, reference: ReferenceData, out: Path, request: Request, *, progress: Progress | None = None
 ) -> tuple[Job, list[str]]:
-    """The job that scores a folder or archive of pictures, and a line for every metric it does not allow.
+    """The job that scores a folder or archive of pictures, and a line for every metric that is left out.
 
-    Pictures must be of the reference's size; channels follow the reference. UserError where no metric is
-    left, or where a metric that the user named needs more pictures than there are.
+    Pictures must have the reference's size; channels follow the reference. UserError if no metric is left, or
+    if a metric that the user named needs more pictures than there are.
     """
     train = reference.train
     try:
@@ -58,20 +57,19 @@ def plan_pictures(
         what, _, way_out = str(error).partition("; ")
         if "--" not in way_out:
             raise
-        # training mends this with a flag; pictures are scored as they are
+        # the way out names a flag of training; pictures are scored as they are
         size = "one size" if train["resolution"] is None else f"{train['resolution']}x{train['resolution']}"
         raise type(error)(f"{what}; save the pictures at {size}, the reference's size") from error
-    if reference.statistics is not None:  # what a peer's file does not say is taken from the pictures
-        known = {key: value for key, value in train.items() if value is not None}
-        seen = {key: pictures.describe()[key] for key in ("resolution", "channels")}
-        train = {**train, **seen, **known}
+    if reference.statistics is not None:  # the pictures supply what the file does not record
+        recorded = {key: value for key, value in train.items() if value is not None}
+        measured = {key: pictures.describe()[key] for key in ("resolution", "channels")}
+        train = {**train, **measured, **recorded}
         reference = dataclasses.replace(reference, train=train)
     if pictures.resolution != train["resolution"]:
         raise UserError(
             f"{folder} holds {pictures.resolution}x{pictures.resolution} pictures, {train['name']} is "
             f"{train['resolution']}x{train['resolution']}; save the pictures at the reference's size"
         )
-    content = canonical_json({"pictures": pictures.sha256, "reference": train["sha256"]})
     fitting, left_out = [], []
     for card in request.cards_for(train["name"]):
         why = _obstacle(card, len(pictures)) or _statistics_obstacle(card, reference, request)
@@ -92,7 +90,7 @@ def plan_pictures(
         label=pictures.name,
         results=out / f"images-{pictures.name}" / RESULTS,
         reference=reference,
-        content_sha256=hashlib.sha256(content.encode()).hexdigest(),
+        content_sha256=canonical_sha256({"pictures": pictures.sha256, "reference": train["sha256"]}),
         pictures=pictures,
     )
     return request.fill(job, cards=fitting), left_out
@@ -108,25 +106,25 @@ def _obstacle(card: Card, available: int) -> str | None:
     return None
 
 
-def _statistics_obstacle(card: Card, reference: Reference, request: Request) -> str | None:
-    """Why a metric cannot take a reference that is a file of statistics; None where it can or it is none."""
+def _statistics_obstacle(card: Card, reference: ReferenceData, request: Request) -> str | None:
+    """Why a metric cannot use a reference of statistics; None if it can, or if the reference has images."""
     statistics = reference.statistics
     need = next((need for need in card.needs if need.side == "real"), None)
     if statistics is None or need is None:
         return None
     if not card.from_statistics:
-        return f"cannot be had: {reference.data} {NEEDS_IMAGES}"
+        return f"cannot be computed: {reference.data} {NEEDS_IMAGES}"
     detector = card.protocol["detectors"][need.detector]
     if statistics.detector is None:
         if not request.named:
-            return f"was not asked for by name (--metrics), and {reference.data} does not say what it is of"
+            return f"was not named with --metrics, and {reference.data} does not name its detector"
     elif statistics.detector != detector:
         differing = [key for key in detector if statistics.detector.get(key) != detector[key]]
-        there = statistics.detector.get("detector")
-        return f"is on {need.detector}, {reference.data} is of {there} (differing: {', '.join(differing)})"
+        other = statistics.detector.get("detector")
+        return f"uses {need.detector}, {reference.data} uses {other} (differing: {', '.join(differing)})"
     elif reference.train["split"] != need.split:
-        return f"compares with {need.split} images, {reference.data} is of {reference.train['split']} ones"
+        return f"compares with {need.split} images, {reference.data} has {reference.train['split']} images"
     if statistics.part(detector["width"]) is None:
-        held = " and ".join(str(part.width) for part in statistics.parts)
-        return f"takes {detector['width']} features, {reference.data} holds statistics of {held}"
+        widths = " and ".join(str(part.width) for part in statistics.parts)
+        return f"takes {detector['width']} features, {reference.data} holds statistics of {widths}"
     return None

@@ -1,7 +1,6 @@
-"""Jobs: which records of which sources are missing. Bookkeeping over files and cards; imports no torch."""
+"""Jobs: which records of which sources are missing. Reads files and cards only; does not import torch."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from fact_eval.jobs.catalog import Card
 from fact_eval.jobs.runs import Run, choose_snapshots
-from fact_leaderboard.records import RESULTS, Key, canonical_json, done_keys, read_records
+from fact_leaderboard.records import RESULTS, Key, done_keys, read_records
+from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.provenance import portable_argv
 
@@ -17,31 +17,19 @@ if TYPE_CHECKING:
     from fact_eval.features.reference_stats import ReferenceStatistics
     from fact_train.data import Dataset
 
-PROCESSING = (
-    "resolution",
-    "resize",
-    "crop",
-    "channels",
-    "alpha",
-)  # options that open a dataset as it was trained on
-
 
 @dataclass(frozen=True)
-class Reference:
-    """How to open the real images: what to open and the description of the train split that must come out.
+class ReferenceData:
+    """The real images: where they are, and the description that their train split must have.
 
-    `opened` is that split where a command had to decode it already.
+    `statistics` replaces the images if only a file of statistics is given. `opened` is the train split if a
+    command has opened it already.
     """
 
     data: str
     train: dict  # Dataset.describe() of the training set
-    statistics: "ReferenceStatistics | None" = None  # what is known of the images where they are not there
-    opened: "Dataset | None" = dataclasses.field(default=None, compare=False, repr=False)  # the train split
-
-    @property
-    def options(self) -> dict:
-        """Options of `open_dataset` that make the same images again: all of them, whatever subset trained."""
-        return {name: self.train[name] for name in PROCESSING if name in self.train}
+    statistics: "ReferenceStatistics | None" = None
+    opened: "Dataset | None" = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -50,24 +38,24 @@ class Reference:
 
 @dataclass(frozen=True)
 class Job:
-    """One scored thing and the (metric, seed) records it lacks."""
+    """One scored source and the (metric, seed) pairs whose records are missing."""
 
     source: str  # run | images | reals | noise
     run_id: str
     label: str
     results: Path
-    reference: Reference
+    reference: ReferenceData
     content_sha256: str
     snapshot: Path | None = None
     kimg: float | None = None
     train_seed: int | None = None
     config_sha256: str | None = None
     training: dict = dataclasses.field(default_factory=dict)
-    pictures: object = None  # the opened Dataset of an images job
+    pictures: "Dataset | None" = None  # of an images job, opened
     missing: tuple[tuple[Card, int], ...] = ()
 
     def key(self, card: Card, seed: int) -> Key:
-        """Key of the record that a metric with an evaluation seed makes of this job."""
+        """Key of this job's record of a metric and an evaluation seed."""
         return (self.run_id, self.content_sha256, card.name, card.version, card.protocol_sha256, seed)
 
     @property
@@ -77,10 +65,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: metrics, evaluation seeds, snapshots.
+    """What the user requested: metrics, evaluation seeds, snapshots.
 
-    `named`: the user gave the metrics, so each must fit; else `defaults` names those of a dataset, and all
-    count without it.
+    `named`: the user named the metrics, so each must fit the dataset. Otherwise `defaults` names the metrics
+    of a dataset; without `defaults` all that fit are requested.
     """
 
     cards: tuple[Card, ...]
@@ -88,11 +76,11 @@ class Request:
     named: bool = False
     defaults: Callable[[str], Sequence[str]] | None = None
     snapshot: str = "latest"  # latest | all | a kimg
-    data: str | None = None  # where the real images lie now, if not where the run says
-    force: bool = False  # measure again what is done
+    data: str | None = None  # where the real images are now, if they were moved after training
+    force: bool = False  # score again what has a record
 
     def cards_for(self, dataset: str) -> list[Card]:
-        """The metrics that mean something on a dataset. UsageError where a named one does not."""
+        """The requested metrics that fit a dataset. UsageError if a named one does not."""
         for card in self.cards:
             if self.named and not card.fits(dataset):
                 raise UsageError(
@@ -105,7 +93,7 @@ class Request:
         return [card for card in fitting if card.name in names]
 
     def fill(self, job: Job, *, cards: Sequence[Card] | None = None, done: Collection[Key] = ()) -> Job:
-        """The job with the records that its results file and `done` lack; with all of them under `force`."""
+        """The job with the records missing from its results file and from `done`; under `force` with all."""
         cards = self.cards_for(job.reference.train["name"]) if cards is None else cards
         done = set() if self.force else done_keys(read_records(job.results)).union(done)
         missing = [(card, seed) for seed in self.seeds for card in cards if job.key(card, seed) not in done]
@@ -113,7 +101,7 @@ class Request:
 
 
 def plan_run(run: Run, request: Request) -> list[Job]:
-    """Jobs of one run, one per chosen snapshot. UserError where it has no such snapshot or broken records."""
+    """Jobs of one run, one per chosen snapshot. UserError for a missing snapshot or broken records."""
     jobs = []
     cards = _cards_of_run(run, request)
     for chosen in choose_snapshots(run, request.snapshot):
@@ -122,7 +110,7 @@ def plan_run(run: Run, request: Request) -> list[Job]:
             run_id=run.run_id,
             label=run.label,
             results=run.folder / RESULTS,
-            reference=Reference(request.data or run.config["data"], run.options["dataset"]),
+            reference=ReferenceData(request.data or run.config["data"], run.options["dataset"]),
             content_sha256=chosen.sha256(),
             snapshot=chosen.path,
             kimg=chosen.kimg,
@@ -142,7 +130,7 @@ def plan_run(run: Run, request: Request) -> list[Job]:
 
 
 def _cards_of_run(run: Run, request: Request) -> list[Card]:
-    """The metrics that mean something on a run: those of the encoder where it trains one."""
+    """The requested metrics that fit a run: encoder metrics only if it trained an encoder."""
     cards = request.cards_for(run.options["dataset"]["name"])
     config = run.config
     if config.get("model") == "stylex" and (config["branches"] != "mapping" or config["rec_in_d_phase"]):
@@ -156,11 +144,11 @@ def _cards_of_run(run: Run, request: Request) -> list[Card]:
 
 
 def plan_controls(
-    references: Iterable[Reference], root: Path, request: Request, *, done: Collection[Key] = ()
+    references: Iterable[ReferenceData], root: Path, request: Request, *, done: Collection[Key] = ()
 ) -> list[Job]:
-    """Jobs of the ceiling (held-out reals) and floor (noise) rows, once per dataset, in root/controls.
+    """Jobs of the ceiling row (held-out reals) and the floor row (noise), once per dataset, in root/controls.
 
-    `done`: keys measured elsewhere (the published control rows), not to be measured again without `force`.
+    `done`: keys that have a record elsewhere (the published control rows); only `force` scores them again.
     """
     by_name = {reference.name: reference for reference in references}
     jobs = []
@@ -168,14 +156,13 @@ def plan_controls(
         cards = request.cards_for(reference.train["name"])
         cards = [card for card in cards if not (card.needs_generator or card.needs_encoder)]
         for source in ("reals", "noise"):
-            content = canonical_json({"source": source, "dataset": reference.train["sha256"]})
             job = Job(
                 source=source,
                 run_id=f"{source}-{name}",
                 label=source,
                 results=root / "controls" / name / RESULTS,
                 reference=reference,
-                content_sha256=hashlib.sha256(content.encode()).hexdigest(),
+                content_sha256=canonical_sha256({"source": source, "dataset": reference.train["sha256"]}),
             )
             jobs.append(request.fill(job, cards=cards, done=done))
     return jobs
@@ -191,7 +178,7 @@ def plan_all(
 ) -> tuple[list[Job], list[str]]:
     """Jobs of all runs and of the control rows, and a line for every run that cannot be planned.
 
-    Control rows under a `published` key are taken from there: they depend on the dataset alone.
+    Control rows with a `published` key are not scored again: they depend on the dataset alone.
     """
     jobs, problems = [], []
     for run in runs:

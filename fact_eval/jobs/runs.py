@@ -1,4 +1,4 @@
-"""Run folders as fact-train leaves them and the snapshots they hold. Reads no weights, needs no torch."""
+"""Run folders of fact-train and their snapshots. Reads no weights and does not import torch."""
 
 import json
 import re
@@ -27,7 +27,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The row's name on a board: equal for runs that differ in nothing but the training seed."""
+        """The row's name on a board: equal for runs that differ only in the training seed."""
         return self.options["label"]
 
     @property
@@ -36,8 +36,8 @@ class Run:
 
     def snapshots(self) -> list["SnapshotFile"]:
         """Snapshots from the first to the newest."""
-        found = [(SNAPSHOT.fullmatch(path.name), path) for path in self.folder.iterdir()]
-        return sorted((SnapshotFile(path, int(m.group(1))) for m, path in found if m), key=lambda s: s.kimg)
+        matches = [(SNAPSHOT.fullmatch(path.name), path) for path in self.folder.iterdir()]
+        return sorted((SnapshotFile(path, int(m.group(1))) for m, path in matches if m), key=lambda s: s.kimg)
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ class SnapshotFile:
     kimg: int
 
     def sha256(self) -> str:
-        """Hash of the file's bytes: what `Snapshot.sha256` is, without loading it."""
+        """Hash of the file's bytes, equal to `Snapshot.sha256`; does not load the network."""
         return file_sha256(self.path)
 
 
 def find_runs(paths: Iterable[Path], *, problems: list[str] | None = None) -> list[Run]:
     """Every run at or under the paths, each once, sorted by folder.
 
-    Raises UsageError for a missing path, or where there is no run at all; UserError for unreadable options,
-    unless `problems` takes their lines and there are other runs.
+    Raises UsageError for a missing path or if there is no run. Unreadable options go to `problems` if it is
+    given and other runs exist; otherwise they raise UserError.
     """
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     paths = [Path(path) for path in paths]
     for path in paths:
         if not path.exists():
@@ -67,23 +67,23 @@ def find_runs(paths: Iterable[Path], *, problems: list[str] | None = None) -> li
             raise UsageError(f"{path} is a file; give the run folder that holds it")
         for options in sorted(path.rglob(OPTIONS)):
             try:
-                found.setdefault(options.resolve(), read_run(options.parent))
+                runs.setdefault(options.resolve(), read_run(options.parent))
             except UserError as error:
                 if problems is None:
                     raise
                 problems.append(str(error))
-    if not found and problems:
+    if not runs and problems:
         raise UserError(problems[0])
-    if not found:
+    if not runs:
         where = ", ".join(map(str, paths))
         raise UsageError(
             f"no run in {where} (no {OPTIONS} at any depth); fact-train --preset mnist trains one"
         )
-    return sorted(found.values(), key=lambda run: run.folder)
+    return sorted(runs.values(), key=lambda run: run.folder)
 
 
 def read_run(folder: Path) -> Run:
-    """The run of one folder. Raises UserError where its options are no valid JSON of this schema."""
+    """The run of one folder. UserError if its options cannot be read, UsageError if there are none."""
     path = Path(folder) / OPTIONS
     try:
         options = json.loads(path.read_text())
@@ -98,7 +98,7 @@ def read_run(folder: Path) -> Run:
 
 
 def choose_snapshots(run: Run, which: str) -> list[SnapshotFile]:
-    """`latest`, `all`, or a kimg. Raises UserError where the run has no such snapshot."""
+    """`latest`, `all`, or a kimg. UserError if the run has no snapshot, UsageError if not this one."""
     snapshots = run.snapshots()
     if not snapshots:
         raise UserError(f"{run.folder} has no snapshot yet; continue its training")

@@ -1,6 +1,6 @@
-"""What a StylEx run is worth, beside its records: the picture of the W-gap and the health of its training.
+"""Reports of a StylEx run beyond its records: a figure of the W-gap and the health of its training.
 
-`fact-eval explain RUN` measures every metric of the encoder, draws the picture, prints the health.
+`fact-eval explain RUN` computes every encoder metric, draws the figure and prints the health.
 """
 
 import json
@@ -13,16 +13,16 @@ from fact_leaderboard.records import RESULTS, Record, latest_records, read_recor
 from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.errors import UserError
 
-LEGIBLE = 0.8  # share of legible digits at which a generator is said to have learnt to write
+LEGIBLE = 0.8  # share of legible digits that counts as legible in the health report
 STATS = "stats.jsonl"
 
 
 @dataclass(frozen=True)
 class Health:
-    """How training went; None where the run says nothing of it.
+    """How training went; None if the run has no data on it.
 
-    `spikes_per_1k_steps`: encoder turns whose reconstruction loss was above twice its running mean, per 1,000
-    of them. `kimg_to_legible` and `seconds_to_legible`: the first scored snapshot with 80 % legible digits.
+    `spikes_per_1k_steps`: encoder steps with a reconstruction loss above twice its running mean, per 1,000.
+    `kimg_to_legible` and `seconds_to_legible`: the first scored snapshot with 80 % legible digits.
     """
 
     run_id: str
@@ -35,7 +35,7 @@ class Health:
 
 
 def read_stats(folder: Path) -> list[dict]:
-    """The ticks of a run, in order. UserError where there are none or one cannot be read."""
+    """The ticks of a run, in order. UserError if there are none or one cannot be read."""
     path = Path(folder) / STATS
     try:
         ticks = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -57,13 +57,13 @@ def measure_health(run: Run) -> Health:
     )
     first = next((kimg for kimg, value in legible if value >= LEGIBLE), None)
     spikes = [tick["Rec/spikes"] for tick in ticks if "Rec/spikes" in tick]
-    turns = sum(s["num"] for s in spikes)
+    steps = sum(s["num"] for s in spikes)
     kimg = ticks[-1]["nimg"] / 1000
     return Health(
         run_id=run.run_id,
         kimg=kimg,
         sec_per_kimg=seconds[-1][1] / kimg,
-        spikes_per_1k_steps=1000 * sum(s["mean"] * s["num"] for s in spikes) / turns if turns else None,
+        spikes_per_1k_steps=1000 * sum(s["mean"] * s["num"] for s in spikes) / steps if steps else None,
         kimg_to_legible=first,
         seconds_to_legible=None if first is None else next(s for k, s in seconds if k >= first),
         snapshots_scored=len(legible),
@@ -71,18 +71,18 @@ def measure_health(run: Run) -> Health:
 
 
 def seconds_until(ticks: Sequence[dict]) -> list[tuple[float, float]]:
-    """(kimg, seconds of training until then) at every tick; pauses between resumed parts do not count."""
-    found, kimg, seconds = [], 0.0, 0.0
+    """(kimg, seconds of training so far) at every tick; pauses before a resume do not count."""
+    times, kimg, seconds = [], 0.0, 0.0
     for tick in ticks:
         now = tick["nimg"] / 1000
         seconds += tick["Timing/sec_per_kimg"] * (now - kimg)
         kimg = now
-        found.append((kimg, seconds))
-    return found
+        times.append((kimg, seconds))
+    return times
 
 
 def health_lines(health: Health) -> list[str]:
-    """The health for people, a line each."""
+    """The health as lines of text."""
 
     def shown(value: float | None, form: str) -> str:
         return "not known" if value is None else form.format(value)
@@ -102,9 +102,9 @@ def health_lines(health: Health) -> list[str]:
 
 
 def draw_w_gap(record: Record, path: Path) -> Path:
-    """The encoder's w beside the mapping's, dimension by dimension, from a `wgap10k_frechet` record.
+    """Draw w of encoder and mapping network per dimension, from a `wgap10k_frechet` record.
 
-    Every dimension is in units of the mapping's own mean and deviation: the band of 0 +- 1 is the mapping.
+    Every dimension is standardized by the mapping network's mean and deviation: its band is 0 +- 1.
     """
     import matplotlib
 

@@ -1,8 +1,8 @@
-"""Tables for a terminal, from records and cards; the data behind each is what `--json` prints."""
+"""Tables for a terminal, from records and cards; `--json` prints the same data."""
 
 from collections.abc import Sequence
 
-from fact_eval.compare.folders import Comparison
+from fact_eval.compare.records import Comparison
 from fact_eval.jobs.catalog import Card, DetectorCard
 from fact_leaderboard.records import Record
 

@@ -1,4 +1,4 @@
-"""Metrics while training: snapshots are scored as they are saved, into the run's records like any others."""
+"""Scoring during training: snapshots are scored when they are saved, into the records of the run."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,35 +10,35 @@ from fact_metrics.base.errors import UserError
 
 
 class SnapshotScorer:
-    """Called after a snapshot is saved; scores those that are due and have no record yet.
+    """Called after a snapshot is saved; scores the snapshots that are due and have no record yet.
 
-    Due is the first snapshot at or after every multiple of `every_kimg` (each one for None), and the last
-    one. What a killed run left unscored is due at the next call. A metric that fails is said and kept in
-    `problems`; training goes on. Called by all processes of a group together.
+    Due are the last snapshot and the first one at or after every multiple of `every_kimg` (None: all). A call
+    also scores what a killed run left unscored. A metric that fails is reported and added to `problems`;
+    training continues. All ranks call this together.
     """
 
     def __init__(self, metrics: Sequence[str], *, every_kimg: float | None):
         self._request = Request(tuple(load_cards(metrics)), named=True, snapshot="all")
         self._every, self._evaluation = every_kimg, None
-        self._tried: set[str] = set()  # what failed once is not tried again by this process
+        self._tried: set[str] = set()  # snapshots; a failure is not retried by this process
         self.problems: list[str] = []
 
     def __call__(self, folder: Path, *, device: str, say: Callable[[str], None], done: bool) -> None:
-        """Score what is due in a run folder; `done`: training has ended. `say` takes lines for people."""
-        from fact_eval.scoring.evaluation import agreed
+        """Score what is due in a run folder; `done`: training has ended. `say` prints a line."""
+        from fact_eval.scoring.session import share_jobs
 
         if self._evaluation is None:
-            self._evaluation = _begin(device, say)
+            self._evaluation = _start_evaluation(device, say)
         processes = self._evaluation.processes
         jobs = []
         if processes.rank == 0:
             try:
                 jobs = self._due(folder, done=done)
-            except UserError as error:  # such as a broken line in the records: the training itself is well
-                self._tell(str(error), say)
-        for problem in self._evaluation.run(agreed(jobs, processes)).problems():
-            self._tell(problem, say)
-        self._evaluation.forget()
+            except UserError as error:  # such as a broken line in the records: training can continue
+                self._report(str(error), say)
+        for problem in self._evaluation.run(share_jobs(jobs, processes)).problems():
+            self._report(problem, say)
+        self._evaluation.clear()
 
     def _due(self, folder: Path, *, done: bool) -> list[Job]:
         jobs = plan_run(read_run(folder), self._request)
@@ -48,14 +48,14 @@ class SnapshotScorer:
         self._tried.update(job.content_sha256 for job in jobs)
         return jobs
 
-    def _tell(self, problem: str, say: Callable[[str], None]) -> None:
+    def _report(self, problem: str, say: Callable[[str], None]) -> None:
         say(f"not scored: {problem}")
         self.problems.append(problem)
 
 
-def _begin(device: str, say: Callable[[str], None]):
-    from fact_eval.features.processes import Processes
+def _start_evaluation(device: str, say: Callable[[str], None]):
     from fact_eval.scoring.evaluation import Evaluation
+    from fact_metrics.base.processes import Processes
     from fact_metrics.base.progress import Progress
 
     progress = Progress(quiet=True)

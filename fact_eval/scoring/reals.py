@@ -1,149 +1,121 @@
-"""The real side: splits of one dataset, checked to be what the run was trained on, and their features.
+"""The real side of jobs with one reference: features of its images and what follows from them, cached.
 
-Or nothing but statistics of features that somebody else kept in a file (reference_stats.py).
+A file of statistics stands in for images that are not here (features/reference_stats.py).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TypeVar
 
 import torch
 
-from fact_eval.features.extract import Features
-from fact_eval.images.datasets import open_images
-from fact_eval.images.sources import PicturesSource
+from fact_eval.features.chunks import FeatureRequest, Features
+from fact_eval.features.reference_stats import NEEDS_IMAGES
+from fact_eval.images.reals import DescribedImages, RealImages, RealSplit
 from fact_eval.jobs.catalog import Need
-from fact_eval.jobs.plan import Reference
+from fact_eval.jobs.plan import ReferenceData
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
 from fact_metrics.engines.frechet import FeatureStatistics
 from fact_metrics.features import get_detector
-from fact_train.data import Dataset
+from fact_metrics.registry import FeatureNeed
 
 T = TypeVar("T")
-NEEDS_IMAGES = "holds statistics, and this metric takes features: give the real images as the reference"
+# A split by its name; raises the UserError that kept it from being opened.
+OpenSplit = Callable[[str], RealSplit]
 
 
-class NoSplit(UserError):
-    """The dataset has no such split."""
+class RealSide:
+    """Real images with their features; shared by all jobs of a reference."""
 
+    def __init__(self, reference: ReferenceData, progress: Progress):
+        self.images = RealImages(
+            reference.data, train=reference.train, opened=reference.opened, progress=progress
+        )
+        self._features: dict[str, Features] = defaultdict(Features)
+        self._cached: dict[Hashable, object] = {}
 
-class References:
-    """Opened splits and features of one reference; `extract(source, wanted, title=)` makes the features."""
-
-    def __init__(self, reference: Reference, extract: Callable[..., Features], progress: Progress):
-        self._reference, self._extract, self._progress = reference, extract, progress
-        self._datasets: dict[str, Dataset] = {}
-        self._features: dict[str, Features] = {}
-        self._kept: dict[Hashable, object] = {}
-
-    def dataset(self, split: str) -> Dataset:
-        """One split. NoSplit where there is none; UserError where train is not what the run saw."""
-        if split not in self._datasets:
-            reference = self._reference
-            if split == "train" and reference.opened is not None:
-                return self._datasets.setdefault(split, reference.opened)
-            try:
-                dataset = open_images(
-                    reference.data, split=split, progress=self._progress, **reference.options
-                )
-            except UserError as error:
-                raise NoSplit(str(error)) if f"no {split} split" in str(error) else error from None
-            whole = reference.train.get("max_images") is None
-            if split == "train" and whole and dataset.sha256 != reference.train["sha256"]:
-                raise UserError(
-                    f"{reference.data} is not the data of the run: sha256 {dataset.sha256[:12]} here, "
-                    f"{reference.train['sha256'][:12]} there; give the right one with --data"
-                )
-            self._datasets[split] = dataset
-        return self._datasets[split]
-
-    def prepare(self, needs: Iterable[Need]) -> None:
-        """Make the features of all real-side needs: one pass over each split for all its detectors."""
-        wanted: dict[str, dict[str, int]] = defaultdict(dict)
+    def requests(self, needs: Iterable[Need], open_split: OpenSplit) -> dict[str, FeatureRequest]:
+        """What to extract for needs of the real side, by split; features of earlier jobs are reused."""
+        counts: dict[str, dict[str, int]] = defaultdict(dict)
         for need in needs:
             try:
-                count = self._count(need.split, need.count)
-            except UserError:  # raised again by `features`, for the metric that asks
+                count = real_count(open_split(need.split), need.count)
+            except UserError:  # raised again for the metric that needs it
                 continue
-            held = self._held(need.split, need.detector)
-            if held < count:
-                wanted[need.split][need.detector] = max(count, wanted[need.split].get(need.detector, 0))
-        for split, detectors in wanted.items():
-            dataset = self.dataset(split)
-            made = self._extract(
-                PicturesSource(dataset), detectors, title=f"{dataset.name} {split}, real images"
-            )
-            self._features.setdefault(split, Features()).update(made)
+            if self._features[need.split].count(need.detector) < count:
+                counts[need.split][need.detector] = max(count, counts[need.split].get(need.detector, 0))
+        return {split: _request(open_split(split), counts[split]) for split in counts}
 
-    def features(self, detector: str, split: str, count: int | None) -> torch.Tensor:
-        """Features [N, D] of `count` real images in the order of permutation 0; of all of them for None.
+    def add(self, features: Mapping[str, Features]) -> None:
+        """Add the features of splits, as `requests` asked for them."""
+        for split, added in features.items():
+            self._features[split].update(added)
 
-        They must have been prepared: several processes make them, and one of them computes metrics.
+    def features(self, need: FeatureNeed, open_split: OpenSplit) -> torch.Tensor:
+        """Features [count, D] of the first images in the order of permutation 0. They must have been added.
+
+        Raises UserError if the split cannot be opened or has too few images.
         """
-        count = self._count(split, count)
-        return self._features[split].get(detector, count)
+        return self._features[need.split].get(need.detector, real_count(open_split(need.split), need.count))
 
     def statistics(self, detector: str, *, correction: int) -> None:
-        """None: there are images, and so features."""
+        """None: the statistics follow from the features."""
 
-    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` gives the first time: something small that follows from the features."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+    def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """compute() of the first call with this key: a small value that follows from the features."""
+        if key not in self._cached:
+            self._cached[key] = compute()
+        return self._cached[key]
 
-    def forget_features(self) -> None:
-        """Give back their memory, and what was kept; they are prepared again where they are needed."""
+    def clear(self) -> None:
+        """Free the features and all cached values; opened datasets stay."""
         self._features.clear()
-        self._kept.clear()
-
-    def _count(self, split: str, count: int | None) -> int:
-        dataset = self.dataset(split)
-        if count is not None and count > len(dataset):
-            raise UserError(f"{dataset.name} {split} has {len(dataset):,} images; the metric needs {count:,}")
-        return len(dataset) if count is None else count
-
-    def _held(self, split: str, detector: str) -> int:
-        return self._features[split].held(detector) if split in self._features else 0
+        self._cached.clear()
 
 
-@dataclass(frozen=True)
-class Described:
-    """What stands for a dataset that is known by a file of statistics alone."""
+class RealStatistics:
+    """A reference without images: statistics of their features, sufficient for Fréchet distances only."""
 
-    description: dict
-
-    def describe(self) -> dict:
-        return self.description
-
-
-class StatisticsOnly:
-    """A reference without images: statistics of their features, enough for Fréchet distances alone."""
-
-    def __init__(self, reference: Reference, extract: Callable[..., Features], progress: Progress):
+    def __init__(self, reference: ReferenceData):
+        self.images = DescribedImages(reference.train)
         self._reference = reference
 
-    def dataset(self, split: str) -> Described:
-        """What is known of the images."""
-        return Described(self._reference.train)
+    def requests(self, needs: Iterable[Need], open_split: OpenSplit) -> dict[str, FeatureRequest]:
+        """Empty: there are no images."""
+        return {}
 
-    def prepare(self, needs: Iterable[Need]) -> None:
-        """Nothing can be made."""
+    def add(self, features: Mapping[str, Features]) -> None:
+        """Nothing to add."""
 
-    def features(self, detector: str, split: str, count: int | None) -> torch.Tensor:
-        """Raises UserError: there are none."""
+    def features(self, need: FeatureNeed, open_split: OpenSplit) -> torch.Tensor:
+        """Raises UserError: there are no features."""
         raise UserError(f"{self._reference.data} {NEEDS_IMAGES}")
 
-    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Never kept: without features there is nothing to make."""
-        return make()
-
-    def forget_features(self) -> None:
-        """Nothing is kept but the statistics."""
-
     def statistics(self, detector: str, *, correction: int) -> FeatureStatistics:
-        """Those of the file. UserError where they are of features of another width."""
+        """The statistics of the file. UserError if their features have another width than the detector's."""
         width = get_detector(detector).width
         return self._reference.statistics.statistics(width, correction=correction)
+
+    def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """compute(), which raises: it needs features."""
+        return compute()
+
+    def clear(self) -> None:
+        """Nothing to free."""
+
+
+def real_count(split: RealSplit, count: int | None) -> int:
+    """`count`, or all images for None. UserError if the split has fewer."""
+    size = split.source.size
+    if count is not None and count > size:
+        raise UserError(f"{_title(split)} has {size:,} images; the metric needs {count:,}")
+    return size if count is None else count
+
+
+def _request(split: RealSplit, counts: Mapping[str, int]) -> FeatureRequest:
+    return FeatureRequest(split.source, counts, f"{_title(split)}, real images")
+
+
+def _title(split: RealSplit) -> str:
+    return f"{split.description['name']} {split.description['split']}"

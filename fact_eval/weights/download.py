@@ -1,7 +1,7 @@
-"""Resumable downloads: half a file keeps its own name, and only one whose hash is right gets the real one.
+"""Resumable downloads: a file gets its name only when it is complete and its hash is right.
 
-urllib alone: the hash decides at the end, so all that is asked of HTTP is `Range`. The half file `X.partial`
-outlives a lost connection, Ctrl-C and kill -9, and the next attempt goes on from its end.
+The incomplete file `X.partial` survives a lost connection, Ctrl-C and kill -9; the next attempt appends to it
+with an HTTP `Range` request.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from fact_metrics.base.errors import UserError
 
 BLOCK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
-# What fails where the network does; other OSErrors are the disk's.
+# Errors of the network; other OSErrors come from the disk.
 NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
@@ -28,10 +28,10 @@ def download(
     progress: Callable[[int], None] = lambda done: None,
     timeout: float = TIMEOUT,
 ) -> None:
-    """Put the file at `url` to `path`, whole and with the right hash, or not at all; `progress` gets bytes.
+    """Download `url` to `path`, complete and with the right hash, or not at all; `progress` gets bytes.
 
-    A connection that breaks is taken up again as long as every attempt brings something. UserError where
-    nothing comes, the file is another one (the half file is then removed), or the disk refuses.
+    A lost connection is retried as long as every attempt brings bytes. UserError if an attempt brings none,
+    if the hash is wrong (the partial file is then removed), or if the disk fails.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
@@ -40,17 +40,17 @@ def download(
         partial.touch()
         resumed = partial.stat().st_size > 0
         _fetch(url, partial, progress, timeout)
-        found = _sha256(partial)
-        if found != sha256 and resumed:  # perhaps the half file was damaged: once more, from the start
+        actual = _sha256(partial)
+        if actual != sha256 and resumed:  # the partial file may have been damaged: restart once
             os.truncate(partial, 0)
             _fetch(url, partial, progress, timeout)
-            found = _sha256(partial)
-        if found != sha256:
+            actual = _sha256(partial)
+        if actual != sha256:
             size = partial.stat().st_size
             partial.unlink()
             raise UserError(
-                f"{url} gave {size:,} bytes with sha256 {found}, not {sha256}: not kept. Try again later, or "
-                f"bring the file from elsewhere: `fact-eval weights add FILE`"
+                f"{url} gave {size:,} bytes with sha256 {actual}, not {sha256}: discarded. Try again later, "
+                f"or copy the file from another machine: `fact-eval weights add FILE`"
             )
         os.replace(partial, path)
     except OSError as error:
@@ -61,7 +61,7 @@ def download(
 
 
 def _fetch(url: str, partial: Path, progress: Callable[[int], None], timeout: float) -> None:
-    """Attempts until the file is whole; UserError after one that brought nothing."""
+    """Attempt until the file is complete; UserError after an attempt without new bytes."""
     while True:
         before = partial.stat().st_size
         try:
@@ -72,13 +72,13 @@ def _fetch(url: str, partial: Path, progress: Callable[[int], None], timeout: fl
 
 
 def _attempt(url: str, partial: Path, progress: Callable[[int], None], timeout: float) -> None:
-    """Append what is missing of the file; a server that knows no ranges makes it start again."""
+    """Append the rest of the file; start again if the server does not support ranges."""
     start = partial.stat().st_size
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and start:  # nothing is left to send, or the half file is longer than the file
+        if error.code == 416 and start:  # the partial file is complete or too long
             return
         raise
     with response:
@@ -87,14 +87,14 @@ def _attempt(url: str, partial: Path, progress: Callable[[int], None], timeout: 
             raise http.client.HTTPException(f"asked for bytes from {start}, got another range")
         done = start if resumed else 0
         expected = response.headers.get("Content-Length")
-        whole = None if expected is None else done + int(expected)
+        total = None if expected is None else done + int(expected)
         with open(partial, "ab" if resumed else "wb") as file:
             while block := response.read(BLOCK):
                 file.write(block)
                 done += len(block)
                 progress(done)
-    if whole is not None and done < whole:  # urllib says nothing where a body ends early
-        raise http.client.IncompleteRead(b"", whole - done)
+    if total is not None and done < total:  # urllib does not report a truncated body
+        raise http.client.IncompleteRead(b"", total - done)
 
 
 def _sha256(partial: Path) -> str:
@@ -108,11 +108,11 @@ def _lost(url: str, partial: Path, error: Exception) -> str:
         reason = f"HTTP {error.code} {error.reason}"
     else:
         reason = str(getattr(error, "reason", error))
-    held = partial.stat().st_size
-    if not held:
+    size = partial.stat().st_size
+    if not size:
         partial.unlink()
-    kept = f"; {held / 1e6:,.1f} MB are kept, the same command goes on from there" if held else ""
+    resumable = f"; the same command resumes after {size / 1e6:,.1f} MB" if size else ""
     return (
-        f"{url} cannot be fetched: {reason}{kept}. Without a network: bring the file from elsewhere and "
-        f"`fact-eval weights add FILE`"
+        f"{url} cannot be fetched: {reason}{resumable}. Without a network: copy the file from another "
+        f"machine, then `fact-eval weights add FILE`"
     )

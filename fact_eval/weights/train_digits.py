@@ -1,9 +1,9 @@
-"""Train the digit classifier behind the `digits` detectors: `fact-eval train-digits`, five minutes on a core.
+"""Train the digit classifier of the `digits` detectors: `fact-eval train-digits`, 5 minutes on one core.
 
-Digits are augmented mildly. One picture in four is no digit (noise, blots, scribbles, shuffled or blended
+Digits are augmented mildly. One picture in four is not a digit (noise, blots, scribbles, shuffled or blended
 digits) and is trained towards the uniform distribution: outlier exposure, Hendrycks et al. 2019,
-arXiv:1812.04606. Without it a classifier calls half of all noise a confident digit, and legibility would
-reward junk.
+arXiv:1812.04606. Without it the classifier assigned half of all noise images a digit with confidence, and
+legibility would reward junk.
 """
 
 import argparse
@@ -42,8 +42,8 @@ def train_digits(
 ) -> dict:
     """Train on MNIST's train split, score on its test split, write `out`/digits.safetensors and digits.json.
 
-    Returns the written card: accuracy, share of legible test digits, share of junk called legible, recipe,
-    sha256. Trains on one thread, so that the weights do not depend on the number of cores.
+    Returns the content of digits.json: accuracy, share of legible test digits, share of legible junk, recipe,
+    sha256. Trains on one thread, so the weights do not depend on the number of cores.
     """
     from fact_train.data import open_dataset
 
@@ -146,7 +146,7 @@ def score_digits(net: DigitsNet, images: torch.Tensor, labels: torch.Tensor, *, 
 def augment(pictures: torch.Tensor, *, rng: torch.Generator) -> torch.Tensor:
     """Pictures [N, 1, 32, 32] in [0, 1], moved and bent a little; contrast, blur and noise varied.
 
-    Digits and junk both pass through it: else the traces of resampling and noise would tell them apart.
+    Applied to digits and junk alike; otherwise traces of resampling and noise would distinguish them.
     """
     n = len(pictures)
     angle, shear = _uniform(n, -0.2, 0.2, rng), _uniform(n, -0.15, 0.15, rng)
@@ -168,7 +168,7 @@ def augment(pictures: torch.Tensor, *, rng: torch.Generator) -> torch.Tensor:
 def make_junk(
     digits: torch.Tensor, labels: torch.Tensor, *, count: int, rng: torch.Generator
 ) -> torch.Tensor:
-    """`count` pictures [count, 1, 32, 32] in [0, 1] that are no digit, all kinds of JUNK in equal parts."""
+    """`count` pictures [count, 1, 32, 32] in [0, 1] that are not digits, all kinds of JUNK in equal parts."""
     parts = []
     for index, make in enumerate(JUNK.values()):
         size = (count * (index + 1)) // len(JUNK) - (count * index) // len(JUNK)

@@ -1,4 +1,4 @@
-"""The next batch is made while this one is looked at: proved by waiting for it; each image is made once."""
+"""The next batch is computed while the detectors run: proved by waiting for it; none is computed twice."""
 
 import threading
 
@@ -6,32 +6,32 @@ import pytest
 import torch
 from eval_toys import make_pictures
 
-from fact_eval.features import extract as module
-from fact_eval.features.extract import extract_features
-from fact_eval.features.prefetch import made_ahead
+from fact_eval.features import chunks as module
+from fact_eval.features.chunks import FeatureRequest
+from fact_eval.features.extract import FeatureExtractor
+from fact_eval.features.prefetch import prefetch
 from fact_eval.features.store import FeatureCache
 from fact_eval.images.sources import NoiseSource, PicturesSource
-from fact_metrics.base.progress import Progress
 from fact_train.data import folder, index, open_dataset
 
 SECONDS = 30.0  # a deadline, not a duration: what is waited for comes at once
 
 
-def test_the_next_is_made_meanwhile_and_not_the_one_after_it():
+def test_the_next_item_is_computed_meanwhile_and_not_the_one_after_it():
     begun = [threading.Event() for _ in range(6)]
 
     def make(i):
         begun[i].set()
         return 10 * i
 
-    for i, made in enumerate(made_ahead(make, range(6))):
+    for i, made in enumerate(prefetch(make, range(6))):
         assert made == 10 * i
         if i + 1 < 6:
             assert begun[i + 1].wait(SECONDS)  # i is in hand, and the next one has begun
         assert not any(event.is_set() for event in begun[i + 2 :])
 
 
-def test_with_none_ahead_each_is_made_by_the_caller_when_it_is_asked_for():
+def test_with_depth_0_the_caller_s_thread_computes_each_item_on_demand():
     made, makers = [], set()
 
     def make(i):
@@ -39,7 +39,7 @@ def test_with_none_ahead_each_is_made_by_the_caller_when_it_is_asked_for():
         makers.add(threading.current_thread())
         return i
 
-    for i in made_ahead(make, range(4), ahead=0):
+    for i in prefetch(make, range(4), depth=0):
         assert made == list(range(i + 1))
     assert makers == {threading.current_thread()}
 
@@ -47,17 +47,17 @@ def test_with_none_ahead_each_is_made_by_the_caller_when_it_is_asked_for():
 def test_an_exception_is_raised_where_its_result_is_due():
     seen = []
     with pytest.raises(ZeroDivisionError):
-        for value in made_ahead(lambda i: 6 // (3 - i), range(6)):
+        for value in prefetch(lambda i: 6 // (3 - i), range(6)):
             seen.append(value)
     assert seen == [2, 3, 6]
 
 
-def test_who_stops_early_leaves_nothing_running():
+def test_a_caller_that_stops_early_leaves_no_thread_running():
     made = []
-    values = made_ahead(lambda i: made.append(i), range(100), ahead=3)
+    values = prefetch(lambda i: made.append(i), range(100), depth=3)
     next(values)
     values.close()
-    assert len(made) <= 4 and not [t for t in threading.enumerate() if t.name.startswith("made ahead")]
+    assert len(made) <= 4 and not [t for t in threading.enumerate() if t.name.startswith("prefetch")]
 
 
 class Watched(NoiseSource):
@@ -97,29 +97,23 @@ class Waiting:
 
 def extract(source, detector, monkeypatch, cache):
     monkeypatch.setattr(module, "get_detector", lambda name, device: detector)
-    options = {
-        "title": "noise",
-        "cache": cache,
-        "device": "cpu",
-        "batch": 3,
-        "progress": Progress(quiet=True),
-    }
-    return extract_features(source, {"waiting": 22}, **options).get("waiting", 22)
+    request = FeatureRequest(source, {"waiting": 22}, "noise")
+    return FeatureExtractor(batch=3, cache=cache).extract(request).get("waiting", 22)
 
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    ahead = module.batches_ahead("cuda")
-    assert ahead == 1 and module.batches_ahead("cpu") == 0
-    monkeypatch.setattr(module, "batches_ahead", lambda device: ahead)
+    depth = module.prefetch_depth("cuda")
+    assert depth == 1 and module.prefetch_depth("cpu") == 0
+    monkeypatch.setattr(module, "prefetch_depth", lambda device: depth)
 
 
-def test_images_are_made_while_detectors_look_and_the_rows_are_the_same(tmp_path, monkeypatch, as_on_a_gpu):
+def test_images_are_generated_while_detectors_run_with_the_same_rows(tmp_path, monkeypatch, as_on_a_gpu):
     monkeypatch.setattr(FeatureCache, "chunk", 8)  # batches of 3, 3, 2
     source = Watched()
     rows = extract(source, Waiting(source, 22), monkeypatch, FeatureCache(tmp_path / "two"))
     assert source.made == list(range(22)) and threading.current_thread() not in source.makers
-    monkeypatch.setattr(module, "batches_ahead", lambda device: 0)
+    monkeypatch.setattr(module, "prefetch_depth", lambda device: 0)
     alone = Watched()
     assert torch.equal(extract(alone, Waiting(None, 22), monkeypatch, FeatureCache(tmp_path / "one")), rows)
     assert alone.made == list(range(22)) and alone.makers == {threading.current_thread()}
@@ -128,7 +122,7 @@ def test_images_are_made_while_detectors_look_and_the_rows_are_the_same(tmp_path
     assert torch.equal(stored, rows) and not again.made
 
 
-def test_a_source_that_fails_ahead_keeps_the_chunks_before_it(tmp_path, monkeypatch, as_on_a_gpu):
+def test_a_source_that_fails_while_prefetching_keeps_the_chunks_before_it(tmp_path, monkeypatch, as_on_a_gpu):
     monkeypatch.setattr(FeatureCache, "chunk", 8)
 
     class Fails(Watched):
@@ -160,7 +154,7 @@ class WatchedPictures(PicturesSource):
         return made
 
 
-def test_known_pictures_are_decoded_while_detectors_look(tmp_path, monkeypatch, as_on_a_gpu):
+def test_known_pictures_are_decoded_while_detectors_run(tmp_path, monkeypatch, as_on_a_gpu):
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(FeatureCache, "chunk", 8)
     monkeypatch.setattr(index, "SETTLED", -1.0)

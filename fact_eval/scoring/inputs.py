@@ -1,0 +1,76 @@
+"""What a metric computes from: `MetricInputs` of metrics/registry.py, for one source and evaluation seed."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+import torch
+
+from fact_eval.features.chunks import FeatureRequest, Features
+from fact_eval.images.open import OpenedImages
+from fact_eval.jobs.catalog import Need
+from fact_eval.scoring.reals import RealSide, RealStatistics
+from fact_metrics.engines.frechet import FeatureStatistics
+from fact_metrics.registry import EncoderInputs, FeatureNeed
+
+T = TypeVar("T")
+TITLES = {"generated": "images", "reconstructed": "reconstructions"}
+
+
+class Inputs:
+    """Features by side (`generated`, `reconstructed`), the real side, and the images behind them."""
+
+    def __init__(
+        self,
+        images: OpenedImages,
+        features: Mapping[str, Features],
+        reals: RealSide | RealStatistics,
+        *,
+        seed: int,
+        device: str,
+    ):
+        self.seed, self.device = seed, torch.device(device)
+        self.generator = images.generator
+        self._images, self._features, self._reals = images, features, reals
+
+    @property
+    def encoder(self) -> EncoderInputs | None:
+        """Of a StylEx run. Raises NoSplit if the dataset has no held-out images to encode."""
+        return self._images.encoder
+
+    def features(self, need: FeatureNeed) -> torch.Tensor:
+        """[N, D] float32 on the CPU, in index order. UserError if there are too few images."""
+        if need.side == "real":
+            return self._reals.features(need, self._images.real)
+        source = self.encoder.source if need.side == "reconstructed" else self._images.source
+        return self._features[need.side].get(need.detector, available_count(need.count, source.size))
+
+    def of_reals(self, need: FeatureNeed, name: str, function: Callable[[torch.Tensor], T]) -> T:
+        """function(features of a need's reals, on `device`); cached with the features."""
+        key = (need.detector, need.split, need.count, name)
+        return self._reals.cached(key, lambda: function(self.features(need).to(self.device)))
+
+    def statistics(self, need: FeatureNeed, *, correction: int) -> FeatureStatistics | None:
+        """Statistics of a need's reals if the reference is a file of them; None if it has images."""
+        return self._reals.statistics(need.detector, correction=correction)
+
+
+def request_features(needs: Iterable[Need], images: OpenedImages, *, title: str) -> dict[str, FeatureRequest]:
+    """What to extract of the scored sources, by side."""
+    counts: dict[str, dict[str, int]] = {side: {} for side in images.scored}
+    for need in needs:
+        if need.side in counts:
+            count = available_count(need.count, images.scored[need.side].size)
+            counts[need.side][need.detector] = max(count, counts[need.side].get(need.detector, 0))
+    return {
+        side: FeatureRequest(source, counts[side], f"{title}, {TITLES[side]}")
+        for side, source in images.scored.items()
+    }
+
+
+def available_count(count: int | None, size: int | None) -> int:
+    """How many images a need gets: `count` (None: all), but at most `size` (None: unlimited)."""
+    if size is None:
+        if count is None:
+            raise ValueError("a metric needs all images of an unlimited source")
+        return count
+    return size if count is None else min(count, size)
