@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -31,9 +30,9 @@ from fact_metrics.features import get_detector
 from fact_metrics.registry import get_metric
 from fact_train import run_folder
 from fact_train.data import open_dataset
+from fact_train.networks.build import build_networks
 from fact_train.settings.presets import get_preset
-from fact_train.snapshot import load_snapshot, save_snapshot, snapshot_name
-from fact_train.training.trainer import build_networks
+from fact_train.snapshot import load_snapshot, save_snapshot
 
 METRICS = tuple(metrics_for("mnist"))
 BATCH = 64
@@ -118,8 +117,14 @@ def untrained_run(folder: Path, seed: int) -> Path:
     )
     torch.manual_seed(seed)
     G, D = build_networks(cfg, dataset.describe())
-    untrained = SimpleNamespace(G_ema=G.eval(), D=D.eval(), cfg=cfg, dataset=dataset, nimg=0)
-    save_snapshot(folder / snapshot_name(0), untrained, run_id=run_id)
+    save_snapshot(
+        folder / run_folder.snapshot_name(0),
+        {"G_ema": G, "D": D},
+        cfg=cfg,
+        dataset=dataset.describe(),
+        nimg=0,
+        run_id=run_id,
+    )
     return folder
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fact_train.training.loop import resolve_device, set_threads
+from fact_metrics.base.devices import resolve_device, set_threads
 
 FILES, SIDE = 5000, 64
 NETWORKS = {

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -13,10 +12,10 @@ from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.registry import FeatureNeed, MetricValue, register_metric
 from fact_train import run_folder
 from fact_train.data import open_dataset
+from fact_train.networks.build import build_networks
 from fact_train.settings.config import TrainConfig
-from fact_train.snapshot import save_snapshot, snapshot_name
-from fact_train.training.stylex import new_trainer
-from fact_train.training.trainer import build_networks
+from fact_train.snapshot import save_snapshot
+from fact_train.training.trainer import Trainer
 
 TRAIN, TEST, SIDE = 40, 24, 8
 COUNT = 30  # generated images of every toy metric
@@ -62,8 +61,15 @@ def make_run(root: Path, data: Path, *, name: str = "", seed: int = 0, kimgs=(4,
             for layer in G.synthesis.layers:
                 if layer.use_noise:
                     layer.noise_strength.fill_(0.3)
-        trainer = SimpleNamespace(G_ema=G.eval(), D=D.eval(), cfg=cfg, dataset=dataset, nimg=kimg * 1000)
-        save_snapshot(folder / snapshot_name(trainer.nimg), trainer, run_id=run_id)
+        nimg = kimg * 1000
+        save_snapshot(
+            folder / run_folder.snapshot_name(nimg),
+            {"G_ema": G, "D": D},
+            cfg=cfg,
+            dataset=dataset.describe(),
+            nimg=nimg,
+            run_id=run_id,
+        )
     return folder
 
 
@@ -164,12 +170,20 @@ def make_stylex_run(root: Path, data: Path, classifier: str, *, name: str = "sty
     dataset = open_dataset(cfg.data, split="train")
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = new_trainer(cfg, dataset, torch.device("cpu"))
+    model = Trainer(cfg, dataset, torch.device("cpu")).model
     run_id = run_folder.prepare(
-        folder, cfg, preset="toy", label=name, dataset=dataset.describe(), classifier=trainer.card
+        folder, cfg, preset="toy", label=name, dataset=dataset.describe(), classifier=model.classifier_card
     )
-    trainer.steps = 1000
-    save_snapshot(folder / snapshot_name(trainer.nimg), trainer, run_id=run_id)
+    nimg = 1000 * cfg.batch
+    save_snapshot(
+        folder / run_folder.snapshot_name(nimg),
+        model.snapshot_networks,
+        cfg=cfg,
+        dataset=dataset.describe(),
+        nimg=nimg,
+        run_id=run_id,
+        classifier=model.classifier_card,
+    )
     ticks = [
         {
             "nimg": 2000 * i,

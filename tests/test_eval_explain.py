@@ -25,7 +25,8 @@ from fact_metrics.base.pixels import to_uint8
 from fact_metrics.registry import METRICS, get_metric
 from fact_train.classifiers.training import train_classifier
 from fact_train.data import open_dataset
-from fact_train.snapshot import list_snapshots, load_snapshot
+from fact_train.run_folder import list_snapshots
+from fact_train.snapshot import load_snapshot
 
 SMALL = ["recon10k_mse", "recon10k_psnr", "agreement10k", "kl10k", "wgap10k_frechet", "wgap10k_kernel"]
 

@@ -12,7 +12,7 @@ from fact_eval.features.extract import FeatureExtractor
 from fact_eval.features.prefetch import prefetch
 from fact_eval.features.store import FeatureCache
 from fact_eval.images.sources import NoiseSource, PicturesSource
-from fact_train.data import facts, folder, open_dataset
+from fact_train.data import folder, index, open_dataset
 
 SECONDS = 30.0  # a deadline, not a duration: what is waited for comes at once
 
@@ -165,7 +165,7 @@ class WatchedPictures(PicturesSource):
 def test_known_pictures_are_decoded_while_detectors_run(tmp_path, monkeypatch, as_on_a_gpu):
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(FeatureCache, "chunk", 8)
-    monkeypatch.setattr(facts, "SETTLED", -1.0)
+    monkeypatch.setattr(index, "SETTLED", -1.0)
     decoded, decode = [], folder.decode
     monkeypatch.setattr(
         folder, "decode", lambda *args, **options: decoded.append(args) or decode(*args, **options)

@@ -22,12 +22,15 @@ from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.errors import UsageError, UserError
 from fact_train import run_folder
 from fact_train.data import open_dataset
-from fact_train.run_folder import ConfigConflict
+from fact_train.run_folder import ConfigConflict, list_snapshots
 from fact_train.settings.config import TrainConfig
 from fact_train.settings.presets import PRESETS
-from fact_train.snapshot import list_snapshots, load_snapshot
+from fact_train.snapshot import load_snapshot
 from fact_train.training import checkpoint, grids, loop
-from fact_train.training.loop import NonFiniteLoss, train
+from fact_train.training.loop import train
+from fact_train.training.models.gan import GAN
+from fact_train.training.probe import Probe
+from fact_train.training.run import NonFiniteLoss
 from fact_train.training.run_log import tick_line
 from fact_train.training.trainer import Trainer
 
@@ -216,15 +219,15 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
 def test_non_finite_loss_names_step_term_and_last_good_checkpoint(
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Trainer._discriminator_main
+    original = GAN.discriminator_loss
 
-    def poisoned(self, work, *args):
-        loss = original(self, work, *args)
-        if self.steps == 7:
+    def poisoned(self, work):
+        loss = original(self, work)
+        if work.inputs.step == 7:
             work.report("Loss/D", loss * float("nan"))
         return loss
 
-    monkeypatch.setattr(Trainer, "_discriminator_main", poisoned)
+    monkeypatch.setattr(GAN, "discriminator_loss", poisoned)
     with pytest.raises(NonFiniteLoss, match=r"Loss/D is not finite at step 7 .*training-state-000000\.pt"):
         run(tiny_config, tmp_path)
     state = checkpoint.read_checkpoint(checkpoint.list_checkpoints(tmp_path)[-1])
@@ -240,10 +243,10 @@ def test_diverged_weights_are_never_saved(
         original(self, **kw)
         if self.steps == 5:
             with torch.no_grad():
-                next(self.D.parameters()).fill_(float("inf"))
+                next(self.model.gan.D.parameters()).fill_(float("inf"))
 
     monkeypatch.setattr(Trainer, "step", step)
-    monkeypatch.setattr(loop, "probe", lambda trainer: loop.Probe(1.0, 8))
+    monkeypatch.setattr(loop, "probe", lambda trainer: Probe(1.0, 8))
     with pytest.raises(NonFiniteLoss, match="a weight is not finite"):
         run(tiny_config, tmp_path)
     assert checkpoint.list_checkpoints(tmp_path) == [] and list_snapshots(tmp_path) == []
@@ -408,12 +411,14 @@ def test_two_processes_learn_what_one_with_the_same_batch_learns(
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in done.stderr
     one, means = Trainer(cfg, open_dataset(cfg.data), torch.device("cpu")), []
-    one.G.mapping.register_forward_hook(lambda module, z, ws: means.append(ws[:, 0].detach().mean(dim=0)))
+    one.model.gan.G.mapping.register_forward_hook(
+        lambda module, z, ws: means.append(ws[:, 0].detach().mean(dim=0))
+    )
     while one.nimg < 80:
         one.step()
     two = load_snapshot(list_snapshots(tmp_path / "two")[-1])
     assert two.nimg == 80
-    for mine, net in ((one.G_ema, two.G), (one.D, two.D)):
+    for mine, net in ((one.model.gan.G_ema, two.G), (one.model.gan.D, two.D)):
         a, b = mine.state_dict(), net.state_dict()
         assert [name for name in a if name != "mapping.w_avg" and not torch.equal(a[name], b[name])] == []
     w_avg = torch.zeros(cfg.w_dim)

@@ -36,7 +36,7 @@ from fact_metrics.features import DETECTORS
 from fact_metrics.weight_store import find_weights
 from fact_train.data.decode import Header, decode, read_header
 from fact_train.data.folder import EXTENSIONS
-from fact_train.data.parallel import Progress, for_each_image
+from fact_train.data.parallel import ProgressCallback, for_each_image
 from fact_train.data.processing import ALPHAS
 
 BATCH = 64
@@ -124,7 +124,7 @@ def reconstruct_folders(
     measures: Sequence[str] = OFFLINE,
     alpha: str = "refuse",
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Reconstruction:
     """Compare every image of folder or zip `a` with the image of that name in `b`; write the CSV to `out`.
 

@@ -25,7 +25,7 @@ from fact_train.data.decode import GRAY_MODES, load_upright, open_image
 from fact_train.data.files import attempt_all, image_files
 from fact_train.data.folder import EXTENSIONS
 from fact_train.data.idx import is_idx_folder
-from fact_train.data.parallel import Progress
+from fact_train.data.parallel import ProgressCallback
 from fact_train.data.registry import DATASETS
 
 
@@ -69,7 +69,7 @@ class Audit:
         return [finding for finding in self.findings if finding.error]
 
 
-def audit(path: Path, *, decode: bool = True, progress: Progress | None = None) -> Audit:
+def audit(path: Path, *, decode: bool = True, progress: ProgressCallback | None = None) -> Audit:
     """Check every image file of a folder, zip or tar; without `decode` only the headers.
 
     Only decoding finds damaged pixels, transparent pixels and duplicates. UserError if there is no image.

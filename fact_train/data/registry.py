@@ -10,7 +10,7 @@ from fact_train.data.dataset import SPLITS, Dataset
 from fact_train.data.folder import open_folder
 from fact_train.data.idx import is_idx_folder, open_idx, open_mnist
 from fact_train.data.npz import open_npz
-from fact_train.data.parallel import Progress
+from fact_train.data.parallel import ProgressCallback
 from fact_train.data.processing import Processing
 
 # name -> opener(split=, processing=, progress=)
@@ -35,7 +35,7 @@ def open_dataset(
     alpha: str = "refuse",
     max_images: int | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     lazy: bool = False,
 ) -> Dataset:
     """Open one split ("train" or "test") of a dataset, decode all of it and hold it as uint8.

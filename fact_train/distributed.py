@@ -1,4 +1,4 @@
-"""The torchrun group: who am I, speak once, average gradients.
+"""The group of processes that torchrun started: rank, size, averages, barriers.
 
 One process without torchrun is a group of one.
 """
@@ -12,28 +12,31 @@ from torch import nn
 
 
 def init(device: torch.device) -> None:
-    """Join the group that torchrun's environment describes; nothing to do without it."""
+    """Join the group that torchrun's environment describes; without torchrun, do nothing."""
     if "RANK" in os.environ and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def shutdown() -> None:
+    """Leave the group."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def rank() -> int:
+    """Rank of this process; 0 without a group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Number of processes; 1 without a group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def average_gradients(params: Iterable[nn.Parameter]) -> None:
     """Average the gradients over the group, in one flat all-reduce.
 
-    Parameters without one, the same in every process, stay without: the optimiser leaves them alone.
+    A parameter without a gradient has none in any process; the optimiser leaves it alone.
     """
     if world_size() == 1:
         return
@@ -54,7 +57,7 @@ def average_(x: torch.Tensor) -> torch.Tensor:
 
 
 def any_rank(flag: int, device: torch.device) -> int:
-    """The largest flag of all ranks: how a signal to one process becomes everybody's decision."""
+    """The largest flag of all ranks: a signal to one process stops all of them."""
     if world_size() == 1:
         return flag
     t = torch.tensor(flag, device=device)
@@ -63,5 +66,6 @@ def any_rank(flag: int, device: torch.device) -> int:
 
 
 def barrier() -> None:
+    """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()

@@ -17,8 +17,8 @@ from fact_eval.images import datasets
 from fact_metrics.base import progress
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
-from fact_train.data import facts as module
 from fact_train.data import folder as folder_module
+from fact_train.data import index as module
 from fact_train.data import open_dataset
 
 COUNT = 6
@@ -118,7 +118,7 @@ def test_a_change_after_opening_is_refused_and_does_not_reach_a_number(tmp_path,
         assert len(dataset.images([0, 2])) == 2
 
 
-def test_options_and_decoders_have_facts_of_their_own(tmp_path, decoded, monkeypatch):
+def test_options_and_decoders_have_indexes_of_their_own(tmp_path, decoded, monkeypatch):
     path = make(tmp_path, False)
     seen = {open_dataset(path, lazy=True, **o).sha256 for o in ({}, {"channels": 1}, {"resolution": 4})}
     assert len(seen) == 3 and len(decoded) == 3 * COUNT
@@ -126,7 +126,7 @@ def test_options_and_decoders_have_facts_of_their_own(tmp_path, decoded, monkeyp
     assert open_dataset(path, lazy=True).sha256 in seen and len(decoded) == 4 * COUNT
 
 
-def test_files_written_just_now_and_damaged_facts_are_decoded(tmp_path, decoded, monkeypatch):
+def test_files_written_just_now_and_files_of_a_damaged_index_are_decoded(tmp_path, decoded, monkeypatch):
     path = make(tmp_path, False)
     open_dataset(path, lazy=True)
     (kept,) = (tmp_path / "cache" / "datasets").glob("*.json")
@@ -137,7 +137,7 @@ def test_files_written_just_now_and_damaged_facts_are_decoded(tmp_path, decoded,
     assert open_dataset(path, lazy=True).repeats == 1 and len(decoded) == 3 * COUNT
 
 
-def test_without_a_place_to_keep_facts_all_is_decoded(tmp_path, decoded, monkeypatch):
+def test_without_a_place_for_the_index_all_is_decoded(tmp_path, decoded, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "file"))
     path = make(tmp_path, False)
