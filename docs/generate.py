@@ -52,7 +52,7 @@ def registered_detectors():
 
 
 def weight_files():
-    from fact_metrics.weight_store import WEIGHTS
+    from fact_metrics.features.weight_store import WEIGHTS
 
     return WEIGHTS.values()
 

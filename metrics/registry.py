@@ -185,7 +185,7 @@ class Metric:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """Names of the weight files its detectors read (metrics/weight_store.py); none: no download."""
+        """Names of the weight files its detectors read (features/weight_store.py); none: no download."""
         return tuple(sorted({name for detector in self.detectors for name in get_detector(detector).weights}))
 
     def fits(self, dataset: str | None) -> bool:

@@ -10,10 +10,14 @@ import torch.nn.functional as F
 
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.features import DETECTORS, Detector, get_detector, list_detectors, register_detector
-from fact_metrics.features.detector import fold_batchnorm, package_file, to_gray, verified_weights
-from fact_metrics.features.efficientnet import EfficientNetLite0, EfficientNetLite0Detector, SameConv2d
-from fact_metrics.features.spectrum import Spectrum
-from fact_metrics.features.stlpips import AlexLPIPS, Blur
+from fact_metrics.features.detector import package_file, verified_weights
+from fact_metrics.features.detectors.efficientnet import EfficientNetLite0Detector
+from fact_metrics.features.detectors.spectrum import Spectrum
+from fact_metrics.features.detectors.stlpips import AlexLPIPS
+from fact_metrics.features.images import to_gray
+from fact_metrics.features.networks.batchnorm import fold_batchnorm
+from fact_metrics.features.networks.efficientnet import EfficientNetLite0, SameConv2d
+from fact_metrics.features.networks.stlpips import Blur
 
 # Those whose weights need no download; test_published_detectors.py has the others.
 OFFLINE = [name for name in list_detectors() if not DETECTORS[name].weights]
@@ -232,7 +236,7 @@ def test_missing_and_changed_weights_are_named_with_their_hashes_and_origin(tmp_
 def test_changed_package_weights_are_refused_before_they_are_read(tmp_path, monkeypatch):
     changed = tmp_path / "alex.pth"
     changed.write_bytes(b"not these")
-    monkeypatch.setattr("fact_metrics.features.stlpips.package_file", lambda package, path: changed)
+    monkeypatch.setattr("fact_metrics.features.detectors.stlpips.package_file", lambda package, path: changed)
     with pytest.raises(UserError, match="expected b356b382"):
         AlexLPIPS()(pictures(1))
 

@@ -120,7 +120,7 @@ def test_make_targets_and_benchmarks_exist() -> None:
 
 def test_metrics_detectors_and_weights_of_the_commands_are_registered() -> None:
     from fact_eval.jobs.catalog import load_cards, load_detector_cards
-    from fact_metrics.weight_store import WEIGHTS
+    from fact_metrics.features.weight_store import WEIGHTS
 
     known = {"--metrics": {card.name for card in load_cards()}, "--detector": set()}
     known["--eval"] = known["--metrics"]

@@ -237,7 +237,7 @@ def test_an_altered_snapshot_is_not_scored(tmp_path, data, toys):
 
 
 def test_a_failing_detector_fails_the_metrics_that_need_it_alone(tmp_path, data, toys, monkeypatch):
-    from fact_metrics.features.spectrum import Spectrum
+    from fact_metrics.features.detectors.spectrum import Spectrum
 
     def no_weights(self, images):
         raise UserError("weights are missing")

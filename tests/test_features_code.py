@@ -46,7 +46,7 @@ HARMLESS = {
     "fact_metrics.engines.frechet": "takes finished features",
     "fact_metrics.recommended": CHOICE,
     "fact_metrics.registry": "types and names of metrics",
-    "fact_metrics.weight_store": "finds weight files, which are read only with the hash that the key holds",
+    "fact_metrics.features.weight_store": "finds weight files, which are read only with the hash that the key holds",
 }
 
 

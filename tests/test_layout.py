@@ -30,7 +30,7 @@ ROOMS = {
 # `fact_train.cli` is last but for the benchmarks because of `fact-train --eval`.
 ORDER = [
     "fact_metrics.base",
-    "fact_metrics.weight_store",
+    "fact_metrics.features.weight_store",
     "fact_metrics.recommended",
     "fact_metrics.features",
     "fact_metrics.registry",

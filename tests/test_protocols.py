@@ -19,10 +19,15 @@ from fact_leaderboard.columns import Column
 from fact_leaderboard.records import RESULTS, read_records
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.features import DETECTORS, Detector, get_detector
-from fact_metrics.features.weight_files import fingerprint_sha256, load_weights
+from fact_metrics.features.weight_files import load_weights
+from fact_metrics.features.weight_store import (
+    WEIGHTS,
+    fingerprint_sha256,
+    mentions_random_weights,
+    random_weights,
+)
 from fact_metrics.recommended import ELSEWHERE, RECOMMENDED, recommended_detector
 from fact_metrics.registry import FeatureNeed, MetricValue, get_metric, list_metrics, register_metric
-from fact_metrics.weight_store import WEIGHTS, mentions_random_weights, random_weights
 
 
 class Projection(Detector):

@@ -8,7 +8,14 @@ import typer
 
 from fact_eval.commands.options import AsJson, finish, say
 from fact_metrics.base.errors import UserError
-from fact_metrics.weight_store import WEIGHTS, Installed, find_weights, look_up, weight_file, weights_folder
+from fact_metrics.features.weight_store import (
+    WEIGHTS,
+    Installed,
+    find_weights,
+    look_up,
+    weight_file,
+    weights_folder,
+)
 
 weights_app = typer.Typer(help="Install and check weight files.")
 

@@ -21,7 +21,7 @@ from fact_metrics.base.canonical import canonical_json, canonical_sha256, finite
 from fact_metrics.base.errors import UserError, unknown_name
 from fact_metrics.base.fingerprints import code_sha256
 from fact_metrics.base.folders import cache_folder
-from fact_metrics.weight_store import installed_state
+from fact_metrics.features.weight_store import installed_state
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Card:
     needs_generator: bool
     needs_encoder: bool  # means something of StylEx runs only
     datasets: tuple[str, ...] | None  # dataset names it means something on; None: any
-    weights: tuple[str, ...]  # weight files it needs, of metrics/weight_store.py; none: no download
+    weights: tuple[str, ...]  # weight files it needs, of metrics/features/weight_store.py; none: no download
     from_statistics: bool  # mean and covariance of the real features do
     protocol: dict
 
@@ -81,7 +81,7 @@ class DetectorCard:
     summary: str
     citation: str
     fingerprint: dict
-    weights: tuple[str, ...]  # names of the weight files it reads, of metrics/weight_store.py
+    weights: tuple[str, ...]  # names of the weight files it reads, of metrics/features/weight_store.py
 
 
 def load_cards(names: Sequence[str] | None = None) -> list[Card]:

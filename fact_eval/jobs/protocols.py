@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from fact_eval.jobs.catalog import Card
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.features.weight_store import look_up, missing_message, random_weights_seed, weight_file
 from fact_metrics.recommended import RECOMMENDED
-from fact_metrics.weight_store import look_up, missing_message, random_weights_seed, weight_file
 
 CHOICES = ("auto", "standard", "embedded")
 

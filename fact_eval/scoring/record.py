@@ -12,8 +12,8 @@ from fact_metrics.base import provenance
 from fact_metrics.base.canonical import finite
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.processes import describe_error
+from fact_metrics.features.weight_store import mentions_random_weights
 from fact_metrics.registry import MetricValue
-from fact_metrics.weight_store import mentions_random_weights
 
 
 @dataclass

@@ -8,7 +8,6 @@ read, and in torch's own download folder, where torchvision, torch-fidelity and 
 """
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fact_metrics.base import file_hashes
 from fact_metrics.base.errors import UsageError, UserError, unknown_name
 from fact_metrics.base.folders import cache_folder
 
@@ -299,7 +299,7 @@ def installed_state() -> list:
 
 
 def file_sha256(path: Path) -> str | None:
-    """SHA-256 of a file, None where there is none to read; read again only when its size or time changed."""
+    """SHA-256 of a file, None if there is none to read; read again only when its size or time changed."""
     try:
         stat = path.stat()
     except OSError:
@@ -369,7 +369,6 @@ def _size(path: Path) -> str:
 @functools.lru_cache(maxsize=256)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str | None:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hashes.file_sha256(path)
     except OSError:
         return None
