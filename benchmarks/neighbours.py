@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from fact_metrics.families.density_coverage import compute_prdc
+from fact_metrics.engines.density_coverage import compute_prdc
 from fact_train.training.loop import resolve_device, set_threads
 
 SIZE, WIDTH = 10_000, 4096

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 import fact_metrics.features
 from fact_eval.weights.train_digits import JUNK, augment, fit_digits, make_junk, score_digits, train_digits
-from fact_metrics.families.legibility import compute_classes_covered, compute_legibility, find_legible
+from fact_metrics.engines.legibility import compute_classes_covered, compute_legibility, find_legible
 from fact_metrics.features import get_detector
 from fact_metrics.features.detectors.digits import digits_card, load_digits
 from fact_train.data import open_dataset

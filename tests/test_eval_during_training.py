@@ -23,8 +23,7 @@ NAMES = ("toy_distance", "toy_path")
 
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
-    fact_metrics.registry.list_metrics()
-    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "FAMILIES", {})
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     register_toys(broken=True)
 

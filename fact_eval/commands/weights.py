@@ -25,10 +25,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name from fact-eval w
 @weights_app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the weight files and the detectors that use them."""
-    from fact_eval.jobs.catalog import load_detector_cards
+    from fact_metrics.features import DETECTORS
 
     readers = {
-        name: [card.name for card in load_detector_cards() if name in card.weights] for name in WEIGHTS
+        name: [reader for reader in sorted(DETECTORS) if name in DETECTORS[reader].weights]
+        for name in WEIGHTS
     }
     rows = [_row(name, readers[name]) for name in WEIGHTS]
     if as_json:

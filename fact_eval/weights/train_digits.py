@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save as save_safetensors
 
-from fact_metrics.families.legibility import compute_legibility
+from fact_metrics.engines.legibility import compute_legibility
 from fact_metrics.features.networks.batchnorm import fold_batchnorm
 from fact_metrics.features.networks.digits import DigitsNet
 

@@ -79,7 +79,7 @@ class LPIPSAlex(_LPIPS):
     name = "lpips_alex"
     network = f"AlexNet, torchvision's, with the channel weights of {PACKAGE}"
     width = 64 + 192 + 384 + 256 + 256
-    label = "AlexNet LPIPS features"
+    label = "AlexNet LPIPS"
     weights = ("alexnet_torchvision",)
     summary = "LPIPS with AlexNet, the package's default for comparing pictures"
     channel_weights = "alex.pth"
@@ -97,7 +97,7 @@ class LPIPSVGG(_LPIPS):
     name = "lpips_vgg"
     network = f"VGG16, torchvision's, with the channel weights of {PACKAGE}"
     width = 64 + 128 + 256 + 512 + 512
-    label = "VGG16 LPIPS features"
+    label = "VGG16 LPIPS"
     weights = ("vgg16_torchvision",)
     summary = "LPIPS with VGG16, the distance of StyleGAN's perceptual path length"
     channel_weights = "vgg.pth"
@@ -115,7 +115,7 @@ class LPIPSSqueeze(_LPIPS):
     name = "lpips_squeeze"
     network = f"SqueezeNet 1.1, torchvision's, with the channel weights of {PACKAGE}"
     width = 64 + 128 + 256 + 384 + 384 + 512 + 512
-    label = "SqueezeNet LPIPS features"
+    label = "SqueezeNet LPIPS"
     weights = ("squeezenet11_torchvision",)
     summary = "LPIPS with SqueezeNet 1.1"
     channel_weights = "squeeze.pth"

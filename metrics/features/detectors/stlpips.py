@@ -74,7 +74,7 @@ class _ShiftTolerantLPIPS(PerceptualDetector):
 class AlexLPIPS(_ShiftTolerantLPIPS):
     name = "stlpips_alex"
     width = 64 + 192 + 384 + 256 + 256
-    label = "shift-tolerant AlexNet features"
+    label = "shift-tolerant AlexNet LPIPS"
     summary = "shift-tolerant AlexNet LPIPS; features whose squared distance is a lower bound of it"
     weights_file = "alex_shift_tolerant.pth"
     weights_sha256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
@@ -90,7 +90,7 @@ class AlexLPIPS(_ShiftTolerantLPIPS):
 class VGGLPIPS(_ShiftTolerantLPIPS):
     name = "stlpips_vgg"
     width = 64 + 128 + 256 + 512 + 512
-    label = "shift-tolerant VGG16 features"
+    label = "shift-tolerant VGG16 LPIPS"
     summary = "shift-tolerant VGG16 LPIPS; features whose squared distance is a lower bound of it"
     weights_file = "vgg_shift_tolerant.pth"
     weights_sha256 = "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250"
