@@ -3,12 +3,8 @@
 A new dataset is one entry. One without an opener is opened by its path and known by the name of its folder.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from fact_train.data.dataset import Dataset
+from typing import Literal
 
 # What a metric can ask of a dataset: `digits`, that its images are handwritten digits.
 Trait = Literal["digits"]
@@ -22,7 +18,8 @@ class DatasetEntry:
 
     `has_test_split`: a test split is published, and boards compare with it. `detector`: the one to measure
     it in, which needs no download; `evidence` says why, None if nothing was measured. `traits`: what
-    metrics can ask of it (`MetricSpec.needs_trait`). `opener(split=, processing=, progress=)` opens it.
+    metrics can ask of it (`MetricSpec.needs_trait`). `opener` is the `module:function` that opens it, called
+    with split, processing and progress.
     """
 
     name: str
@@ -31,13 +28,7 @@ class DatasetEntry:
     detector: str = GENERAL_DETECTOR
     evidence: str | None = None
     traits: frozenset[Trait] = frozenset()
-    opener: "Callable[..., Dataset] | None" = None
-
-
-def _open_mnist(**options) -> "Dataset":
-    from fact_train.data.idx import open_mnist
-
-    return open_mnist(**options)
+    opener: str | None = None
 
 
 # `python -m benchmarks detectors` measures the evidence: images are spoiled less and less, and FID must fall
@@ -53,7 +44,7 @@ DATASETS: dict[str, DatasetEntry] = {
             evidence="FID falls clearly at 24 of 26 steps from spoiled to whole digits, in pixels at 22, in "
             "digits at 20",
             traits=frozenset({"digits"}),
-            opener=_open_mnist,
+            opener="fact_train.data.idx:open_mnist",
         ),
         DatasetEntry("fashion-mnist", "Fashion-MNIST, a folder of idx files", has_test_split=True),
         DatasetEntry("kmnist", "KMNIST, a folder of idx files", has_test_split=True),

@@ -1,6 +1,7 @@
 """Image folders and zips: which files count, splits, shapes, subsets, and what is refused."""
 
 import os
+import sys
 import zipfile
 
 import numpy as np
@@ -252,8 +253,10 @@ def test_nothing_is_read_again_after_opening(tmp_path):
 
 def test_a_new_named_dataset_is_one_entry(tmp_path, monkeypatch):
     folder = write_files(tmp_path / "cats", image_files(3))
-    entry = DatasetEntry("cats", opener=lambda **options: open_folder(folder, **options))
-    monkeypatch.setitem(DATASETS, "cats", entry)
+    monkeypatch.setitem(DATASETS, "cats", DatasetEntry("cats", opener=f"{__name__}:open_cats"))
+    monkeypatch.setattr(
+        sys.modules[__name__], "open_cats", lambda **o: open_folder(folder, **o), raising=False
+    )
     assert dataset_names() == ["cats", "mnist"]
     assert open_dataset("cats", resolution=16).describe() == open_dataset(folder, resolution=16).describe()
 

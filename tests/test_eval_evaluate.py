@@ -144,10 +144,10 @@ def test_a_pass_opens_its_images_once_extracts_once_and_then_appends_every_recor
         monkeypatch.setattr(owner, name, lambda *a, **k: walk.append(name) or function(*a, **k))
 
     watch(evaluation, "open_for_scoring"), watch(FeatureExtractor, "extract_all")
-    watch(evaluation, "get_metric"), watch(record, "append_records")
+    watch(evaluation, "compute_metric"), watch(record, "append_records")
     make_run(tmp_path / "runs", data, cond=True)
     score(tmp_path / "runs", seeds=(0, 1))
-    one_seed = ["open_for_scoring", "extract_all", *["get_metric", "append_records"] * 4]
+    one_seed = ["open_for_scoring", "extract_all", *["compute_metric", "append_records"] * 4]
     assert walk == one_seed * 2
 
 
@@ -372,7 +372,7 @@ def test_a_metric_for_other_datasets_is_left_out_or_refused_by_name(data, toys):
     toy = fact_metrics.registry.FAMILIES["toy_path"]
     fact_metrics.registry.FAMILIES["toy_path"] = dataclasses.replace(toy, fixed_detector="digits")
     assert "toy_path" not in {card.name for card in Request(tuple(list_specs())).cards_for("toy")}
-    with pytest.raises(UsageError, match="toy_path is for mnist only"):
+    with pytest.raises(UsageError, match="toy_path is for digits only, not for toy"):
         Request(tuple(get_specs(["toy_path"])), named=True).cards_for("toy")
 
 
@@ -395,9 +395,9 @@ def test_scoring_computes_in_full_float32_and_gives_the_setting_back(tmp_path, d
     seen = []
     toy = fact_metrics.registry.FAMILIES["toy_path"]
 
-    def watching(inputs):
+    def watching(spec, inputs):
         seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
-        return toy.compute(inputs)
+        return toy.compute(spec, inputs)
 
     fact_metrics.registry.FAMILIES["toy_path"] = dataclasses.replace(toy, compute=watching)
     make_run(tmp_path / "runs", data)

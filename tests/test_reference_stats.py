@@ -16,7 +16,6 @@ from metric_toys import toy_metric
 
 import fact_metrics.registry
 from fact_eval import cli
-from fact_eval.features import save_reference
 from fact_eval.features.reference_stats import is_statistics, read_statistics, save_statistics
 from fact_leaderboard.records import RESULTS, read_records
 from fact_metrics.base.errors import UserError
@@ -25,6 +24,7 @@ from fact_metrics.families import fid
 from fact_metrics.family import Family, Source
 from fact_metrics.features import DETECTORS, Detector
 from fact_metrics.spec import FeatureNeed
+from fact_train.datasets import DATASETS, DatasetEntry
 
 WIDTH, N = 12, 300
 DATASET = {"name": "toy", "split": "train", "n": N, "sha256": "d" * 64, "resolution": 8, "channels": 1}
@@ -371,7 +371,7 @@ def test_statistics_of_unknown_make_are_used_for_named_metrics_only(toys, call, 
 
 
 def test_without_a_detector_the_recommended_one_is_saved(toys, call, folders, monkeypatch) -> None:
-    monkeypatch.setattr(save_reference, "recommended_detector", {"toy": "quarters"}.__getitem__)
+    monkeypatch.setitem(DATASETS, "toy", DatasetEntry("toy", detector="quarters"))
     code, out, err = call("ref", folders[0], "--save", "toy.safetensors")
     assert code == 0, err
     assert json.loads(out)["detector"]["detector"] == "quarters"

@@ -1,7 +1,7 @@
 """Adds, fetches and checks weight files; a manifest beside them records their SHA-256.
 
-metrics/features/weight_store.py says what the files are and where they are looked up. A file gets its name only when
-it is complete and its hash is known; writers of one folder take a lock.
+metrics/features/weight_store.py says what the files are and where they are looked up. A file gets its name
+only when it is complete and its hash is known; writers of one folder take a lock.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """`open_dataset`, by a name of fact_train/datasets.py or by path."""
 
 import difflib
+import importlib
 import os
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def open_dataset(
     options = {"split": split, "processing": processing, "progress": progress}
     text = os.fspath(data)
     if text in dataset_names():
-        return DATASETS[text].opener(**options)
+        module, _, function = DATASETS[text].opener.partition(":")
+        return getattr(importlib.import_module(module), function)(**options)
     path = Path(os.path.expanduser(text))
     if os.path.isfile(path) and path.suffix == ".npz":
         return open_npz(path, **options)
