@@ -219,7 +219,10 @@ def test_the_cache_is_listed_verified_and_cleared(tmp_path, data, toys, call):
         (["all"], "runs"),
         (["all", "nowhere"], "nowhere does not exist"),
         (["all", "empty"], "no run in empty"),
-        (["all", "runs", "--metrics", "toy_pth"], "metric 'toy_pth': unknown family 'toy_pth'; did you mean toy_path"),
+        (
+            ["all", "runs", "--metrics", "toy_pth"],
+            "metric 'toy_pth': unknown family 'toy_pth'; did you mean toy_path",
+        ),
         (["all", "runs", "--seeds", "x"], "--seeds 'x'"),
         (["all", "runs", "--seeds", "429"], "between 0 and 428"),
         (["run", "empty"], "no run in empty"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from fact_metrics.inputs import DeclaredInputs
 
-DEFINED_HERE = Source("this project, metrics/features/digits.py", "none: defined here")
+DEFINED_HERE = Source("this project (`fact-eval train-digits`)", "none: defined here")
 
 
 def compute_share(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
