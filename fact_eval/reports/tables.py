@@ -35,7 +35,7 @@ def specs_list(specs: Sequence[MetricSpec]) -> str:
     for spec in specs:
         arrow = "↑" if spec.higher_is_better else "↓"
         unit = f" ({spec.unit})" if spec.unit else ""
-        confined = f", {spec.needs_trait} only" if spec.needs_trait else ""
+        confined = f", datasets of {spec.needs_trait} only" if spec.needs_trait else ""
         lines = [f"{spec.name} {arrow}", spec.summary + unit, _needs(spec) + confined, spec.citation]
         blocks.append("\n    ".join(lines))
     return "\n".join(blocks)
@@ -106,12 +106,17 @@ def _interval(ci: dict | None) -> str:
 
 
 def _needs(spec: MetricSpec) -> str:
-    sides = []
+    parts = []
     for need in spec.needs:
         count = "all" if need.count is None else f"{need.count:,}"
-        sides.append(f"{count} {need.split or 'generated'} {need.detector}")
+        what = {"generated": "generated images", "reconstructed": f"reconstructed {need.split} images"}
+        parts.append(f"{count} {what.get(need.side, f'{need.split} images')}")
     if spec.needs_generator:
-        sides.append("the generator")
+        parts.append("the generator")
+    if spec.needs_encoder:
+        parts.append("the encoder of a StylEx run")
+    if spec.detectors:
+        parts.append(f"detector {' and '.join(spec.detectors)}")
     if spec.weights:
-        sides.append(f"weights {' and '.join(spec.weights)}")
-    return ", ".join(sides)
+        parts.append(f"weights {' and '.join(spec.weights)}")
+    return ", ".join(parts)

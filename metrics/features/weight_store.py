@@ -281,23 +281,6 @@ def fingerprint_sha256(name: str) -> str:
     return weights_sha256(name) or weight_file(name).sha256
 
 
-def installed_state() -> list:
-    """Changes whenever what is installed may have changed, at the cost of a look at every folder; JSON."""
-    folders = [weights_folder(), *shared_folders(), torch_folder()]
-    names = sorted({MANIFEST, *(file.filename for file in WEIGHTS.values())})
-    state: list = [random_weights_seed()]
-    for folder in folders:
-        paths = [folder / name for name in names]
-        paths += sorted(folder.glob("*-trusted-*"))
-        for path in paths:
-            try:
-                stat = path.stat()
-            except OSError:
-                continue
-            state.append([str(path), stat.st_size, stat.st_mtime_ns])
-    return state
-
-
 def file_sha256(path: Path) -> str | None:
     """SHA-256 of a file, None if there is none to read; read again only when its size or time changed."""
     try:
