@@ -166,8 +166,7 @@ def test_scoring_says_how_far_decoding_is_and_nothing_where_there_is_none(tmp_pa
 
 
 def test_one_more_checkpoint_and_the_same_pictures_again_decode_nothing(tmp_path, decoded, monkeypatch):
-    fact_metrics.registry.list_metrics()
-    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "FAMILIES", {})
     monkeypatch.chdir(tmp_path)
     register_toys()
     data, runs = make_data(tmp_path / "toy"), tmp_path / "runs"

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 import fact_metrics.features
 from fact_eval.weights import train_digits as train_digits_module
 from fact_eval.weights.train_digits import JUNK, augment, fit_digits, make_junk, score_digits, train_digits
-from fact_metrics.families.legibility import compute_classes_covered, compute_legibility, find_legible
+from fact_metrics.engines.legibility import compute_classes_covered, compute_legibility, find_legible
 from fact_metrics.features import get_detector
-from fact_metrics.features.digits import digits_card, load_digits
+from fact_metrics.features.detectors.digits import digits_card, load_digits
 from fact_train.data import open_dataset
 
 WEIGHTS = Path(fact_metrics.features.__file__).parent / "weights"
@@ -174,5 +174,5 @@ def test_command_writes_weights_and_card_that_the_detector_loads(tmp_path, monke
     assert json.loads((tmp_path / "digits.json").read_text()) == card
     assert card["recipe"]["seed"] == 3 and card["recipe"]["dataset_sha256"] == "of the small set"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.json", "digits.safetensors"]
-    monkeypatch.setattr("fact_metrics.features.digits._weights_folder", lambda: tmp_path)
+    monkeypatch.setattr("fact_metrics.features.detectors.digits._weights_folder", lambda: tmp_path)
     assert load_digits()(torch.zeros(1, 1, 32, 32))[1].shape == (1, 10)

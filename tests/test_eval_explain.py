@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from fact_eval.images.encoder import ReconstructionSource, SnapshotEncoder
 from fact_eval.images.sources import GeneratorSource
-from fact_eval.jobs.catalog import card_of, load_cards
 from fact_eval.jobs.plan import Request, plan_controls, plan_run
 from fact_eval.jobs.runs import read_run
 from fact_eval.reports.explain import draw_w_gap, measure_health, seconds_until
@@ -22,7 +21,7 @@ from fact_eval.scoring.evaluation import Evaluation
 from fact_leaderboard.records import append_records, read_records
 from fact_metrics.base.errors import UsageError
 from fact_metrics.base.pixels import to_uint8
-from fact_metrics.registry import METRICS, get_metric
+from fact_metrics.registry import FAMILIES, get_specs
 from fact_train.classifiers.training import train_classifier
 from fact_train.data import open_dataset
 from fact_train.run_folder import list_snapshots
@@ -89,7 +88,7 @@ def test_reconstructions_are_those_of_held_out_images_untruncated(place, snapsho
 
 
 def test_records_of_a_stylex_run_and_none_of_another(place, tmp_path) -> None:
-    cards = tuple(load_cards(SMALL))
+    cards = tuple(get_specs(SMALL))
     jobs = plan_run(read_run(place["run"]), Request(cards, named=True))
     outcome = Evaluation().run(jobs)
     assert not outcome.failures and len(outcome.written) == len(SMALL)
@@ -112,11 +111,11 @@ def test_without_held_out_images_only_the_encoder_s_metrics_have_no_value(place,
     blank = ["agreement10k", "recon10k_mse", "reconfid10k_full_efficientnet_lite0"]
     register_toys()
     try:
-        cards = (*load_cards(blank), card_of(get_metric("toy_distance")))
+        cards = tuple(get_specs([*blank, "toy_distance"]))
         Evaluation().run(plan_run(read_run(run), Request(cards, named=True)))
     finally:
         for name in ("toy_distance", "toy_distance_test", "toy_sharpness", "toy_path"):
-            METRICS.pop(name)
+            FAMILIES.pop(name)
     found = {record.metric: record for record in read_records(run / "results.jsonl")}
     assert found["toy_distance"].value > 0
     for name in blank:
@@ -127,7 +126,7 @@ def test_without_held_out_images_only_the_encoder_s_metrics_have_no_value(place,
 def test_a_run_without_a_trained_encoder_has_no_encoder_metrics(place) -> None:
     run = read_run(place["run"])
     run.options["config"]["branches"] = "mapping"
-    assert plan_run(run, Request(tuple(load_cards(SMALL))))[0].missing == ()
+    assert plan_run(run, Request(tuple(get_specs(SMALL))))[0].missing == ()
 
 
 def test_health_counts_spikes_seconds_and_the_way_to_legibility(place) -> None:
@@ -175,10 +174,9 @@ def test_explain_refuses_runs_of_another_model(place, tmp_path) -> None:
 def test_explain_prints_records_and_health_as_json(place, tmp_path, monkeypatch, capsys) -> None:
     """The whole command, with the metrics that 8x8 pictures allow."""
     from fact_eval.commands.explain import explain
-    from fact_eval.jobs import catalog
 
-    some = load_cards(SMALL)
-    monkeypatch.setattr(catalog, "load_cards", lambda names=None: some)
+    some = get_specs(SMALL)
+    monkeypatch.setattr("fact_metrics.registry.list_specs", lambda: some)
     explain([place["run"]], threads=1, device="cpu", as_json=True)
     shown = json.loads(capsys.readouterr().out)
     assert {record["metric"] for record in shown["records"]} == set(SMALL)

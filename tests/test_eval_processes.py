@@ -31,8 +31,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
-    fact_metrics.registry.list_metrics()
-    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "FAMILIES", {})
     monkeypatch.setattr(FeatureCache, "chunk", CHUNK)
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     register_toys(broken=True)
@@ -128,8 +127,7 @@ import fact_metrics.registry
 from eval_toys import register_toys
 from fact_eval.features.store import FeatureCache
 from fact_eval.images.sources import GeneratorSource
-fact_metrics.registry.list_metrics()
-fact_metrics.registry.METRICS.clear()
+fact_metrics.registry.FAMILIES.clear()
 register_toys(broken=True)
 FeatureCache.chunk = 4
 images = GeneratorSource.images

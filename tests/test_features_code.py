@@ -21,13 +21,14 @@ HARMLESS = {
     "fact_metrics.base.progress": "bars and lines",
     "fact_train.settings.stylex_checks": "refuses configurations, changes none",
     "fact_metrics.base.tensors": "the hash that a snapshot's weights are checked against",
+    "fact_metrics.base.file_hashes": CHOICE,
     "fact_metrics.base.errors": "exceptions",
     "fact_metrics.base.fingerprints": "hashes code and stamps files",
     "fact_metrics.base.folders": "where the store lies",
     "fact_metrics.engines.frechet": "takes finished features",
-    "fact_metrics.recommended": CHOICE,
-    "fact_metrics.registry": "types and names of metrics",
-    "fact_metrics.weight_store": "finds weight files, which are read only with the hash that the key holds",
+    "fact_metrics.inputs": "what metrics read of finished features",
+    "fact_metrics.spec": "what metrics are; the key holds SAMPLING itself",
+    "fact_train.datasets": CHOICE,
 }
 
 

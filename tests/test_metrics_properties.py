@@ -20,7 +20,6 @@ import torch
 from metric_toys import MeanSquares, cloud
 
 import fact_metrics.engines
-import fact_metrics.families
 
 INFINITY = float("inf")
 
@@ -154,7 +153,7 @@ TABLES = {
 }
 MODULES = {
     module.name: importlib.import_module(f"{package.__name__}.{module.name}")
-    for package in (fact_metrics.families, fact_metrics.engines)
+    for package in (fact_metrics.engines,)
     for module in pkgutil.iter_modules(package.__path__)
 }
 BLOCK_SIZES = {"BLOCK", "ROWS", "COLUMNS", "CHUNK", "BATCH", "PART"}

@@ -13,7 +13,7 @@ from eval_toys import make_data, make_run
 
 from fact_eval.images.sources import GeneratorSource
 from fact_metrics.base.errors import UsageError
-from fact_metrics.families.path_length import PATHS, slerp
+from fact_metrics.engines.path_length import PATHS, slerp
 from fact_train.data import open_dataset
 from fact_train.networks.generator import Generator
 from fact_train.networks.injection import StyleOptions
@@ -200,7 +200,7 @@ def test_evaluation_draws_latents_of_the_generators_shape_one_seed_an_image(tmp_
 
 @pytest.mark.parametrize("name", ["ppl_zfull", "ppl2_wend"])
 def test_path_length_steps_of_several_vectors(tmp_path: Path, name: str) -> None:
-    from fact_metrics.families.path_length import _step
+    from fact_metrics.engines.path_length import _step
 
     data = make_data(tmp_path / "data")
     run = make_run(tmp_path, data, injection="vectors", style_vectors=4)

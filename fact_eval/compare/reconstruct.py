@@ -33,7 +33,7 @@ from fact_metrics.engines.pair_distances import (
     mean_and_stderr,
 )
 from fact_metrics.features import DETECTORS
-from fact_metrics.weight_store import find_weights
+from fact_metrics.features.weight_store import find_weights
 from fact_train.data.decode import Header, decode, read_header
 from fact_train.data.folder import EXTENSIONS
 from fact_train.data.parallel import ProgressCallback, for_each_image
@@ -49,7 +49,7 @@ SHOWN = 5  # names in a message
 class Measure:
     """A distance of pairs: compute(a, b, device) is [N] of uint8 [N, C, H, W], sides of at least `smallest`.
 
-    `weights` are the downloaded files it needs (metrics/weight_store.py).
+    `weights` are the downloaded files it needs (metrics/features/weight_store.py).
     """
 
     compute: Callable[[torch.Tensor, torch.Tensor, str], torch.Tensor]

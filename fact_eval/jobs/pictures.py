@@ -5,12 +5,12 @@ from pathlib import Path
 
 from fact_eval.features.reference_stats import NEEDS_IMAGES, is_statistics, read_statistics
 from fact_eval.images.datasets import open_images
-from fact_eval.jobs.catalog import Card
 from fact_eval.jobs.plan import Job, ReferenceData, Request
 from fact_leaderboard.records import RESULTS
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
+from fact_metrics.spec import MetricSpec
 from fact_train.data.files import UnusableFiles
 
 
@@ -96,7 +96,7 @@ def plan_pictures(
     return request.fill(job, cards=fitting), left_out
 
 
-def _obstacle(card: Card, available: int) -> str | None:
+def _obstacle(card: MetricSpec, available: int) -> str | None:
     if card.needs_generator:
         return "needs a generator, not pictures"
     if card.needs_encoder:
@@ -106,7 +106,7 @@ def _obstacle(card: Card, available: int) -> str | None:
     return None
 
 
-def _statistics_obstacle(card: Card, reference: ReferenceData, request: Request) -> str | None:
+def _statistics_obstacle(card: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
     """Why a metric cannot use a reference of statistics; None if it can, or if the reference has images."""
     statistics = reference.statistics
     need = next((need for need in card.needs if need.side == "real"), None)

@@ -1,8 +1,13 @@
 """Share of an image's spectral power in high frequencies: low where blurred, high where noisy."""
 
-import torch
+from __future__ import annotations
 
-from fact_metrics.features.detector import Detector, register_detector, to_gray
+from typing import TYPE_CHECKING
+
+from fact_metrics.features.detector import Detector, register_detector
+
+if TYPE_CHECKING:
+    import torch
 
 CUTOFF = 0.25
 
@@ -17,6 +22,8 @@ class Spectrum(Detector):
 
     name = "spectrum"
     width = 1
+    gives = ("spectral share",)
+    label = "share of power in high frequencies"
     summary = "share of spectral power at 0.25 cycles per pixel and more"
     citation = "Durall et al. 2020, arXiv:2003.01826"
 
@@ -33,6 +40,10 @@ class Spectrum(Detector):
         }
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        from fact_metrics.features.images import to_gray
+
         x = to_gray(images)[:, 0]
         height, width = x.shape[-2:]
         columns, rows = (torch.hann_window(n, periodic=False, device=x.device) for n in (width, height))

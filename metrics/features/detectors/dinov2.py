@@ -4,22 +4,17 @@ Images come to 224 pixels as in dgm-eval (Stein et al. 2023, arXiv:2306.04675), 
 at 518, are interpolated as Meta's code does.
 """
 
-from typing import ClassVar
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
-from fact_metrics.features.detector import register_detector, to_rgb
-from fact_metrics.features.published import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PublishedDetector,
-    expect_keys,
-    normalise,
-)
-from fact_metrics.features.resize import resize
-from fact_metrics.features.vit import ViT, ViTConfig
+from fact_metrics.features.detector import register_detector
+from fact_metrics.features.published import IMAGENET_MEAN, IMAGENET_STD, PublishedDetector, expect_keys
+from fact_metrics.features.vit_config import ViTConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 SIZE = 224
 PATCH = 14
@@ -61,6 +56,8 @@ class _DINOv2(PublishedDetector):
     config: ClassVar[ViTConfig]
 
     def build(self) -> nn.Module:
+        from fact_metrics.features.networks.vit import ViT
+
         return ViT(self.config)
 
     def convert(self, state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
@@ -78,6 +75,9 @@ class _DINOv2(PublishedDetector):
         return own
 
     def embed(self, images: Tensor) -> Tensor:
+        from fact_metrics.features.images import normalise, to_rgb
+        from fact_metrics.features.resize import resize
+
         x = to_rgb(resize(images, mode=self.resize_mode, size=self.size))
         return self.net(normalise(x, IMAGENET_MEAN, IMAGENET_STD))
 
@@ -86,6 +86,7 @@ class _DINOv2(PublishedDetector):
 class DINOv2Small(_DINOv2):
     name = "dinov2_s"
     network = "DINOv2 ViT-S/14, Meta's, without registers"
+    label = "DINOv2 ViT-S/14 features"
     config = dinov2_config(width=384, depth=12)
     width = 384
     weights = ("dinov2_vits14",)
@@ -96,6 +97,7 @@ class DINOv2Small(_DINOv2):
 class DINOv2Base(_DINOv2):
     name = "dinov2_b"
     network = "DINOv2 ViT-B/14, Meta's, without registers"
+    label = "DINOv2 ViT-B/14 features"
     config = dinov2_config(width=768, depth=12)
     width = 768
     weights = ("dinov2_vitb14",)
@@ -107,6 +109,7 @@ class DINOv2Base(_DINOv2):
 class DINOv2Large(_DINOv2):
     name = "dinov2_l"
     network = "DINOv2 ViT-L/14, Meta's, without registers"
+    label = "DINOv2 ViT-L/14 features"
     config = dinov2_config(width=1024, depth=24)
     width = 1024
     weights = ("dinov2_vitl14",)
@@ -116,6 +119,9 @@ class DINOv2Large(_DINOv2):
 
 def positions_on_grid(positions: torch.Tensor, grid: int) -> torch.Tensor:
     """Positions [1, 1 + G^2, width] brought to [1, 1 + grid^2, width]: bicubic, without antialias."""
+    import torch
+    import torch.nn.functional as F
+
     side = round((positions.shape[1] - 1) ** 0.5)
     if side**2 + 1 != positions.shape[1]:
         raise ValueError(f"{positions.shape[1]} positions are no class token and square of patches")

@@ -8,7 +8,6 @@ read, and in torch's own download folder, where torchvision, torch-fidelity and 
 """
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fact_metrics.base import file_hashes
 from fact_metrics.base.errors import UsageError, UserError, unknown_name
 from fact_metrics.base.folders import cache_folder
 
@@ -281,25 +281,8 @@ def fingerprint_sha256(name: str) -> str:
     return weights_sha256(name) or weight_file(name).sha256
 
 
-def installed_state() -> list:
-    """Changes whenever what is installed may have changed, at the cost of a look at every folder; JSON."""
-    folders = [weights_folder(), *shared_folders(), torch_folder()]
-    names = sorted({MANIFEST, *(file.filename for file in WEIGHTS.values())})
-    state: list = [random_weights_seed()]
-    for folder in folders:
-        paths = [folder / name for name in names]
-        paths += sorted(folder.glob("*-trusted-*"))
-        for path in paths:
-            try:
-                stat = path.stat()
-            except OSError:
-                continue
-            state.append([str(path), stat.st_size, stat.st_mtime_ns])
-    return state
-
-
 def file_sha256(path: Path) -> str | None:
-    """SHA-256 of a file, None where there is none to read; read again only when its size or time changed."""
+    """SHA-256 of a file, None if there is none to read; read again only when its size or time changed."""
     try:
         stat = path.stat()
     except OSError:
@@ -369,7 +352,6 @@ def _size(path: Path) -> str:
 @functools.lru_cache(maxsize=256)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str | None:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hashes.file_sha256(path)
     except OSError:
         return None

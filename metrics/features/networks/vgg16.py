@@ -1,8 +1,4 @@
-"""VGG16 (Simonyan & Zisserman 2015, arXiv:1409.1556) in torchvision's naming, and its fc2 features.
-
-Precision and recall of Kynkäänniemi et al. 2019 are defined on fc2; features equal torch-fidelity's on the
-same file.
-"""
+"""VGG16 (Simonyan & Zisserman 2015, arXiv:1409.1556) in torchvision's naming."""
 
 from collections import OrderedDict
 
@@ -10,21 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fact_metrics.features.detector import register_detector, to_rgb
-from fact_metrics.features.published import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PublishedDetector,
-    expect_keys,
-    normalise,
-)
-from fact_metrics.features.resize import resize
-
-SIZE = 224
 FC = 4096
 # Stages of convolutions (number, width); a max pool stands between them and behind the last.
 STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-CLASSIFIER = ("classifier.6.weight", "classifier.6.bias")
 
 
 def vgg16_stages() -> list[nn.Sequential]:
@@ -59,30 +43,3 @@ class VGG16(nn.Module):
         for layer in self.classifier.values():
             x = layer(x).relu_()
         return x
-
-
-@register_detector
-class VGG16FC2(PublishedDetector):
-    name = "vgg16_fc2"
-    network = "VGG16, torchvision's, ImageNet"
-    layer = "fc2 behind its ReLU (4096)"
-    width = FC
-    resize_mode = "tf1"
-    size = SIZE
-    value_range = f"[0, 1], then mean {list(IMAGENET_MEAN)} and std {list(IMAGENET_STD)}"
-    weights = ("vgg16_torchvision",)
-    cpu_chunk = 16
-    summary = "second fully connected layer of VGG16 as torch-fidelity reads it: precision and recall"
-    citation = "Simonyan & Zisserman 2015, arXiv:1409.1556; Kynkäänniemi et al. 2019, arXiv:1904.06991"
-
-    def build(self) -> nn.Module:
-        return VGG16()
-
-    def convert(self, state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-        own = net.state_dict().keys()
-        expect_keys(state, own, self.network, unused=CLASSIFIER)
-        return {key: state[key] for key in own}
-
-    def embed(self, images: Tensor) -> Tensor:
-        x = to_rgb(resize(images.float(), mode=self.resize_mode, size=SIZE))
-        return self.net(normalise(x, IMAGENET_MEAN, IMAGENET_STD))

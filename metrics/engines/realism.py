@@ -8,8 +8,8 @@ takes the ratio of squares, the square of the number here, and adds 1e-5 to the 
 
 import torch
 
+from fact_metrics.engines.conventions import IMPROVED
 from fact_metrics.engines.neighbours import BLOCK, Pairs, find_radii
-from fact_metrics.engines.overlap import IMPROVED
 from fact_metrics.engines.products import full_float32
 
 ROUNDING = 1 + 2.0**-20  # of a float32 quotient, and more

@@ -4,37 +4,13 @@ Pre-norm blocks, a class token, learned positions. What differs is configuration
 weights as they are read is (DINOv2's layer scale, positions interpolated to another grid).
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fact_metrics.features.vit_config import ViTConfig
+
 HEAD_WIDTH = 64
-
-
-@dataclass(frozen=True)
-class ViTConfig:
-    """Square patches of `patch` pixels on a `grid` x `grid`; `output` is the width of the projection, if any.
-
-    `norm_embedding`: layer norm of the tokens before the first block too.
-    """
-
-    patch: int
-    grid: int
-    width: int
-    depth: int
-    activation: Literal["gelu", "quick_gelu"]
-    norm_epsilon: float
-    norm_embedding: bool = False
-    patch_bias: bool = True
-    output: int | None = None
-
-    @property
-    def size(self) -> int:
-        """Side of the images, in pixels."""
-        return self.patch * self.grid
 
 
 class Block(nn.Module):

@@ -1,11 +1,13 @@
 """Raw pixels as features: the mean squared error between pictures, beside the perceptual detectors."""
 
-from typing import ClassVar
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
-from fact_metrics.features.detector import Detector, register_detector, to_gray, to_rgb
-from fact_metrics.features.resize import resize
+from fact_metrics.features.detector import Detector, register_detector
+
+if TYPE_CHECKING:
+    import torch
 
 SIZE = 32
 
@@ -29,6 +31,9 @@ class _Pixels(Detector):
         }
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
+        from fact_metrics.features.images import to_gray, to_rgb
+        from fact_metrics.features.resize import resize
+
         chosen = to_gray(images) if self.channels == "luma" else to_rgb(images).float()
         return resize(chosen, mode="torch-aa", size=SIZE).flatten(1) / (255 * self.width**0.5)
 
@@ -37,6 +42,7 @@ class _Pixels(Detector):
 class Pixels(_Pixels):
     name = "pixels"
     width = SIZE * SIZE
+    label = "gray pixels (MSE)"
     summary = "gray pixels at 32x32; squared distance = mean squared error"
     channels = "luma"
 
@@ -45,5 +51,6 @@ class Pixels(_Pixels):
 class PixelsRGB(_Pixels):
     name = "pixels_rgb"
     width = 3 * SIZE * SIZE
+    label = "colour pixels (MSE)"
     summary = "colour pixels at 32x32; squared distance = mean squared error"
     channels = "RGB, gray repeated"

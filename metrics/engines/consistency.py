@@ -2,28 +2,23 @@
 
 Both are one formula (Karras et al. 2020, arXiv:1912.04958, eq. 1-3), so what differs is rounding, or a
 defect. Which of the two a network really ran is read off the convolutions it called, never off a flag: a
-network that ignores the flag would compare one path with itself and look perfect. One pass over the generator
-serves every metric of this file.
+network that ignores the flag would compare one path with itself and look perfect.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fact_metrics.base.errors import UserError
-from fact_metrics.engines.fid_error import compute_fid_stderr
-from fact_metrics.engines.frechet import compute_fid
-from fact_metrics.engines.pair_distances import mean_and_stderr, mean_squared_difference, psnr_from_mse
+from fact_metrics.base.pixels import to_uint8
+from fact_metrics.engines.conventions import RENDERING_DETECTOR
+from fact_metrics.engines.pair_distances import mean_squared_difference, psnr_from_mse
 from fact_metrics.features import get_detector
-from fact_metrics.registry import GeneratorInputs, MetricInputs, MetricValue, Register, register_metric
+from fact_metrics.inputs import GeneratorInputs
 
-PAIRS = 1000
 BATCH = 50
-DETECTOR = "stlpips_alex"
 PSNR_CEILING = 200.0
 ONE_PATH = "one for both"
 NOT_SEEN = "not seen"
@@ -89,11 +84,12 @@ class RenderingPairs:
     paths: tuple[str, str]
 
 
-_MEASURED: WeakKeyDictionary[GeneratorInputs, RenderingPairs] = WeakKeyDictionary()
-
-
 def measure_pairs(
-    generator: GeneratorInputs, *, pairs: int = PAIRS, device: torch.device | str = "cpu"
+    generator: GeneratorInputs,
+    *,
+    pairs: int,
+    detector: str = RENDERING_DETECTOR,
+    device: torch.device | str = "cpu",
 ) -> RenderingPairs:
     """Render `pairs` images with fused and with unfused modulated convolution and compare them.
 
@@ -101,7 +97,7 @@ def measure_pairs(
     differ as uint8, which is also what the detector's features see. Raises UserError where the network calls
     convolutions, but not those of the path it was asked for.
     """
-    detector = get_detector(DETECTOR, device)
+    network = get_detector(detector, device)
     rows, recorders = [], []
     for (fused, unfused), recorded in _render(generator, pairs):
         difference = (fused - unfused).abs().flatten(1)
@@ -113,9 +109,9 @@ def measure_pairs(
                 difference.mean(dim=1),
                 mean_squared_difference(fused, unfused),
                 (fused_uint8 != unfused_uint8).double().flatten(1).mean(dim=1),
-                detector.distance(fused, unfused),
-                detector(fused_uint8),
-                detector(unfused_uint8),
+                network.distance(fused, unfused),
+                network(fused_uint8),
+                network(unfused_uint8),
             )
         )
     values = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
@@ -125,11 +121,6 @@ def measure_pairs(
 def compute_consistency_psnr(mse: torch.Tensor) -> float:
     """PSNR in dB of mean squared errors [N] of pairs in [-1, 1]. Higher is better; at most 200 (equal)."""
     return min(psnr_from_mse(mse.double().mean()).item(), PSNR_CEILING)
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """uint8 images of float images in about [-1, 1], as StyleGAN and `fact-eval` make them."""
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def _render(
@@ -159,76 +150,3 @@ def _paths(recorders: list[list[ConvolutionRecorder]]) -> tuple[str, str]:
             "there are no two paths to compare"
         )
     return fused, unfused
-
-
-def _measured(inputs: MetricInputs) -> RenderingPairs:
-    if inputs.generator not in _MEASURED:
-        _MEASURED[inputs.generator] = measure_pairs(inputs.generator, device=inputs.device)
-    return _MEASURED[inputs.generator]
-
-
-def _value(value: float, pairs: RenderingPairs, *, stderr: float | None = None) -> MetricValue:
-    extras = {
-        "bitwise_equal": (pairs.max_abs == 0).double().mean().item(),
-        "mean_abs": pairs.mean_abs.double().mean().item(),
-        "uint8_pixels_changed": pairs.changed.mean().item(),
-        "paths": list(pairs.paths),
-    }
-    return MetricValue(value, stderr=stderr, n_generated=len(pairs.max_abs), extras=extras)
-
-
-def _fused(
-    *, higher_is_better: bool, reference: str, unit: str = "", detectors: tuple[str, ...] = ()
-) -> Register:
-    return register_metric(
-        family="fused",
-        higher_is_better=higher_is_better,
-        citation="Karras et al. 2020, arXiv:1912.04958; PSNR between renderings: arXiv:2106.12423",
-        reference=reference,
-        unit=unit,
-        needs_generator=True,
-        detectors=detectors,
-        settings={"pairs": PAIRS, "noise": "equal in a pair", "images": "float32, not clamped"},
-    )
-
-
-@_fused(higher_is_better=False, reference="none: defined here", unit="of a range of 2")
-def fused1k_maxabs(inputs: MetricInputs) -> MetricValue:
-    """Largest pixel difference between fused and unfused modulated convolution; images span [-1, 1]."""
-    pairs = _measured(inputs)
-    return _value(pairs.max_abs.max().item(), pairs)
-
-
-@_fused(higher_is_better=True, reference="PSNR as in StyleGAN3's equivariance metrics", unit="dB")
-def fused1k_psnr(inputs: MetricInputs) -> MetricValue:
-    """Agreement of fused and unfused modulated convolution as PSNR; 200 dB stands for equal images."""
-    pairs = _measured(inputs)
-    psnr = compute_consistency_psnr(pairs.mse)
-    mse, stderr = mean_and_stderr(pairs.mse)
-    relative = 0.0 if psnr == PSNR_CEILING else stderr / mse
-    return _value(psnr, pairs, stderr=10 / math.log(10) * relative)
-
-
-@_fused(higher_is_better=False, reference="none: defined here")
-def fused1k_pixels_changed(inputs: MetricInputs) -> MetricValue:
-    """Share of uint8 pixel values that differ between fused and unfused modulated convolution."""
-    pairs = _measured(inputs)
-    share, stderr = mean_and_stderr(pairs.changed)
-    return _value(share, pairs, stderr=stderr)
-
-
-@_fused(higher_is_better=False, reference="stlpips-pytorch 0.0.2", detectors=(DETECTOR,))
-def fused1k_lpips_stlpips_alex(inputs: MetricInputs) -> MetricValue:
-    """Mean LPIPS between images of fused and of unfused modulated convolution."""
-    pairs = _measured(inputs)
-    lpips, stderr = mean_and_stderr(pairs.lpips)
-    return _value(lpips, pairs, stderr=stderr)
-
-
-@_fused(higher_is_better=False, reference="torch-fidelity 0.4.0 on the same features", detectors=(DETECTOR,))
-def fused1k_fid_stlpips_alex(inputs: MetricInputs) -> MetricValue:
-    """FID between uint8 images of fused and of unfused modulated convolution, on shift-tolerant AlexNet."""
-    pairs = _measured(inputs)
-    features = pairs.features_fused, pairs.features_unfused
-    stderr = compute_fid_stderr(*features, reference="paired")
-    return _value(compute_fid(*features), pairs, stderr=stderr)

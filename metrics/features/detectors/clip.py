@@ -3,15 +3,16 @@
 Not divided by their length: metrics that want unit vectors (CMMD) do that.
 """
 
-from typing import ClassVar
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
-from fact_metrics.features.detector import register_detector, to_rgb
-from fact_metrics.features.published import PublishedDetector, expect_keys, normalise
-from fact_metrics.features.resize import resize
-from fact_metrics.features.vit import ViT, ViTConfig
+from fact_metrics.features.detector import register_detector
+from fact_metrics.features.published import PublishedDetector, expect_keys
+from fact_metrics.features.vit_config import ViTConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -67,6 +68,8 @@ class _CLIP(PublishedDetector):
     config: ClassVar[ViTConfig]
 
     def build(self) -> nn.Module:
+        from fact_metrics.features.networks.vit import ViT
+
         return ViT(self.config)
 
     def convert(self, state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
@@ -82,6 +85,8 @@ class _CLIP(PublishedDetector):
         return own
 
     def embed(self, images: Tensor) -> Tensor:
+        from fact_metrics.features.images import normalise, to_rgb
+
         return self.net(normalise(to_rgb(self.squared(images)), MEAN, STD))
 
     def squared(self, images: Tensor) -> Tensor:
@@ -95,6 +100,7 @@ class CLIPViTB32(_CLIP):
     network = "CLIP ViT-B/32, OpenAI's"
     config = clip_config(patch=32, grid=7, width=768, depth=12, output=512)
     width = 512
+    label = "CLIP ViT-B/32 features"
     size = config.size
     weights = ("clip_vit_b32",)
     summary = "CLIP ViT-B/32 image embeddings as clean-fid resizes for them: CLIP-FID"
@@ -104,6 +110,9 @@ class CLIPViTB32(_CLIP):
         return {**super().settings(), "crop": "shorter side to 224, then the centre"}
 
     def squared(self, images: Tensor) -> Tensor:
+        from fact_metrics.features.images import centre
+        from fact_metrics.features.resize import resize
+
         height, width = images.shape[-2:]
         shorter = min(height, width)
         shape = (self.size * height // shorter, self.size * width // shorter)
@@ -116,6 +125,7 @@ class CLIPViTL14At336(_CLIP):
     network = "CLIP ViT-L/14 at 336 pixels, OpenAI's"
     config = clip_config(patch=14, grid=24, width=1024, depth=24, output=768)
     width = 768
+    label = "CLIP ViT-L/14 embeddings at 336 pixels"
     size = config.size
     weights = ("clip_vit_l14_336",)
     cpu_chunk = 8
@@ -126,10 +136,7 @@ class CLIPViTL14At336(_CLIP):
         return {**super().settings(), "crop": "centre square, then to 336"}
 
     def squared(self, images: Tensor) -> Tensor:
+        from fact_metrics.features.images import centre
+        from fact_metrics.features.resize import resize
+
         return resize(centre(images, min(images.shape[-2:])), mode="pil-u8", size=self.size)
-
-
-def centre(images: torch.Tensor, size: int) -> torch.Tensor:
-    """The middle [N, C, size, size]; an odd row or column more stays at the bottom or right."""
-    top, left = ((length - size) // 2 for length in images.shape[-2:])
-    return images[..., top : top + size, left : left + size]

@@ -5,58 +5,27 @@ trained towards the uniform distribution (outlier exposure, Hendrycks et al. 201
 legible.
 """
 
+from __future__ import annotations
+
 import json
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from safetensors.torch import load as load_safetensors
-from torch import nn
+from fact_metrics.features.detector import Detector, register_detector, verified_weights
 
-from fact_metrics.features.detector import (
-    Detector,
-    fold_batchnorm,
-    register_detector,
-    to_gray,
-    verified_weights,
-)
-from fact_metrics.features.resize import resize
+if TYPE_CHECKING:
+    import torch
+
+    from fact_metrics.features.networks.digits import DigitsNet
 
 RESOLUTION = 32
-FEATURES = 64
-CLASSES = 10
-
-
-class DigitsNet(nn.Module):
-    """Four convolutions, two linear layers, 120 thousand parameters; [N, 1, 32, 32] float32 in [0, 1]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convs = nn.Sequential(
-            *_conv(1, 24, kernel=5, stride=2),
-            *_conv(24, 48, stride=2),
-            *_conv(48, 64),
-            nn.MaxPool2d(2),
-            *_conv(64, 96),
-            nn.MaxPool2d(2),
-        )
-        self.features = nn.Sequential(
-            nn.Flatten(), nn.Linear(96 * 2 * 2, FEATURES, bias=False), nn.BatchNorm1d(FEATURES)
-        )
-        self.head = nn.Linear(FEATURES, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features [N, 64] and class logits [N, 10].
-
-        Features are taken before the last ReLU: behind it all that is no digit is one point, 0.
-        """
-        features = self.features(self.convs(x))
-        return features, self.head(features.relu())
 
 
 class _DigitsDetector(Detector):
     citation = "this project (fact-eval train-digits); outlier exposure: Hendrycks et al. 2019, 1812.04606"
-    layer: str
+    needs_trait = "digits"
+    layer: ClassVar[str]
     _net: DigitsNet | None = None
 
     def settings(self) -> dict:
@@ -71,6 +40,11 @@ class _DigitsDetector(Detector):
         }
 
     def _outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        from fact_metrics.features.images import to_gray
+        from fact_metrics.features.resize import resize
+
         if self._net is None:
             self._net = load_digits(self.device)
         x = resize(to_gray(images), mode="torch-aa", size=RESOLUTION) / 255
@@ -80,7 +54,8 @@ class _DigitsDetector(Detector):
 @register_detector
 class Digits(_DigitsDetector):
     name = "digits"
-    width = FEATURES
+    width = 64
+    label = "features of the digit classifier"
     summary = "64 features of a digit classifier trained on MNIST"
     layer = "penultimate (64), before its ReLU"
 
@@ -91,7 +66,9 @@ class Digits(_DigitsDetector):
 @register_detector
 class DigitsProbs(_DigitsDetector):
     name = "digits_probs"
-    width = CLASSES
+    width = 10
+    gives = ("class probabilities",)
+    label = "class probabilities of the digit classifier"
     summary = "class probabilities of the same digit classifier, in the order 0 to 9"
     layer = "softmax (10)"
 
@@ -106,6 +83,12 @@ def digits_card() -> dict:
 
 def load_digits(device: torch.device | str = "cpu") -> DigitsNet:
     """The trained classifier, batch norms folded. Raises UserError on missing or changed weights."""
+    import torch
+    from safetensors.torch import load as load_safetensors
+
+    from fact_metrics.features.networks.batchnorm import fold_batchnorm
+    from fact_metrics.features.networks.digits import DigitsNet
+
     path = _weights_folder() / "digits.safetensors"
     content = verified_weights(path, digits_card()["sha256"], origin="`fact-eval train-digits`")
     net = DigitsNet()
@@ -116,8 +99,3 @@ def load_digits(device: torch.device | str = "cpu") -> DigitsNet:
 
 def _weights_folder() -> Path:
     return Path(str(resources.files("fact_metrics.features"))) / "weights"
-
-
-def _conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
