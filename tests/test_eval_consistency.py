@@ -11,10 +11,10 @@ from fact_eval.compare import consistency
 from fact_eval.compare.consistency import PRECISIONS, PrecisionSource, report
 from fact_eval.reports.fused import fused_tables
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.pixels import to_uint8
 from fact_metrics.base.tf32 import tf32
 from fact_metrics.engines.fid_error import compute_fid_stderr
 from fact_metrics.engines.frechet import compute_fid
-from fact_metrics.families.consistency import to_uint8
 from fact_metrics.features import get_detector
 from fact_train.data import open_dataset
 from fact_train.networks.injection import ModulatedConv
