@@ -248,7 +248,7 @@ def test_wrong_values_of_what_is_tested_elsewhere_fail_there(tmp_path):
     files = [str(here / file) for file in sorted(set(names.values()))]
     subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],
-        env={**os.environ, "PYTHONPATH": str(here)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
     )
     failed = json.loads(out.read_text())
