@@ -26,7 +26,7 @@ RUNS, CALLS = 50, 5
 def run(
     *, seconds: float = 0.0, device: str = "auto", threads: int | None = None, runs: int = RUNS
 ) -> dict[str, Any]:
-    """Wall and processor seconds of the calls after the first, which also keeps the catalog of metrics."""
+    """Wall and processor seconds of the calls after the first."""
     records = _published_run()
     with tempfile.TemporaryDirectory(prefix="again-") as name:
         root = Path(name) / "runs"

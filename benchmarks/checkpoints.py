@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from benchmarks.pairs import start
 from fact_eval.features.store import FeatureCache
 from fact_eval.images.open import OpenedImages
 from fact_eval.images.sources import GeneratorSource
-from fact_eval.jobs.catalog import load_cards
 from fact_eval.jobs.plan import Request, plan_run
 from fact_eval.jobs.runs import read_run
 from fact_eval.scoring.evaluation import Evaluation
@@ -28,12 +26,12 @@ from fact_eval.scoring.inputs import Inputs
 from fact_leaderboard.columns import metrics_for
 from fact_metrics.base.memory import keep_freed_memory
 from fact_metrics.features import get_detector
-from fact_metrics.registry import get_metric
+from fact_metrics.registry import compute_metric, get_specs
 from fact_train import run_folder
 from fact_train.data import open_dataset
+from fact_train.networks.build import build_networks
 from fact_train.settings.presets import get_preset
-from fact_train.snapshot import load_snapshot, save_snapshot, snapshot_name
-from fact_train.training.trainer import build_networks
+from fact_train.snapshot import load_snapshot, save_snapshot
 
 METRICS = tuple(metrics_for("mnist"))
 BATCH = 64
@@ -46,7 +44,7 @@ def run(
     """Wall and processor seconds of scoring each of the checkpoints, and of the bare loop for all but one."""
     keep_freed_memory()  # as the command does
     chosen, about, limits = start(device, threads)
-    cards = tuple(card for card in load_cards(METRICS) if not card.needs_encoder)
+    cards = tuple(card for card in get_specs(METRICS) if not card.needs_encoder)
     with tempfile.TemporaryDirectory(prefix="checkpoints-") as name, limits:
         root = Path(name)
         evaluation = Evaluation(device=str(chosen), batch=BATCH, cache=FeatureCache(root / "cache"))
@@ -105,7 +103,7 @@ def _bare(job, device: str) -> None:
         inputs = Inputs(OpenedImages(source, {}), {}, None, seed=0, device=device)
         for card, _ in job.missing:
             if card.needs_generator:
-                get_metric(card.name).compute(inputs)
+                compute_metric(card, inputs)
 
 
 def untrained_run(folder: Path, seed: int) -> Path:
@@ -118,8 +116,14 @@ def untrained_run(folder: Path, seed: int) -> Path:
     )
     torch.manual_seed(seed)
     G, D = build_networks(cfg, dataset.describe())
-    untrained = SimpleNamespace(G_ema=G.eval(), D=D.eval(), cfg=cfg, dataset=dataset, nimg=0)
-    save_snapshot(folder / snapshot_name(0), untrained, run_id=run_id)
+    save_snapshot(
+        folder / run_folder.snapshot_name(0),
+        {"G_ema": G, "D": D},
+        cfg=cfg,
+        dataset=dataset.describe(),
+        nimg=0,
+        run_id=run_id,
+    )
     return folder
 
 

@@ -14,10 +14,10 @@ import torch
 
 from benchmarks.machine import write_result
 from fact_eval.compare.consistency import PRECISIONS, ImagesRow, report
+from fact_metrics.base.devices import resolve_device, set_threads
+from fact_train.networks.build import build_networks
 from fact_train.settings.presets import get_preset
 from fact_train.snapshot import Snapshot
-from fact_train.training.loop import resolve_device, set_threads
-from fact_train.training.trainer import build_networks
 
 DATASET = {"resolution": 32, "channels": 1, "classes": 0}
 MATRIX = {"injection": "matrix", "style_vectors": 64, "matrix_centre": True}

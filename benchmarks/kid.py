@@ -11,7 +11,7 @@ from cleanfid.fid import kernel_distance
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from benchmarks.pairs import measure, ratio, start
-from fact_metrics.families.kid import Kid, compute_kid
+from fact_metrics.engines.kid import Kid, compute_kid
 
 IMAGES, WIDTH, SUBSETS, SUBSET_SIZE = 5000, 2048, 100, 1000
 

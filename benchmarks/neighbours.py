@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from fact_metrics.families.density_coverage import compute_prdc
-from fact_train.training.loop import resolve_device, set_threads
+from fact_metrics.base.devices import resolve_device, set_threads
+from fact_metrics.engines.density_coverage import compute_prdc
 
 SIZE, WIDTH = 10_000, 4096
 MEMORY_SIZE, MEMORY_WIDTH = 50_000, 4096

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fact_train.training.loop import resolve_device, set_threads
+from fact_metrics.base.devices import resolve_device, set_threads
 
 FILES, SIDE = 5000, 64
 NETWORKS = {
@@ -97,9 +97,9 @@ def score(generated: Path, real: Path, *, device: str, subset_size: int) -> dict
     from fact_eval.images.sources import PicturesSource
     from fact_metrics.base.memory import keep_freed_memory
     from fact_metrics.engines.frechet import compute_fid
-    from fact_metrics.families.inception_score import compute_inception_score
-    from fact_metrics.families.kid import compute_kid
-    from fact_metrics.families.precision_recall import compute_precision, compute_recall
+    from fact_metrics.engines.inception_score import compute_inception_score
+    from fact_metrics.engines.kid import compute_kid
+    from fact_metrics.engines.precision_recall import compute_precision, compute_recall
     from fact_train.data import open_dataset
 
     class InOrder(PicturesSource):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from fact_train.training.loop import resolve_device, set_threads
+from fact_metrics.base.devices import resolve_device, set_threads
 
 # A peer that takes longer is run once.
 SLOW = 20.0

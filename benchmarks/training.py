@@ -18,14 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import fact_train.training.trainer
+from fact_metrics.base.devices import resolve_device, set_threads
 from fact_metrics.base.memory import keep_freed_memory
 from fact_train.data import open_dataset
 from fact_train.settings.config import TrainConfig, fields_of
 from fact_train.settings.presets import PRESETS
-from fact_train.training.loop import peak_memory_gb, resolve_device, set_threads
 from fact_train.training.precision import PRECISIONS
-from fact_train.training.stylex import new_trainer
-from fact_train.training.thread_pool import Crew
+from fact_train.training.stats import peak_memory_gb
+from fact_train.training.thread_pool import MicroBatchPool
 from fact_train.training.trainer import Trainer
 
 # StyleGAN2 at a fixed width, mapping depth 2, R1 every 16 steps and path length every 4.
@@ -41,6 +41,7 @@ def without_encoder(cfg: TrainConfig) -> TrainConfig:
     return dataclasses.replace(cfg, **plain)
 
 
+LOSSES = ("generator_loss", "path_length_loss", "discriminator_loss", "r1_loss", "reconstruction_loss")
 CASES = {
     "32 px, 64 channels, batch 32": WIDTH_64,
     "32 px, 64 channels, batch 32, bf16": dataclasses.replace(WIDTH_64, precision="bf16"),
@@ -77,8 +78,8 @@ def measure(cfg: TrainConfig, device_name: str, threads: int, *, seconds: float)
     keep_freed_memory()
     device = resolve_device(device_name)
     dataset = open_dataset(cfg.data, resolution=cfg.resolution, max_images=cfg.max_images)
-    trainer = new_trainer(cfg, dataset, device, threads=threads)
-    cycle = max([cfg.pl_interval] * (cfg.pl_weight > 0) + [cfg.r1_interval] * (trainer.r1_gamma > 0) + [1])
+    trainer = Trainer(cfg, dataset, device, threads=threads)
+    cycle = max([*trainer.model.gan.lazy_intervals, 1])
     for _ in range(2):
         trainer.step(regularise=True)
     rates: list[float] = []
@@ -121,10 +122,10 @@ def flops(trainer: Trainer, steps: int) -> int:
 
     Steps with the same regularisers cost the same, so one of each kind is counted.
     """
-    trainer.crew = Crew(1, threads=1)  # the counter sees its own thread only
+    trainer.pool = MicroBatchPool(1, threads=1)  # the counter sees its own thread only
     cfg, found, total = trainer.cfg, {}, 0
     for step in range(steps):
-        kind = (step % cfg.pl_interval == 0, step % cfg.r1_interval == 0, step % trainer.period)
+        kind = (step % cfg.pl_interval == 0, step % cfg.r1_interval == 0, step % trainer.model.period)
         if kind not in found:
             trainer.steps = step
             with _FlopCounter() as counter:
@@ -152,14 +153,17 @@ def shares(trainer: Trainer, steps: int) -> dict[str, float]:
 
         return call
 
-    trainer.crew = Crew(1, threads=torch.get_num_threads())
+    trainer.pool = MicroBatchPool(1, threads=torch.get_num_threads())
     original = fact_train.training.trainer.gradients
     fact_train.training.trainer.gradients = timed("backward", original)
-    for name in ("_generator_main", "_path_length", "_discriminator_main", "_r1"):
-        setattr(trainer, name, timed("forward", getattr(trainer, name)))
-    trainer._real_batch = timed("data", trainer._real_batch)
-    trainer._average = timed("optimiser and averages", trainer._average)
-    for optimiser in (trainer.G_opt, trainer.D_opt):
+    model = trainer.model
+    for owner in (model, model.gan):  # a model's own generator loss stands before the GAN's
+        for name in LOSSES:
+            if hasattr(owner, name):
+                setattr(owner, name, timed("forward", getattr(owner, name)))
+    trainer.inputs = timed("data", trainer.inputs)
+    trainer.average = timed("optimiser and averages", trainer.average)
+    for optimiser in (model.gan.G_opt, model.gan.D_opt):
         optimiser.step = timed("optimiser and averages", optimiser.step)
     start = time.perf_counter()
     for _ in range(steps):

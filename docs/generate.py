@@ -5,7 +5,6 @@ the public registries.
 """
 
 import argparse
-import inspect
 import re
 import sys
 import typing
@@ -40,32 +39,28 @@ def flag_of(field: str) -> str:
 
 
 def registered_metrics():
-    from fact_eval.jobs.catalog import load_cards
+    from fact_metrics.registry import list_specs
 
-    return load_cards()
+    return list_specs()
 
 
 def registered_detectors():
-    from fact_eval.jobs.catalog import load_detector_cards
+    from fact_metrics.features import detector_spec, list_detectors
 
-    return load_detector_cards()
+    return [detector_spec(name) for name in list_detectors()]
 
 
 def weight_files():
-    from fact_metrics.weight_store import WEIGHTS
+    from fact_metrics.features.weight_store import WEIGHTS
 
     return WEIGHTS.values()
 
 
 def registered_datasets():
-    """(name, opener, whether a test split is published, recommended detector and why) of every dataset."""
-    from fact_leaderboard.columns import WITH_TEST_SPLIT
-    from fact_metrics.recommended import RECOMMENDED
-    from fact_train.data.registry import DATASETS
+    """DatasetEntry of every dataset that is opened by its name."""
+    from fact_train.datasets import DATASETS
 
-    return [
-        (name, opened, name in WITH_TEST_SPLIT, RECOMMENDED.get(name)) for name, opened in DATASETS.items()
-    ]
+    return [entry for entry in DATASETS.values() if entry.opener is not None]
 
 
 def board_columns():
@@ -144,10 +139,10 @@ def weights_table() -> str:
 
 def datasets_table() -> str:
     rows = []
-    for name, opener, tested, recommended in registered_datasets():
-        what = inspect.getdoc(opener).split(". ")[0].rstrip(".")
-        detector = f"`{recommended.detector}`: {recommended.why}" if recommended else ""
-        rows.append([f"`--data {name}`", what, "yes" if tested else "no", detector])
+    for entry in registered_datasets():
+        detector = f"`{entry.detector}`: {entry.evidence}" if entry.evidence else ""
+        tested = "yes" if entry.has_test_split else "no"
+        rows.append([f"`--data {entry.name}`", entry.summary, tested, detector])
     return table(["dataset", "what", "test split", "recommended detector"], rows)
 
 

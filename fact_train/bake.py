@@ -1,8 +1,8 @@
-"""Baking: the style of one w folded into plain weights, a network that makes one image (and its noise).
+"""Baking: the style of one w folded into plain weights, which gives a network of one image (and its noise).
 
-Every injection gives its fused weights (`kernels`); a `PlainConv` holds them in its place. The equality is
-proved on the spot, in float64: each layer on the input that it gets in the network, and the image. A 3x3
-style is another function at the borders, by definition (injection/matrix.py): there the interior is proved.
+Every injection has its fused weights (`kernels`); a `PlainConv` takes them over. `prove` compares both in
+float64: each layer on the input that it has in the network, and the image. A 3x3 style differs at the borders
+by definition (networks/injection/matrix.py); its proof covers the interior.
 """
 
 import copy
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 
 from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UsageError, UserError
+from fact_train.networks.build import build_networks
 from fact_train.networks.generator import Generator, Synthesis
 from fact_train.networks.injection.convolve import instance_norm, with_ones
 from fact_train.networks.ops import conv2d_resample
 from fact_train.seeds import generator_for
 from fact_train.settings.config import TrainConfig
 from fact_train.snapshot import Snapshot
-from fact_train.training.trainer import build_networks
 
 SCHEMA = 1
 TOLERANCE = 1e-10  # of the largest output, float64: sums of a few thousand terms in another order
 
 
 class PlainConv(nn.Module):
-    """A style-injected convolution whose style is fixed: weight [O, I (+ 1), k, k]; w is not looked at."""
+    """A style-injected convolution whose style is fixed: weight [O, I (+ 1), k, k]; w is ignored."""
 
     def __init__(self, weight: Tensor, *, up: int, norm_in: bool, norm_out: bool, shifts: bool) -> None:
         super().__init__()
@@ -48,7 +48,10 @@ class PlainConv(nn.Module):
 
 @dataclass(frozen=True)
 class LayerProof:
-    """Largest difference of a layer's outputs over the largest output; `border` where it is 3x3, apart."""
+    """Largest difference of a layer's outputs over the largest output.
+
+    Of a 3x3 style `relative` covers the interior and `border` all pixels; `border` is None otherwise.
+    """
 
     layer: str
     relative: float
@@ -71,7 +74,7 @@ class Proof:
 
 
 def draw_ws(G: Generator, *, seed: int, label: int | None, truncation_psi: float) -> Tensor:
-    """ws [1, rows, w_dim] of one seed. UsageError where a label is missing, out of range or not asked for."""
+    """ws [1, rows, w_dim] of one seed. UsageError for a missing, superfluous or unknown label."""
     if (label is None) != (not G.c_dim) or (label or 0) >= max(G.c_dim, 1):
         asked = f"between 0 and {G.c_dim - 1}" if G.c_dim else "left out: this network has no classes"
         raise UsageError(f"--label {label}: it must be {asked}.")
@@ -134,7 +137,7 @@ def prove(G: Generator, ws: Tensor) -> Proof:
 
 
 def proof_table(proof: Proof) -> str:
-    """The proof for people."""
+    """The proof as a table of plain text."""
     lines = [f"{'layer':<14} relative difference, float64"]
     for row in proof.layers:
         border = "" if row.border is None else f"   (interior; with the border {row.border:.1e})"
@@ -163,7 +166,7 @@ def save_baked(path: Path, snapshot: Snapshot, ws: Tensor) -> None:
 
 
 def load_baked(path: str | Path) -> Synthesis:
-    """The baked network: call it with any ws of its number of rows, which it does not look at.
+    """The baked network: call it with any ws of its number of rows, which it ignores.
 
     UserError where the file is missing, damaged or not a baked network.
     """
@@ -183,10 +186,10 @@ def load_baked(path: str | Path) -> Synthesis:
 
 
 def _layer_styles(synthesis: Synthesis, ws: Tensor) -> list[tuple[nn.Module, Tensor]]:
-    """Every layer with an injection and the w [1, w_dim] or [1, K, w_dim] that it takes."""
+    """Every layer with an injection, and its w: [1, w_dim] or [1, K, w_dim]."""
     if synthesis.vectors > 1:
         ws = ws.unflatten(1, (synthesis.num_ws, synthesis.vectors))
-    found, first = [], 0
+    layers, first = [], 0
     for res in synthesis.resolutions:
         block = getattr(synthesis, f"b{res}")
         modules = [block.conv1] if block.is_first else [block.conv0, block.conv1]
@@ -195,13 +198,13 @@ def _layer_styles(synthesis: Synthesis, ws: Tensor) -> list[tuple[nn.Module, Ten
             if hasattr(module, "inject"):
                 w = ws[:, first + i]
                 only = getattr(module, "first_only", False) and w.ndim == 3
-                found.append((module, w[:, 0] if only else w))
+                layers.append((module, w[:, 0] if only else w))
         first += block.num_conv
-    return found
+    return layers
 
 
 class _Float64(torch.overrides.TorchFunctionMode):
-    """`x.float()` keeps float64: the networks ask for their float32 in this one way."""
+    """`x.float()` leaves float64 tensors alone; the networks have no other cast to float32."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.Tensor.float and args[0].dtype == torch.float64:

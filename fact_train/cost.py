@@ -23,7 +23,7 @@ SIZES = (4, 8, 16, 32, 64, 128)
 
 @dataclass(frozen=True)
 class Case:
-    """An injection with its options; `vectors` 0 means as many as there are channels."""
+    """An injection with its options; `vectors` 0 means one for each channel."""
 
     name: str
     injection: str
@@ -104,8 +104,8 @@ def measure(
 def break_even(*, channels: int, batch: int, w_dim: int, seconds: float) -> tuple[float, float | None, list]:
     """(predicted pixels, measured pixels, [(side, unbaked ms, baked ms)]) of a 1x1 style matrix.
 
-    Measured: where the line between the two sizes around the crossing meets it, None where baking never wins
-    up to the largest size.
+    The measured crossing is interpolated between the two sizes around it; None where baking never wins up to
+    the largest size.
     """
     case, times = CASES[5], []
     for side in SIZES:
@@ -150,7 +150,7 @@ def report(*, resolution: int, channels: int, batch: int, w_dim: int, seconds: f
                 f"{row.milliseconds:.2f} | {row.milliseconds_training:.2f} |"
             )
     predicted, measured, times = break_even(**size)
-    found = (
+    crossing = (
         "never up to there"
         if measured is None
         else f"{measured:.0f} pixels ({math.sqrt(measured):.0f} x {math.sqrt(measured):.0f})"
@@ -159,7 +159,7 @@ def report(*, resolution: int, channels: int, batch: int, w_dim: int, seconds: f
     lines += [
         "",
         f"Baking a 1x1 style matrix breaks even at H W = O k^2 = {predicted} pixels "
-        f"({math.sqrt(predicted):.0f} x {math.sqrt(predicted):.0f}) by multiply-adds; measured: {found}.",
+        f"({math.sqrt(predicted):.0f} x {math.sqrt(predicted):.0f}) by multiply-adds; measured: {crossing}.",
         f"Milliseconds unbaked / baked: {sides}.",
     ]
     return "\n".join(lines)
@@ -177,9 +177,9 @@ def _runner(
 
 
 def _best_seconds(functions: Sequence[Callable[[], object]], seconds: float) -> list[float]:
-    """The best time of each, called in turn at least 3 times and about this long, after one call untimed.
+    """The best time of each, after one untimed call; called in turn at least 3 times, for about `seconds`.
 
-    The best, as what disturbs a machine only ever adds.
+    The best, because other load on the machine only ever adds time.
     """
     times: list[list[float]] = [[] for _ in functions]
     for function in functions:

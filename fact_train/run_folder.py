@@ -1,4 +1,4 @@
-"""The run folder: its name, its training_options.json, and whether a configuration may go on in it."""
+"""The run folder: its name, the names of its files, its options, and what may continue in it."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ class ConfigConflict(UsageError):
 
 
 def run_label(preset: str, preset_cfg: TrainConfig, cfg: TrainConfig) -> str:
-    """`<preset>[-<changed axes>]`: what distinguishes the configuration, without its seed."""
+    """`<preset>[-<changed axes>]`: the name of the configuration without its seed."""
     changed = [f for f in fields_of("science") if f.name != "seed"]
     changed = [f.name for f in changed if getattr(cfg, f.name) != getattr(preset_cfg, f.name)]
     axes = [f"{name}={_short(getattr(cfg, name))}" for name in changed]
@@ -38,11 +38,21 @@ def default_outdir(preset: str, label: str, seed: int) -> Path:
     return Path("runs") / f"{preset}-seed{seed}{label.removeprefix(preset)}"
 
 
+def snapshot_name(nimg: int) -> str:
+    """File name of the snapshot at `nimg` images."""
+    return f"network-snapshot-{nimg // 1000:06d}.safetensors"
+
+
+def list_snapshots(outdir: Path) -> list[Path]:
+    """Snapshots of a run folder, oldest first."""
+    return sorted(Path(outdir).glob("network-snapshot-*.safetensors"))
+
+
 @contextmanager
 def locked(outdir: Path) -> Iterator[None]:
-    """Hold a run folder for one process; UsageError where another trains in it. A killed holder frees it.
+    """Lock a run folder for one process; UsageError where another process trains in it.
 
-    Half-written files that a killed process left are removed.
+    The lock of a killed process is free. Half-written files that it left are removed.
     """
     new = not Path(outdir).exists()
     try:

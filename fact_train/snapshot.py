@@ -6,6 +6,7 @@ nimg, and a hash of the weights that is checked on load. Equal training states g
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,19 @@ from torch import Tensor, nn
 
 from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.pixels import to_signed
 from fact_metrics.base.tensors import weights_sha256
 from fact_train.classifiers.classifier import Card, new_classifier
+from fact_train.networks.build import build_encoder, build_networks
 from fact_train.networks.classifier import Classifier, class_part
 from fact_train.networks.discriminator import Discriminator
-from fact_train.networks.encoder import Encoder
+from fact_train.networks.encoder import Encoder, encoder_ws
 from fact_train.networks.generator import Generator
-from fact_train.networks.mapping import join_class_part
 from fact_train.settings.config import TrainConfig
-from fact_train.training.stylex import build_encoder
-from fact_train.training.trainer import Trainer, build_networks
 
 SCHEMA = 1
-PREFIXES = {"stylegan2": ("G_ema", "D"), "stylex": ("G_ema", "D", "E_ema", "C")}
+# model -> names of the networks in its snapshots
+NETWORKS = {"stylegan2": ("G_ema", "D"), "stylex": ("G_ema", "D", "E_ema", "C")}
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Snapshot:
 
     @torch.inference_mode()
     def class_logits(self, images: Tensor) -> Tensor:
-        """What C says of uint8 images [N, C, R, R]: logits [N, K]. StylEx only."""
+        """C's logits [N, K] of uint8 images [N, C, R, R]. StylEx only."""
         return self.C(_to_signed(images, self.C))
 
     def class_parts(self, images: Tensor) -> Tensor:
@@ -70,42 +71,51 @@ class Snapshot:
 
     def reconstruction_ws(self, images: Tensor) -> Tensor:
         """ws [N, num_ws, w_dim + K] of uint8 images: E's part and C's, nothing truncated. StylEx only."""
-        w = self.encode(images).unsqueeze(1).expand(-1, self.G.num_ws, -1)
-        return join_class_part(w, self.class_parts(images))
+        return encoder_ws(self.encode(images), self.class_parts(images), num_ws=self.G.num_ws)
 
 
-def snapshot_name(nimg: int) -> str:
-    return f"network-snapshot-{nimg // 1000:06d}.safetensors"
+def save_snapshot(
+    path: Path,
+    networks: Mapping[str, nn.Module],
+    *,
+    cfg: TrainConfig,
+    dataset: dict[str, Any],
+    nimg: int,
+    run_id: str,
+    classifier: Card | None = None,
+) -> None:
+    """Write networks, by the names of NETWORKS, with everything needed to rebuild them; atomic.
 
-
-def list_snapshots(outdir: Path) -> list[Path]:
-    """Snapshots of a run folder, oldest first."""
-    return sorted(Path(outdir).glob("network-snapshot-*.safetensors"))
-
-
-def save_snapshot(path: Path, trainer: Trainer, *, run_id: str) -> None:
-    """Write the networks (PREFIXES) with everything needed to rebuild them; atomic."""
+    `dataset` is the description of the training data. `classifier` is the card of the classifier that a
+    StylEx run explains. Raises ValueError unless the networks are exactly those of the model, UserError
+    where the disk has no room.
+    """
+    if set(networks) != set(NETWORKS[cfg.model]):
+        raise ValueError(f"a {cfg.model} snapshot holds {NETWORKS[cfg.model]}, not {tuple(networks)}")
     tensors = {
-        f"{prefix}.{name}": value.detach().cpu().contiguous()
-        for prefix in PREFIXES[trainer.cfg.model]
-        for name, value in getattr(trainer, prefix).state_dict().items()
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, net in networks.items()
+        for key, value in net.state_dict().items()
     }
     meta = {
         "schema": SCHEMA,
         "run_id": run_id,
-        "config": {f: v for f, v in trainer.cfg.science().items()},
-        "dataset": trainer.dataset.describe(),
-        "nimg": trainer.nimg,
+        "config": cfg.science(),
+        "dataset": dataset,
+        "nimg": nimg,
         "weights_sha256": weights_sha256(tensors),
     }
-    if trainer.cfg.model == "stylex":
-        meta["classifier"] = trainer.card
+    if classifier is not None:
+        meta["classifier"] = classifier
     text = json.dumps(meta, sort_keys=True)  # one key: safetensors does not order several
     write_safetensors(path, tensors, {"fact": text})
 
 
 def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snapshot:
-    """Rebuild the networks of a snapshot. UserError where the file is missing, torn, foreign or altered."""
+    """Rebuild the networks of a snapshot on a device.
+
+    UsageError where the file is missing; UserError where it is truncated, altered, or not a snapshot.
+    """
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"snapshot {path} does not exist.")
@@ -147,16 +157,16 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
 
 
 def _to_signed(images: Tensor, net: nn.Module) -> Tensor:
-    """uint8 images in [-1, 1], on the network's device."""
-    return images.to(next(net.parameters()).device).float() / 127.5 - 1
+    """uint8 images as float32 in [-1, 1], on the network's device."""
+    return to_signed(images.to(next(net.parameters()).device))
 
 
 def _build(cfg: TrainConfig, meta: dict[str, Any]) -> dict[str, nn.Module]:
-    """The networks of a snapshot's metadata by their prefixes, before their weights are read."""
+    """The networks that a snapshot's metadata describe, by name, before their weights are read."""
     if cfg.model == "stylegan2":
         networks = build_networks(cfg, meta["dataset"])
     else:
         C = new_classifier(meta["classifier"])
         G, D = build_networks(cfg, meta["dataset"], class_dim=C.num_classes)
         networks = G, D, build_encoder(cfg, meta["dataset"]), C
-    return dict(zip(PREFIXES[cfg.model], networks, strict=True))
+    return dict(zip(NETWORKS[cfg.model], networks, strict=True))

@@ -9,16 +9,17 @@ reference is all training images, as in fid50k_full.
 from dataclasses import dataclass
 from typing import Literal
 
-WITH_TEST_SPLIT = ("mnist", "fashion-mnist", "kmnist")  # by dataset name
+from fact_train.datasets import dataset_entry
+
 PROTOCOLS = ("standard", "embedded")  # a dataset has a board of each, in this order
 
 
 @dataclass(frozen=True)
 class Column:
-    """A registered metric, its column's name, how its numbers are written, and where it stands.
+    """A metric, its column's name, how its numbers are written, and where it stands.
 
-    `on` test: datasets of WITH_TEST_SPLIT; full: all others; all: everywhere. `protocol` both: on the boards
-    of both.
+    `on` test: datasets with a published test split (fact_train/datasets.py); full: all others; all:
+    everywhere. `protocol` both: on the boards of both.
     """
 
     metric: str
@@ -67,7 +68,7 @@ COLUMNS = (
 
 def columns_for(dataset: str, protocol: str = "embedded") -> list[Column]:
     """Columns of a board of a dataset, by its name."""
-    reference = "test" if dataset in WITH_TEST_SPLIT else "full"
+    reference = "test" if dataset_entry(dataset).has_test_split else "full"
     of_dataset = [column for column in COLUMNS if column.on in ("all", reference)]
     return [column for column in of_dataset if column.protocol in (protocol, "both")]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fact_metrics.base.canonical import canonical_sha256, finite
 from fact_metrics.base.errors import UserError
-from fact_metrics.weight_store import mentions_random_weights
+from fact_metrics.features.weight_store import mentions_random_weights
 
 SCHEMA = 1
 RESULTS = "results.jsonl"

@@ -6,9 +6,9 @@ training loop.
 
 import importlib
 
-_FROM = {"ImageMetrics": "api", "compute": "api", "get_metric": "registry", "list_metrics": "registry"}
+_FROM = {"ImageMetrics": "api", "compute": "api", "get_spec": "registry", "list_metrics": "registry"}
 
-__all__ = ["ImageMetrics", "compute", "get_metric", "list_metrics"]
+__all__ = ["ImageMetrics", "compute", "get_spec", "list_metrics"]
 
 
 def __getattr__(name: str):

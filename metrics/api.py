@@ -21,7 +21,8 @@ from torch import Tensor
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.tf32 import tf32
 from fact_metrics.features import get_detector
-from fact_metrics.registry import FeatureNeed, Metric, MetricValue, get_metric
+from fact_metrics.registry import compute_metric, get_spec
+from fact_metrics.spec import FeatureNeed, MetricSpec, MetricValue
 
 T = TypeVar("T")
 ValueRange = tuple[float, float]
@@ -39,7 +40,9 @@ def compute(
     seed: int = 0,
     count: int | None = None,
 ) -> dict[str, MetricValue]:
-    """Values of registered metrics of generated images against real ones; of which kinds: top of the file.
+    """Values of metrics of generated images against real ones; which kinds of images: top of the file.
+
+    `metrics` are published names, or names of the grammar such as `kid10k_full_pixels`.
 
     `real` is one set, or {"train": ..., "test": ...} where a metric tells them apart. `seed` is the
     evaluation seed of metrics that draw. `count` stands in for larger numbers of images in a protocol: the
@@ -74,18 +77,16 @@ class ImageMetrics:
     ):
         names = [metrics] if isinstance(metrics, str) else list(metrics)
         if not names:
-            raise UsageError("metrics: name at least one; fact_metrics.registry.list_metrics() has all")
-        self.metrics = [get_metric(name) for name in names]
-        for metric in self.metrics:
-            if metric.needs_generator or not metric.needs:
-                raise UsageError(
-                    f"metric {metric.name!r} needs a generator, not images; score it with fact-eval"
-                )
+            raise UsageError("metrics: name at least one; fact_metrics.list_metrics() has many")
+        self.metrics = {name: get_spec(name) for name in names}
+        for name, spec in self.metrics.items():
+            if spec.needs_generator or spec.needs_encoder or not spec.needs:
+                raise UsageError(f"metric {name!r} needs a generator, not images; score it with fact-eval")
         self.device, self.seed, self.count, self._range = torch.device(device), seed, count, value_range
         self._rows: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
-        self.of_reals: dict[tuple, object] = {}  # what follows from the real features alone
+        self.cached_real: dict[tuple, object] = {}  # what follows from the real features alone
         self._detectors: dict[str, dict[str, int | None]] = {"generated": {}, "real": {}}
-        for need in (need for metric in self.metrics for need in metric.needs):
+        for need in (need for spec in self.metrics.values() for need in spec.needs):
             wanted = self._detectors[need.side]
             known, asked = wanted.get(need.detector, 0), self.asked(need)
             wanted[need.detector] = None if None in (known, asked) else max(known, asked)
@@ -97,7 +98,7 @@ class ImageMetrics:
         """
         side = _side(real)
         if real:
-            self.of_reals.clear()
+            self.cached_real.clear()
         images = to_uint8(images, value_range=self._range)
         with tf32(False):
             for detector, count in self._detectors["real" if real else "generated"].items():
@@ -118,14 +119,16 @@ class ImageMetrics:
         return max((n - self._held(_side(real), detector) for detector, n in counts.items()), default=0)
 
     def compute(self) -> dict[str, MetricValue]:
-        """Values by the metrics' names. UserError where a metric has too few images."""
+        """Values by the names that were given. UserError where a metric has too few images."""
         parts: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         for rows in _gather({key: torch.cat(own) for key, own in self._rows.items() if own}):
             for key, more in rows.items():
                 parts[key].append(more)
         rows = {key: torch.cat(each) for key, each in parts.items()}
         with tf32(False), torch.inference_mode():
-            return {m.name: m.compute(_Inputs(self, m, rows)) for m in self.metrics}
+            return {
+                name: compute_metric(spec, _Inputs(self, spec, rows)) for name, spec in self.metrics.items()
+            }
 
     def reset(self, *, real: bool = False) -> None:
         """Forget the generated images; the real ones too under `real`."""
@@ -133,20 +136,21 @@ class ImageMetrics:
             if real or key[0] == "generated":
                 del self._rows[key]
         if real:
-            self.of_reals.clear()
+            self.cached_real.clear()
 
     def _held(self, side: str, detector: str) -> int:
         return sum(len(part) for part in self._rows[side, detector])
 
 
 class _Inputs:
-    """`fact_metrics.registry.MetricInputs` of one metric over features in memory."""
+    """`fact_metrics.inputs.MetricInputs` of one metric over features in memory."""
 
     generator = None
+    encoder = None
 
-    def __init__(self, scores: ImageMetrics, metric: Metric, rows: dict[tuple[str, str], Tensor]):
+    def __init__(self, scores: ImageMetrics, spec: MetricSpec, rows: dict[tuple[str, str], Tensor]):
         self.seed, self.device = scores.seed, scores.device
-        self._scores, self._metric, self._rows = scores, metric, rows
+        self._scores, self._spec, self._rows = scores, spec, rows
 
     def features(self, need: FeatureNeed) -> Tensor:
         """[N, D] float32 on the CPU."""
@@ -156,17 +160,17 @@ class _Inputs:
             asked = "some" if count is None else f"{count:,}"
             way_out = f"give more, or count={there} for a value of its own" if there else "give them"
             raise UserError(
-                f"{self._metric.name} asks for {asked} {need.side} images, there are {there:,}; {way_out}"
+                f"{self._spec.name} asks for {asked} {need.side} images, there are {there:,}; {way_out}"
             )
         return rows[:count]
 
-    def of_reals(self, need: FeatureNeed, name: str, function: Callable[[Tensor], T]) -> T:
-        """function(features of a need's reals, on the device); kept while no real image is added."""
+    def cached_real(self, need: FeatureNeed, name: str, function: Callable[[Tensor], T]) -> T:
+        """function(features of a need's reals, on the device); cached until real images are added."""
         rows = self.features(need)
         key = (self._source(need), need.detector, len(rows), name)
-        if key not in self._scores.of_reals:
-            self._scores.of_reals[key] = function(rows.to(self.device))
-        return self._scores.of_reals[key]
+        if key not in self._scores.cached_real:
+            self._scores.cached_real[key] = function(rows.to(self.device))
+        return self._scores.cached_real[key]
 
     def statistics(self, need: FeatureNeed, *, correction: int) -> None:
         """None: there are always rows here."""
@@ -176,7 +180,7 @@ class _Inputs:
         if need.side == "generated":
             return "generated"
         given = {side for side, _ in self._rows if side != "generated"}
-        asked = {other.split for other in self._metric.needs if other.side == "real"}
+        asked = {other.split for other in self._spec.needs if other.side == "real"}
         return given.pop() if len(given) == 1 and len(asked) == 1 else str(need.split)
 
 

@@ -2,21 +2,21 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
+from metric_toys import toy_metric
 from PIL import Image
 
 from fact_leaderboard.records import Record
 from fact_metrics.base.canonical import canonical_sha256
-from fact_metrics.registry import FeatureNeed, MetricValue, register_metric
+from fact_metrics.spec import FeatureNeed, MetricValue
 from fact_train import run_folder
 from fact_train.data import open_dataset
+from fact_train.networks.build import build_networks
 from fact_train.settings.config import TrainConfig
-from fact_train.snapshot import save_snapshot, snapshot_name
-from fact_train.training.stylex import new_trainer
-from fact_train.training.trainer import build_networks
+from fact_train.snapshot import save_snapshot
+from fact_train.training.trainer import Trainer
 
 TRAIN, TEST, SIDE = 40, 24, 8
 COUNT = 30  # generated images of every toy metric
@@ -62,14 +62,20 @@ def make_run(root: Path, data: Path, *, name: str = "", seed: int = 0, kimgs=(4,
             for layer in G.synthesis.layers:
                 if layer.use_noise:
                     layer.noise_strength.fill_(0.3)
-        trainer = SimpleNamespace(G_ema=G.eval(), D=D.eval(), cfg=cfg, dataset=dataset, nimg=kimg * 1000)
-        save_snapshot(folder / snapshot_name(trainer.nimg), trainer, run_id=run_id)
+        nimg = kimg * 1000
+        save_snapshot(
+            folder / run_folder.snapshot_name(nimg),
+            {"G_ema": G, "D": D},
+            cfg=cfg,
+            dataset=dataset.describe(),
+            nimg=nimg,
+            run_id=run_id,
+        )
     return folder
 
 
 def register_toys(*, broken: bool = False) -> None:
     """Toy metrics over cheap detectors and the generator; `broken` adds one that raises and one of NaN."""
-    fixed = dict(citation="none", reference="none")
     generated = FeatureNeed("pixels", "generated", count=COUNT)
 
     def distance(inputs, split, count=None):
@@ -78,35 +84,23 @@ def register_toys(*, broken: bool = False) -> None:
         value = (a.mean(0) - b.mean(0)).norm().item()
         return MetricValue(value, stderr=0.1, n_generated=len(a), n_real=len(b))
 
-    @register_metric(
-        family="toy", higher_is_better=False,
-        needs=[generated, FeatureNeed("pixels", "real", split="train")], **fixed,
-    )  # fmt: skip
+    @toy_metric(needs=[generated, FeatureNeed("pixels", "real", split="train")])
     def toy_distance(inputs):
         """Distance of means to the train split."""
         return distance(inputs, "train")
 
-    @register_metric(
-        family="toy", higher_is_better=False,
-        needs=[generated, FeatureNeed("pixels", "real", split="test", count=20)], **fixed,
-    )  # fmt: skip
+    @toy_metric(needs=[generated, FeatureNeed("pixels", "real", split="test", count=20)])
     def toy_distance_test(inputs):
         """Distance of means to 20 test images."""
         return distance(inputs, "test", 20)
 
-    @register_metric(
-        family="toy", higher_is_better=True,
-        needs=[FeatureNeed("spectrum", "generated", count=COUNT - 10)], **fixed,
-    )  # fmt: skip
+    @toy_metric(higher_is_better=True, needs=[FeatureNeed("spectrum", "generated", count=COUNT - 10)])
     def toy_sharpness(inputs):
         """Share of high frequencies."""
         features = inputs.features(FeatureNeed("spectrum", "generated", count=COUNT - 10))
         return MetricValue(features.mean().item(), n_generated=len(features))
 
-    @register_metric(
-        family="toy", higher_is_better=False, needs_generator=True,
-        settings={"n": 12}, **fixed,
-    )  # fmt: skip
+    @toy_metric(needs_generator=True, settings={"n": 12})
     def toy_path(inputs):
         """Squared step of the images along w."""
         g, indices = inputs.generator, range(12)
@@ -119,16 +113,12 @@ def register_toys(*, broken: bool = False) -> None:
     if not broken:
         return
 
-    @register_metric(
-        family="toy", higher_is_better=True, needs=[generated], **fixed,
-    )  # fmt: skip
+    @toy_metric(higher_is_better=True, needs=[generated])
     def toy_failing(inputs):
         """Fails."""
         raise RuntimeError("out of luck")
 
-    @register_metric(
-        family="toy", higher_is_better=True, needs=[generated], **fixed,
-    )  # fmt: skip
+    @toy_metric(higher_is_better=True, needs=[generated])
     def toy_nan(inputs):
         """Is not a number."""
         return MetricValue(float("nan"), n_generated=COUNT)
@@ -164,12 +154,20 @@ def make_stylex_run(root: Path, data: Path, classifier: str, *, name: str = "sty
     dataset = open_dataset(cfg.data, split="train")
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = new_trainer(cfg, dataset, torch.device("cpu"))
+    model = Trainer(cfg, dataset, torch.device("cpu")).model
     run_id = run_folder.prepare(
-        folder, cfg, preset="toy", label=name, dataset=dataset.describe(), classifier=trainer.card
+        folder, cfg, preset="toy", label=name, dataset=dataset.describe(), classifier=model.classifier_card
     )
-    trainer.steps = 1000
-    save_snapshot(folder / snapshot_name(trainer.nimg), trainer, run_id=run_id)
+    nimg = 1000 * cfg.batch
+    save_snapshot(
+        folder / run_folder.snapshot_name(nimg),
+        model.snapshot_networks,
+        cfg=cfg,
+        dataset=dataset.describe(),
+        nimg=nimg,
+        run_id=run_id,
+        classifier=model.classifier_card,
+    )
     ticks = [
         {
             "nimg": 2000 * i,

@@ -1,10 +1,15 @@
-"""Stand-ins for what fact_eval gives a metric: features, a linear generator, a detector without weights."""
+"""Stand-ins for what fact_eval gives a metric: features, a linear generator, a detector without weights.
+
+`compute_metric` hands them to metrics, so they refuse what a spec does not declare, as in production.
+"""
 
 import torch
 import torch.nn.functional as F
 
+from fact_metrics.family import Family, Source
 from fact_metrics.features import Detector
-from fact_metrics.registry import EncodedPairs
+from fact_metrics.inputs import EncodedPairs
+from fact_metrics.registry import register
 
 
 class ToyInputs:
@@ -17,11 +22,38 @@ class ToyInputs:
     def features(self, need):
         return self.make(need)
 
-    def of_reals(self, need, name, function):
+    def cached_real(self, need, name, function):
         return function(self.make(need))
 
     def statistics(self, need, *, correction):
         return None
+
+
+def toy_metric(*, higher_is_better=False, needs=(), settings=None, difference=None, **fields):
+    """Decorator that registers `compute(inputs)` as a metric of one name, its own."""
+
+    def add(compute):
+        name = compute.__name__
+        register(
+            Family(
+                name=name,
+                summary=compute.__doc__,
+                higher_is_better=higher_is_better,
+                source=Source("none", "none"),
+                compute=lambda spec, inputs: compute(inputs),
+                scored=None,
+                needs=lambda choice: tuple(needs),
+                settings=lambda choice: settings or {},
+                difference=difference and (lambda spec, *sides: difference(*sides)),
+                minimum=1,
+                published={name: f"{name}1"},
+                listed=(name,),
+                **fields,
+            )
+        )
+        return compute
+
+    return add
 
 
 class ToyGenerator:

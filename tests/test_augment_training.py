@@ -89,7 +89,7 @@ def test_two_processes_share_one_p() -> None:
     """One sees signs +1, the other -1 twice as often: r_t is -1/3 for both, not 1 and -1."""
     code = """
 import torch, torch.distributed as dist
-from fact_train import distributed
+from fact_train.training import distributed
 from fact_train.augment.adaptive import AdaptiveP
 distributed.init(torch.device("cpu"))
 ada = AdaptiveP(0.5, target=-0.4, interval=1, kimg=1.0, batch=100, ceiling=None, device=torch.device("cpu"))
@@ -122,11 +122,12 @@ def test_d_sees_augmented_images_real_and_generated_in_every_phase(
     tiny_config: TrainConfig, mode: str
 ) -> None:
     t = trainer_of(tiny_config, **MODES[mode])
-    given, seen, D = [], [], t.D.forward
-    augment = t.augment.__call__
-    t.augment = type("Spy", (), {"__call__": lambda self, x, gen: given.append(x) or augment(x, gen)})()
-    t.augment.observe, t.augment.update = (lambda signs: None), (lambda steps: {})
-    t.D.forward = lambda x, *args, **kw: seen.append(x) or D(x, *args, **kw)
+    gan = t.model.gan
+    given, seen, D = [], [], gan.D.forward
+    augment = gan.augment.__call__
+    gan.augment = type("Spy", (), {"__call__": lambda self, x, gen: given.append(x) or augment(x, gen)})()
+    gan.augment.observe, gan.augment.update = (lambda signs: None), (lambda steps: {})
+    gan.D.forward = lambda x, *args, **kw: seen.append(x) or D(x, *args, **kw)
     t.step(regularise=True)
     assert [len(x) for x in seen] == [len(x) for x in given] == [8, 16, 8]  # G, D, R1
     for before, after in zip(given, seen, strict=True):
@@ -137,8 +138,8 @@ def test_d_sees_augmented_images_real_and_generated_in_every_phase(
 
 def test_samples_of_one_pass_are_augmented_independently(tiny_config: TrainConfig) -> None:
     t = trainer_of(tiny_config, augment="fixed", augment_p=1.0)
-    same = t._real_batch(0)[0][:1].expand(8, -1, -1, -1)
-    halves = t.augment(torch.cat([same, same]), t._work("D", slice(0, 8)).gen).chunk(2)
+    same = t.inputs().real[:1].expand(8, -1, -1, -1)
+    halves = t.model.gan.augment(torch.cat([same, same]), torch.Generator().manual_seed(0)).chunk(2)
     assert not torch.equal(*halves)
 
 
@@ -157,9 +158,9 @@ def test_augmentation_trains_on_and_resumes_bitwise(tiny_config: TrainConfig, mo
         resumed.step()
     assert_same_state(straight, resumed)
     if mode == "ada":
-        assert float(saved["augment"]["seen"][1]) == 8 and float(straight.augment.p) != 0.5
+        assert float(saved["augment"]["seen"][1]) == 8 and float(straight.model.gan.augment.p) != 0.5
     if mode == "fixed":
-        assert float(straight.augment.p) == 0.7
+        assert float(straight.model.gan.augment.p) == 0.7
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -167,12 +168,12 @@ def test_augmentation_gives_the_same_bits_on_any_number_of_threads(
     tiny_config: TrainConfig, mode: str
 ) -> None:
     cfg = dataclasses.replace(tiny_config, batch_gpu=2, mbstd_group_size=2, **MODES[mode])
-    alone, crew = trainer_of(cfg, threads=1), trainer_of(cfg, threads=3)
+    serial, parallel = trainer_of(cfg, threads=1), trainer_of(cfg, threads=3)
     for _ in range(5):
-        alone.step()
-        crew.step()
-    assert crew.crew.workers == 3
-    assert_same_state(alone, crew)
+        serial.step()
+        parallel.step()
+    assert parallel.pool.workers == 3
+    assert_same_state(serial, parallel)
 
 
 def test_without_augmentation_training_is_what_it_was(tiny_config: TrainConfig) -> None:
@@ -181,7 +182,7 @@ def test_without_augmentation_training_is_what_it_was(tiny_config: TrainConfig) 
     for _ in range(3):
         plain.step()
         idle.step()
-    assert 0 <= float(idle.augment.p) < 1e-9
+    assert 0 <= float(idle.model.gan.augment.p) < 1e-9
     for name in ("G", "D", "G_ema", "G_opt", "D_opt"):
         a, b = flat(plain.state_dict()[name]), flat(idle.state_dict()[name])
         assert [k for k in a if not torch.equal(a[k], b[k])] == []
@@ -202,7 +203,7 @@ def test_adas_p_rises_where_d_overfits_a_small_dataset(tiny_config: TrainConfig)
     for _ in range(40):
         t.step()
     stats = t.stats.collect()
-    assert float(t.augment.p) > 0.2
+    assert float(t.model.gan.augment.p) > 0.2
     assert stats["Augment/p"]["num"] == 40 and stats["Augment/r_t"]["num"] == 10
     assert stats["Augment/r_t"]["mean"] == pytest.approx(stats["Signs/real"]["mean"])
 

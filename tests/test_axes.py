@@ -12,7 +12,7 @@ from fact_train.classifiers.training import train_classifier
 from fact_train.cli import app
 from fact_train.data import open_dataset
 from fact_train.settings.config import TrainConfig, fields_of, flag
-from fact_train.training.stylex import new_trainer
+from fact_train.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -223,13 +223,16 @@ def _flags(name: str, value) -> list[str]:
 
 def fingerprint(cfg: TrainConfig, *, steps: int = 5) -> tuple:
     """What training leads to: five steps, R1 at the first and the last."""
-    t = new_trainer(cfg, open_dataset(cfg.data, **_data_options(cfg)), CPU)
+    t = Trainer(cfg, open_dataset(cfg.data, **_data_options(cfg)), CPU)
     for _ in range(steps):
         t.step()
-    total = sum(p.detach().double().sum() for p in t.G_ema.parameters())
-    total += sum(p.detach().double().square().sum() for p in t.D.parameters())
+    total = sum(p.detach().double().sum() for p in t.model.gan.G_ema.parameters())
+    total += sum(p.detach().double().square().sum() for p in t.model.gan.D.parameters())
     assert math.isfinite(float(total))
-    return (float(total), tuple(sum(p.numel() for p in net.parameters()) for net in t.networks.values()))
+    return (
+        float(total),
+        tuple(sum(p.numel() for p in net.parameters()) for net in t.model.networks.values()),
+    )
 
 
 def _data_options(cfg: TrainConfig) -> dict:

@@ -19,7 +19,7 @@ from fact_train.classifiers.classifier import bundled_names, load_classifier
 from fact_train.classifiers.training import confusion_matrix, parse_classes, targets_of, train_classifier
 from fact_train.data import open_dataset
 from fact_train.networks.classifier import CLASSIFIERS, Classifier, class_part
-from fact_train.training.stylex import new_trainer
+from fact_train.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -96,19 +96,19 @@ def test_a_classifier_that_says_one_class_is_refused_at_start_up(
     classifier.save_classifier(path, net, {k: v for k, v in card.items() if k != "weights_sha256"})
     cfg = dataclasses.replace(stylex_config, classifier=str(path))
     with pytest.raises(UserError, match=r"calls 100.0% of .* '0'"):
-        new_trainer(cfg, open_dataset(cfg.data), CPU)
+        Trainer(cfg, open_dataset(cfg.data), CPU)
 
 
 def test_a_classifier_of_other_images_is_refused(stylex_config, tiny_classifier32) -> None:
     cfg = dataclasses.replace(stylex_config, classifier=tiny_classifier32)
     with pytest.raises(UserError, match=r"is for 1x32x32 images, .* has 1x8x8"):
-        new_trainer(cfg, open_dataset(cfg.data), CPU)
+        Trainer(cfg, open_dataset(cfg.data), CPU)
     with pytest.raises(UsageError, match="--model stylex needs --classifier"):
-        new_trainer(dataclasses.replace(cfg, classifier=None), open_dataset(cfg.data), CPU)
+        Trainer(dataclasses.replace(cfg, classifier=None), open_dataset(cfg.data), CPU)
 
 
 def test_class_balance_is_told_at_start_up(stylex_config) -> None:
-    (note,) = new_trainer(stylex_config, open_dataset(stylex_config.data), CPU).notes
+    (note,) = Trainer(stylex_config, open_dataset(stylex_config.data), CPU).model.notes
     assert "held-out accuracy" in note and "0 5" in note and "1 5" in note  # about half each
 
 

@@ -1,6 +1,7 @@
 """Image folders and zips: which files count, splits, shapes, subsets, and what is refused."""
 
 import os
+import sys
 import zipfile
 
 import numpy as np
@@ -14,7 +15,7 @@ from fact_metrics.base.errors import UsageError, UserError
 from fact_train.data import dataset_names, open_dataset
 from fact_train.data.folder import open_folder
 from fact_train.data.processing import RESIZES
-from fact_train.data.registry import DATASETS
+from fact_train.datasets import DATASETS, DatasetEntry
 
 
 def test_images_come_in_the_order_of_their_names_from_all_subfolders(tmp_path):
@@ -252,7 +253,10 @@ def test_nothing_is_read_again_after_opening(tmp_path):
 
 def test_a_new_named_dataset_is_one_entry(tmp_path, monkeypatch):
     folder = write_files(tmp_path / "cats", image_files(3))
-    monkeypatch.setitem(DATASETS, "cats", lambda **options: open_folder(folder, **options))
+    monkeypatch.setitem(DATASETS, "cats", DatasetEntry("cats", opener=f"{__name__}:open_cats"))
+    monkeypatch.setattr(
+        sys.modules[__name__], "open_cats", lambda **o: open_folder(folder, **o), raising=False
+    )
     assert dataset_names() == ["cats", "mnist"]
     assert open_dataset("cats", resolution=16).describe() == open_dataset(folder, resolution=16).describe()
 

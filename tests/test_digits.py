@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 
 import fact_metrics.features
+from fact_eval.weights import train_digits as train_digits_module
 from fact_eval.weights.train_digits import JUNK, augment, fit_digits, make_junk, score_digits, train_digits
-from fact_metrics.families.legibility import compute_classes_covered, compute_legibility, find_legible
+from fact_metrics.engines.legibility import compute_classes_covered, compute_legibility, find_legible
 from fact_metrics.features import get_detector
-from fact_metrics.features.digits import digits_card, load_digits
+from fact_metrics.features.detectors.digits import digits_card, load_digits
 from fact_train.data import open_dataset
 
 WEIGHTS = Path(fact_metrics.features.__file__).parent / "weights"
@@ -115,13 +116,21 @@ def test_folded_network_has_no_batchnorm_and_no_gradients():
     assert not net.training and not any(p.requires_grad for p in net.parameters())
 
 
-def test_every_kind_of_junk_is_a_picture_in_range_and_takes_part(test_split):
+def test_every_kind_of_junk_is_a_picture_in_range_and_no_digit_as_it_was(test_split):
     digits, labels = test_split[0][:64].float() / 255, test_split[1][:64]
     junk = make_junk(digits, labels, count=70, rng=torch.Generator().manual_seed(0))
     assert junk.shape == (70, 1, 32, 32) and junk.min() >= 0 and junk.max() <= 1
     for make in JUNK.values():
         part = make(digits, labels, torch.Generator().manual_seed(1))
         assert part.shape == digits.shape and not torch.equal(part, digits)
+
+
+def test_all_kinds_of_junk_take_part_in_equal_shares(monkeypatch):
+    kinds = {str(i): lambda digits, labels, rng, i=i: torch.full_like(digits, i / 4) for i in range(4)}
+    monkeypatch.setattr(train_digits_module, "JUNK", kinds)
+    digits, labels = torch.zeros(5, 1, 32, 32), torch.zeros(5, dtype=torch.int64)
+    junk = make_junk(digits, labels, count=10, rng=torch.Generator().manual_seed(0))
+    assert sorted((junk.mean(dim=(1, 2, 3)) * 4).long().bincount().tolist()) == [2, 2, 3, 3]
 
 
 def test_augmentation_moves_digits_little_and_follows_its_generator(test_split):
@@ -165,5 +174,5 @@ def test_command_writes_weights_and_card_that_the_detector_loads(tmp_path, monke
     assert json.loads((tmp_path / "digits.json").read_text()) == card
     assert card["recipe"]["seed"] == 3 and card["recipe"]["dataset_sha256"] == "of the small set"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.json", "digits.safetensors"]
-    monkeypatch.setattr("fact_metrics.features.digits._weights_folder", lambda: tmp_path)
+    monkeypatch.setattr("fact_metrics.features.detectors.digits._weights_folder", lambda: tmp_path)
     assert load_digits()(torch.zeros(1, 1, 32, 32))[1].shape == (1, 10)

@@ -119,12 +119,13 @@ def test_make_targets_and_benchmarks_exist() -> None:
 
 
 def test_metrics_detectors_and_weights_of_the_commands_are_registered() -> None:
-    from fact_eval.jobs.catalog import load_cards, load_detector_cards
-    from fact_metrics.weight_store import WEIGHTS
+    from fact_metrics.features import list_detectors
+    from fact_metrics.features.weight_store import WEIGHTS
+    from fact_metrics.registry import list_metrics
 
-    known = {"--metrics": {card.name for card in load_cards()}, "--detector": set()}
+    known = {"--metrics": set(list_metrics()), "--detector": set()}
     known["--eval"] = known["--metrics"]
-    known["--detector"] = {card.name for card in load_detector_cards()}
+    known["--detector"] = set(list_detectors())
     seen = set()
     for page, arguments in (use for program in PROGRAMS for use in shown(program)):
         for flag, value in itertools.pairwise(arguments):

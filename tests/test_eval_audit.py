@@ -11,7 +11,7 @@ from PIL import Image
 
 from fact_eval import cli
 from fact_eval.jobs.audit import audit, audit_data, check_counts, compare_with_reference
-from fact_eval.jobs.catalog import load_cards
+from fact_metrics.registry import get_specs
 from fact_train.data import open_dataset
 
 SIDE = 8
@@ -120,7 +120,7 @@ def test_png_against_jpeg_and_another_size_are_told(tmp_path):
 
 
 def test_too_few_images_for_a_metric_and_for_a_covariance_are_told():
-    cards = load_cards(["fid10k_full_efficientnet_lite0", "kid10k_full_efficientnet_lite0"])
+    cards = get_specs(["fid10k_full_efficientnet_lite0", "kid10k_full_efficientnet_lite0"])
     findings = check_counts(cards, generated=500, real={"train": 60_000})
     assert [f.kind for f in findings] == ["sample size", "rank"]
     assert "500 generated images, 10,000 requested" in findings[0].message
@@ -128,7 +128,7 @@ def test_too_few_images_for_a_metric_and_for_a_covariance_are_told():
     assert check_counts(cards, generated=None, real={"train": 60_000}) == []
     (real,) = check_counts(cards, generated=None, real={"train": 1000})
     assert real.kind == "rank" and "1,000 real images and 1,280 features" in real.message
-    both = load_cards(["fid10k_full_efficientnet_lite0", "fid10k_full_digits"])
+    both = get_specs(["fid10k_full_efficientnet_lite0", "fid10k_full_digits"])
     (real,) = check_counts(both, generated=None, real={"train": 50})  # a line, however many metrics
     assert "50 real images and 64 to 1,280 features" in real.message
     assert "fid10k_full_efficientnet_lite0, fid10k_full_digits" in real.message

@@ -15,11 +15,11 @@ from PIL import Image
 
 import fact_metrics.registry
 from fact_eval import cli
-from fact_eval.jobs.catalog import load_cards
 from fact_eval.jobs.plan import Request, plan_run
 from fact_eval.jobs.runs import read_run
 from fact_leaderboard import columns
 from fact_leaderboard.records import RESULTS, append_records, read_records
+from fact_metrics.registry import list_specs
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
     """Toy metrics, which are the board's columns; the working folder and the cache are this test's own."""
-    fact_metrics.registry.list_metrics()
-    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "FAMILIES", {})
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     register_toys()
@@ -195,7 +194,7 @@ def test_list_names_metrics_and_detectors_with_direction_and_source(toys, call):
     code, out, _ = call("list")
     assert code == 0 and "toy_path ↓" in out and "toy_sharpness ↑" in out and "spectrum" in out
     listed = json.loads(call("list", "--json")[1])
-    assert {m["name"] for m in listed["metrics"]} == set(fact_metrics.registry.METRICS)
+    assert {m["name"] for m in listed["metrics"]} == set(fact_metrics.registry.FAMILIES)
     assert all(d["fingerprint"] for d in listed["detectors"])
 
 
@@ -207,6 +206,14 @@ def test_the_cache_is_listed_verified_and_cleared(tmp_path, data, toys, call):
     assert call("cache", "gc", "--max-gb", "0", "--dry-run")[0] == 0
     assert len(json.loads(call("cache", "ls", "--json")[1])) == 4
     assert call("cache", "verify")[0] == 0
+    oldest, damaged, *_ = sorted((tmp_path / "cache" / "features").rglob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    code, _, err = call("cache", "verify")
+    assert code == 1 and str(damaged) in err and str(oldest) not in err
+    os.utime(oldest.with_name("key.json"), (0, 0))
+    for days, going in (("100000", []), ("1", [oldest.parent.name[:12]])):
+        out = call("cache", "gc", "--days", days, "--dry-run")[1]
+        assert [line.split()[0] for line in out.splitlines()] == going
     assert call("cache", "gc", "--max-gb", "0")[0] == 0
     assert json.loads(call("cache", "ls", "--json")[1]) == []
 
@@ -220,7 +227,10 @@ def test_the_cache_is_listed_verified_and_cleared(tmp_path, data, toys, call):
         (["all"], "runs"),
         (["all", "nowhere"], "nowhere does not exist"),
         (["all", "empty"], "no run in empty"),
-        (["all", "runs", "--metrics", "toy_pth"], "unknown metric 'toy_pth'; did you mean toy_path"),
+        (
+            ["all", "runs", "--metrics", "toy_pth"],
+            "metric 'toy_pth': unknown family 'toy_pth'; did you mean toy_path",
+        ),
         (["all", "runs", "--seeds", "x"], "--seeds 'x'"),
         (["all", "runs", "--seeds", "429"], "between 0 and 428"),
         (["run", "empty"], "no run in empty"),
@@ -300,7 +310,7 @@ def test_without_arguments_the_help_is_shown(call):
 def test_finding_nothing_to_do_needs_no_torch(tmp_path, data):
     # The planned records are made up here: scoring them for real takes minutes.
     folder = make_run(tmp_path / "runs", data)
-    request = Request(tuple(load_cards()), defaults=columns.metrics_for)
+    request = Request(tuple(list_specs()), defaults=columns.metrics_for)
     (job,) = plan_run(read_run(folder), request)
     assert len(job.missing) >= 8
     for card, seed in job.missing:
@@ -313,7 +323,6 @@ def test_finding_nothing_to_do_needs_no_torch(tmp_path, data):
     def python(code):
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
-    assert python("from fact_eval.jobs.catalog import load_cards; load_cards()").returncode == 0
     again = python(
         f"import sys; from fact_eval import cli; code = cli._run(['run', {str(folder)!r}]);"
         "print(code, 'torch' in sys.modules, file=sys.stderr)"
@@ -339,10 +348,9 @@ import sys, time, pathlib
 sys.path.insert(0, sys.argv[1])
 import torch, fact_metrics.registry
 from eval_toys import register_toys
-fact_metrics.registry.list_metrics()
-fact_metrics.registry.METRICS.clear()
-@fact_metrics.registry.register_metric(
-    family="a", higher_is_better=True, citation="none", reference="none", needs_generator=True)
+from metric_toys import toy_metric
+fact_metrics.registry.FAMILIES.clear()
+@toy_metric(needs_generator=True)
 def slow(inputs):
     "Waits."
     pathlib.Path("started").touch()
@@ -369,11 +377,11 @@ def test_sigterm_keeps_what_is_done_and_says_to_run_again(tmp_path, data):
 
 
 def test_ctrl_c_says_to_run_again(tmp_path, data, toys, call):
-    def interrupted(inputs):
+    def interrupted(spec, inputs):
         raise KeyboardInterrupt
 
-    toy = fact_metrics.registry.METRICS["toy_path"]
-    fact_metrics.registry.METRICS["toy_path"] = dataclasses.replace(toy, compute=interrupted)
+    toy = fact_metrics.registry.FAMILIES["toy_path"]
+    fact_metrics.registry.FAMILIES["toy_path"] = dataclasses.replace(toy, compute=interrupted)
     folder = make_run(tmp_path / "runs", data)
     code, _, err = call("run", folder)
     assert (

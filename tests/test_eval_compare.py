@@ -1,14 +1,12 @@
 """Comparisons: paired where latents are shared, honest without an error, corrected for many metrics."""
 
 import dataclasses
-import json
 
 import pytest
 from eval_toys import DATASET, make_record
 
 from fact_eval.compare.folders import compare_folders
 from fact_eval.compare.records import compare
-from fact_eval.jobs.catalog import _read_card, load_cards
 from fact_leaderboard.records import append_records
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UsageError, UserError
@@ -93,8 +91,3 @@ def test_folders_are_compared_by_the_newest_snapshot_of_each_run(tmp_path):
     (tmp_path / "c").mkdir()
     with pytest.raises(UserError, match="has no records"):
         compare_folders(tmp_path / "a", tmp_path / "c")
-
-
-def test_a_card_read_back_from_its_file_is_the_card():
-    for card in load_cards():
-        assert _read_card(json.loads(json.dumps(dataclasses.asdict(card)))) == card

@@ -11,7 +11,11 @@ from fact_eval.compare import consistency
 from fact_eval.compare.consistency import PRECISIONS, PrecisionSource, report
 from fact_eval.reports.fused import fused_tables
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.pixels import to_uint8
 from fact_metrics.base.tf32 import tf32
+from fact_metrics.engines.fid_error import compute_fid_stderr
+from fact_metrics.engines.frechet import compute_fid
+from fact_metrics.features import get_detector
 from fact_train.data import open_dataset
 from fact_train.networks.injection import ModulatedConv
 from fact_train.snapshot import load_snapshot
@@ -92,14 +96,26 @@ def test_images_in_float32_are_those_of_the_snapshot(snapshot):
     assert snapshot.G.synthesis.b4.const.dtype == torch.float32
 
 
-def test_times_lpips_fid_and_changed_values_come_with_every_precision(whole):
-    for row in whole.images:
-        assert row.milliseconds_fused > 0 and row.milliseconds_unfused > 0
-        assert row.lpips >= 0 and row.lpips_stderr >= 0
-        assert row.fid >= 0 and row.fid_stderr >= 0
-        assert 0 <= row.pixels_changed <= 1
-    changed = {row.precision: row.pixels_changed for row in whole.images}
-    assert changed["float64"] == 0 < changed["bfloat16"]
+def test_lpips_fid_and_changed_values_compare_the_images_of_the_two_paths(whole, snapshot):
+    source = PrecisionSource(snapshot, PRECISIONS["bfloat16"], seed=0)
+    indices = range(SMALL["pairs"])
+    inputs = source.mapping(source.latents(indices), None), source.noise(indices)
+    fused, unfused = (source.synthesis(*inputs, fused_modconv=fused) for fused in (True, False))
+    detector, pixels = get_detector("stlpips_alex"), [to_uint8(images) for images in (fused, unfused)]
+    distances = detector.distance(fused, unfused).double()
+    features = [detector(images) for images in pixels]
+    changed = (pixels[0] != pixels[1]).double().flatten(1).mean(dim=1)
+    row = next(row for row in whole.images if row.precision == "bfloat16")
+    root = len(indices) ** 0.5
+    assert (row.lpips, row.lpips_stderr) == pytest.approx(
+        (distances.mean().item(), distances.std().item() / root), rel=1e-5
+    )
+    assert (row.pixels_changed, row.pixels_changed_stderr) == pytest.approx(
+        (changed.mean().item(), changed.std().item() / root), rel=1e-9
+    )
+    assert row.fid == pytest.approx(compute_fid(*features), rel=1e-6) and row.fid > 0
+    assert row.fid_stderr == pytest.approx(compute_fid_stderr(*features, reference="paired"), rel=1e-6)
+    assert {row.precision for row in whole.images if row.pixels_changed == 0} >= {"float64"}
 
 
 def test_calls_alternate_and_the_first_of_each_path_is_not_timed():

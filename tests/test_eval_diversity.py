@@ -6,17 +6,17 @@ import pytest
 import torch
 from eval_toys import make_data, make_run, make_stylex_run
 
-from fact_eval.jobs.catalog import load_cards
 from fact_eval.jobs.plan import Request, plan_run
 from fact_eval.jobs.runs import read_run
 from fact_eval.reports.tables import records_table
 from fact_eval.scoring.evaluation import Evaluation
 from fact_leaderboard.records import RESULTS, read_records
-from fact_metrics.families import diversity
+from fact_metrics.engines.conventions import COLLAPSED
+from fact_metrics.registry import get_specs
 from fact_train.classifiers.training import train_classifier
 from fact_train.networks.mapping import Mapping
 
-STYLE, NOISE = "style_diversity1k_train_pixels", "noise_diversity1k_train_pixels"
+STYLE, NOISE = "style_diversity200_full_pixels", "noise_diversity200_full_pixels"
 KINDS = {
     "random": {},
     "off": {"noise": "off"},
@@ -35,15 +35,14 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def few_images(monkeypatch, tmp_path_factory):
-    """200 generated images; the features of the reals are made once."""
-    monkeypatch.setattr(diversity, "IMAGES", 200)
+def own_cache(monkeypatch, tmp_path_factory):
+    """The features of the reals are made once."""
     monkeypatch.setenv("FACT_CACHE", str(tmp_path_factory.getbasetemp() / "diversity"))
 
 
 def score(folder):
     """Records of both metrics by name."""
-    request = Request(tuple(load_cards([STYLE, NOISE])), named=True)
+    request = Request(tuple(get_specs([STYLE, NOISE])), named=True)
     outcome = Evaluation().run(plan_run(read_run(folder), request))
     assert not outcome.failures
     return {record.metric: record for record in read_records(folder / RESULTS)}
@@ -86,8 +85,8 @@ def test_a_generator_whose_mapping_is_constant_is_recorded_and_shown_as_collapse
 
 
 def test_protocol_says_what_is_fixed_and_under_what_it_is_called_collapsed():
-    (card,) = load_cards([STYLE])
+    (card,) = get_specs(["style_diversity1k_train_pixels"])
     settings = json.loads(json.dumps(card.protocol))["settings"]
-    assert settings["collapsed"] == f"value or z_alone < {diversity.COLLAPSED}"
+    assert settings["collapsed"] == f"value or z_alone < {COLLAPSED}"
     assert settings["noise"] == "where it is random, one draw for all images"
     assert card.protocol["needs"] == [{"detector": "pixels", "side": "real", "split": "train", "count": 1000}]

@@ -23,8 +23,7 @@ NAMES = ("toy_distance", "toy_path")
 
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
-    fact_metrics.registry.list_metrics()
-    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "FAMILIES", {})
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     register_toys(broken=True)
 
@@ -115,7 +114,7 @@ def test_two_training_processes_score_together(tmp_path, config, toys):
 
 
 def test_unknown_metrics_and_intervals_are_refused_before_training(tmp_path, toys):
-    with pytest.raises(UsageError, match="unknown metric 'fid5k'"):
+    with pytest.raises(UsageError, match="metric 'fid5k': unknown family"):
         SnapshotScorer(["fid5k"], every_kimg=None)
     for names, kimg, message in [
         (None, 4.0, "--eval-kimg 4 needs --eval METRICS"),

@@ -9,12 +9,12 @@ import pytest
 import torch
 from data_files import idx_files, write_files
 from eval_toys import COUNT, SIDE, TEST, TRAIN, make_data, make_pictures, make_run, register_toys
+from metric_toys import toy_metric
 
 import fact_metrics.registry
 from fact_eval.features.extract import FeatureExtractor
 from fact_eval.features.store import FeatureCache
 from fact_eval.images import open as module
-from fact_eval.jobs.catalog import load_cards
 from fact_eval.jobs.pictures import open_reference, plan_pictures
 from fact_eval.jobs.plan import Request, plan_all, plan_controls
 from fact_eval.jobs.runs import find_runs
@@ -22,7 +22,8 @@ from fact_eval.scoring import evaluation, record
 from fact_eval.scoring.evaluation import Evaluation
 from fact_leaderboard.records import RESULTS, read_records
 from fact_metrics.base.errors import UsageError, UserError
-from fact_metrics.registry import FeatureNeed, MetricValue, register_metric
+from fact_metrics.registry import get_specs, list_specs
+from fact_metrics.spec import FeatureNeed, MetricValue
 
 CONTROL_METRICS = ("toy_distance", "toy_distance_test", "toy_sharpness")  # those that need no generator
 
@@ -35,22 +36,21 @@ def data(tmp_path_factory):
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
     """The registry holds toy metrics only; the cache is this test's own."""
-    fact_metrics.registry.list_metrics()
-    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "FAMILIES", {})
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     register_toys()
 
 
 @pytest.fixture
 def broken_toys(toys):
-    fact_metrics.registry.METRICS.clear()
+    fact_metrics.registry.FAMILIES.clear()
     register_toys(broken=True)
 
 
 def score(root, *, controls=False, again=False, batch=16, **request):
     """Scores every run under root; returns the jobs and the outcome."""
     jobs, problems = plan_all(
-        find_runs([root]), root, Request(tuple(load_cards()), **request), controls=controls
+        find_runs([root]), root, Request(tuple(list_specs()), **request), controls=controls
     )
     assert not problems
     outcome = Evaluation(batch=batch, again=again).run(jobs)
@@ -147,10 +147,10 @@ def test_a_pass_opens_its_images_once_extracts_once_and_then_appends_every_recor
         monkeypatch.setattr(owner, name, lambda *a, **k: walk.append(name) or function(*a, **k))
 
     watch(evaluation, "open_for_scoring"), watch(FeatureExtractor, "extract_all")
-    watch(evaluation, "get_metric"), watch(record, "append_records")
+    watch(evaluation, "compute_metric"), watch(record, "append_records")
     make_run(tmp_path / "runs", data, cond=True)
     score(tmp_path / "runs", seeds=(0, 1))
-    one_seed = ["open_for_scoring", "extract_all", *["get_metric", "append_records"] * 4]
+    one_seed = ["open_for_scoring", "extract_all", *["compute_metric", "append_records"] * 4]
     assert walk == one_seed * 2
 
 
@@ -162,11 +162,11 @@ def test_what_follows_from_the_reals_alone_is_made_once_for_all_runs(tmp_path, d
         made.append(len(features))
         return features.double().mean().item()
 
-    @register_metric(family="toy", higher_is_better=False, citation="none", reference="none", needs=needs)
+    @toy_metric(needs=needs)
     def toy_kept(inputs):
         """Distance of the mean pixel, kept for the reals."""
         generated = inputs.features(needs[0]).double().mean().item()
-        return MetricValue(abs(generated - inputs.of_reals(needs[1], "mean", mean_of)), n_generated=COUNT)
+        return MetricValue(abs(generated - inputs.cached_real(needs[1], "mean", mean_of)), n_generated=COUNT)
 
     for seed in (0, 1):
         make_run(tmp_path / "runs", data, seed=seed)
@@ -240,7 +240,7 @@ def test_an_altered_snapshot_is_not_scored(tmp_path, data, toys):
 
 
 def test_a_failing_detector_fails_the_metrics_that_need_it_alone(tmp_path, data, toys, monkeypatch):
-    from fact_metrics.features.spectrum import Spectrum
+    from fact_metrics.features.detectors.spectrum import Spectrum
 
     def no_weights(self, images):
         raise UserError("weights are missing")
@@ -257,16 +257,16 @@ def test_a_failing_detector_fails_the_metrics_that_need_it_alone(tmp_path, data,
 def test_ctrl_c_leaves_a_cancelled_record_and_keeps_what_is_done(tmp_path, data, toys, monkeypatch):
     folder = make_run(tmp_path / "runs", data)
 
-    def interrupted(inputs):
+    def interrupted(spec, inputs):
         raise KeyboardInterrupt
 
-    whole = fact_metrics.registry.METRICS["toy_path"]
-    fact_metrics.registry.METRICS["toy_path"] = dataclasses.replace(whole, compute=interrupted)
+    whole = fact_metrics.registry.FAMILIES["toy_path"]
+    fact_metrics.registry.FAMILIES["toy_path"] = dataclasses.replace(whole, compute=interrupted)
     with pytest.raises(KeyboardInterrupt):
         score(tmp_path / "runs")
     statuses = {r.metric: r.status for r in read_records(folder / RESULTS)}
     assert statuses.pop("toy_path") == "cancelled" and set(statuses.values()) == {"ok"}
-    fact_metrics.registry.METRICS["toy_path"] = whole
+    fact_metrics.registry.FAMILIES["toy_path"] = whole
     _, outcome = score(tmp_path / "runs")
     assert outcome.written[0].metric == "toy_path"
     assert len(values(folder)) == 4
@@ -281,14 +281,14 @@ def test_snapshots_are_chosen_by_name(tmp_path, data, toys):
     score(tmp_path / "runs", snapshot="all")
     assert {r.kimg for r in read_records(folder / RESULTS)} == {2, 4, 8}
     _, problems = plan_all(
-        find_runs([tmp_path / "runs"]), tmp_path, Request(tuple(load_cards()), snapshot="3")
+        find_runs([tmp_path / "runs"]), tmp_path, Request(tuple(list_specs()), snapshot="3")
     )
     assert problems == [f"--snapshot 3: {folder} has 2, 4, 8"]
 
 
 def test_held_out_reals_are_never_of_the_reference_split(tmp_path, data, toys):
     reference = open_reference(str(data))
-    request = Request(tuple(load_cards()))
+    request = Request(tuple(list_specs()))
     jobs = plan_controls([reference, reference], tmp_path, request)
     assert [job.source for job in jobs] == ["reals", "noise"]
     Evaluation().run(jobs)
@@ -358,7 +358,7 @@ def test_too_few_real_images_fail_that_metric_alone(tmp_path, toys):
 def test_pictures_are_scored_by_feature_metrics_alone(tmp_path, data, toys):
     pictures = make_pictures(tmp_path / "mine", 50)
     job, left_out = plan_pictures(
-        pictures, open_reference(str(data)), tmp_path / "runs", Request(tuple(load_cards()))
+        pictures, open_reference(str(data)), tmp_path / "runs", Request(tuple(list_specs()))
     )
     assert left_out == ["toy_path needs a generator, not pictures"]
     outcome = Evaluation().run([job])
@@ -370,28 +370,28 @@ def test_pictures_are_scored_by_feature_metrics_alone(tmp_path, data, toys):
 def test_pictures_too_few_for_a_named_metric_are_refused_and_for_others_left_out(tmp_path, data, toys):
     pictures = make_pictures(tmp_path / "mine", 25)
     reference = open_reference(str(data))
-    named = Request(tuple(load_cards(["toy_distance"])), named=True)
+    named = Request(tuple(get_specs(["toy_distance"])), named=True)
     with pytest.raises(UserError, match="toy_distance needs 30 pictures, there are 25"):
         plan_pictures(pictures, reference, tmp_path, named)
-    job, left_out = plan_pictures(pictures, reference, tmp_path, Request(tuple(load_cards())))
+    job, left_out = plan_pictures(pictures, reference, tmp_path, Request(tuple(list_specs())))
     assert [card.name for card, _ in job.missing] == ["toy_sharpness"] and len(left_out) == 3
     few = make_pictures(tmp_path / "few", 3)
     with pytest.raises(UserError, match="too few for every metric: "):
-        plan_pictures(few, reference, tmp_path, Request(tuple(load_cards())))
+        plan_pictures(few, reference, tmp_path, Request(tuple(list_specs())))
 
 
 def test_pictures_of_another_size_than_the_reference_are_refused(tmp_path, data, toys):
     pictures = make_pictures(tmp_path / "mine", 40, side=2 * SIDE)
     with pytest.raises(UserError, match="holds 16x16 pictures, toy is 8x8"):
-        plan_pictures(pictures, open_reference(str(data)), tmp_path, Request(tuple(load_cards())))
+        plan_pictures(pictures, open_reference(str(data)), tmp_path, Request(tuple(list_specs())))
 
 
 def test_a_metric_for_other_datasets_is_left_out_or_refused_by_name(data, toys):
-    toy = fact_metrics.registry.METRICS["toy_path"]
-    fact_metrics.registry.METRICS["toy_path"] = dataclasses.replace(toy, datasets=frozenset({"mnist"}))
-    assert "toy_path" not in {card.name for card in Request(tuple(load_cards())).cards_for("toy")}
-    with pytest.raises(UsageError, match="toy_path is for mnist only"):
-        Request(tuple(load_cards(["toy_path"])), named=True).cards_for("toy")
+    toy = fact_metrics.registry.FAMILIES["toy_path"]
+    fact_metrics.registry.FAMILIES["toy_path"] = dataclasses.replace(toy, fixed_detector="digits")
+    assert "toy_path" not in {card.name for card in Request(tuple(list_specs())).cards_for("toy")}
+    with pytest.raises(UsageError, match="toy_path is for digits only, not for toy"):
+        Request(tuple(get_specs(["toy_path"])), named=True).cards_for("toy")
 
 
 def test_memory_of_a_pass_does_not_hold_more_than_a_batch_of_images(tmp_path, data, toys, monkeypatch):
@@ -411,13 +411,13 @@ def test_memory_of_a_pass_does_not_hold_more_than_a_batch_of_images(tmp_path, da
 def test_scoring_computes_in_full_float32_and_gives_the_setting_back(tmp_path, data, toys, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     seen = []
-    toy = fact_metrics.registry.METRICS["toy_path"]
+    toy = fact_metrics.registry.FAMILIES["toy_path"]
 
-    def watching(inputs):
+    def watching(spec, inputs):
         seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
-        return toy.compute(inputs)
+        return toy.compute(spec, inputs)
 
-    fact_metrics.registry.METRICS["toy_path"] = dataclasses.replace(toy, compute=watching)
+    fact_metrics.registry.FAMILIES["toy_path"] = dataclasses.replace(toy, compute=watching)
     make_run(tmp_path / "runs", data)
     score(tmp_path / "runs")
     assert seen == [(False, False)] and torch.backends.cudnn.allow_tf32 is True

@@ -11,10 +11,10 @@ import pytest
 import torch
 from eval_toys import make_data, make_record, make_run, make_stylex_run, register_toys
 from group_toys import run_group
+from safetensors.torch import load_file
 
 from fact_eval.images.encoder import ReconstructionSource, SnapshotEncoder
 from fact_eval.images.sources import GeneratorSource
-from fact_eval.jobs.catalog import card_of, load_cards
 from fact_eval.jobs.plan import Request, plan_controls, plan_run
 from fact_eval.jobs.runs import read_run
 from fact_eval.reports.explain import draw_w_gap, measure_health, seconds_until
@@ -22,10 +22,11 @@ from fact_eval.scoring.evaluation import Evaluation
 from fact_leaderboard.records import append_records, read_records
 from fact_metrics.base.errors import UsageError
 from fact_metrics.base.pixels import to_uint8
-from fact_metrics.registry import METRICS, get_metric
+from fact_metrics.registry import FAMILIES, get_specs
 from fact_train.classifiers.training import train_classifier
 from fact_train.data import open_dataset
-from fact_train.snapshot import list_snapshots, load_snapshot
+from fact_train.run_folder import list_snapshots
+from fact_train.snapshot import load_snapshot
 
 SMALL = ["recon10k_mse", "recon10k_psnr", "agreement10k", "kl10k", "wgap10k_frechet", "wgap10k_kernel"]
 
@@ -53,6 +54,10 @@ def test_a_snapshot_rebuilds_encoder_and_classifier_without_other_files(place, s
     with torch.no_grad():
         ws = torch.cat([snapshot.E(x), snapshot.C(x).softmax(dim=1)], dim=1)
     assert torch.allclose(snapshot.reconstruction_ws(images)[:, 0], ws, atol=1e-6)
+    saved = load_file(snapshot.path)
+    for prefix, net in {"G_ema": snapshot.G, "D": snapshot.D, "E_ema": snapshot.E, "C": snapshot.C}.items():
+        weights = net.state_dict()
+        assert [n for n in weights if not torch.equal(weights[n], saved[f"{prefix}.{n}"])] == [], prefix
 
 
 def test_generated_images_take_the_class_parts_of_seeded_training_images(place, snapshot) -> None:
@@ -84,7 +89,7 @@ def test_reconstructions_are_those_of_held_out_images_untruncated(place, snapsho
 
 
 def test_records_of_a_stylex_run_and_none_of_another(place, tmp_path) -> None:
-    cards = tuple(load_cards(SMALL))
+    cards = tuple(get_specs(SMALL))
     jobs = plan_run(read_run(place["run"]), Request(cards, named=True))
     outcome = Evaluation().run(jobs)
     assert not outcome.failures and len(outcome.written) == len(SMALL)
@@ -107,11 +112,11 @@ def test_without_held_out_images_only_the_encoder_s_metrics_have_no_value(place,
     blank = ["agreement10k", "recon10k_mse", "reconfid10k_full_efficientnet_lite0"]
     register_toys()
     try:
-        cards = (*load_cards(blank), card_of(get_metric("toy_distance")))
+        cards = tuple(get_specs([*blank, "toy_distance"]))
         Evaluation().run(plan_run(read_run(run), Request(cards, named=True)))
     finally:
         for name in ("toy_distance", "toy_distance_test", "toy_sharpness", "toy_path"):
-            METRICS.pop(name)
+            FAMILIES.pop(name)
     found = {record.metric: record for record in read_records(run / "results.jsonl")}
     assert found["toy_distance"].value > 0
     for name in blank:
@@ -122,7 +127,7 @@ def test_without_held_out_images_only_the_encoder_s_metrics_have_no_value(place,
 def test_a_run_without_a_trained_encoder_has_no_encoder_metrics(place) -> None:
     run = read_run(place["run"])
     run.options["config"]["branches"] = "mapping"
-    assert plan_run(run, Request(tuple(load_cards(SMALL))))[0].missing == ()
+    assert plan_run(run, Request(tuple(get_specs(SMALL))))[0].missing == ()
 
 
 def test_health_counts_spikes_seconds_and_the_way_to_legibility(place) -> None:
@@ -142,11 +147,22 @@ def test_health_counts_spikes_seconds_and_the_way_to_legibility(place) -> None:
     assert seconds_until([{"nimg": 1000, "Timing/sec_per_kimg": 2.0}]) == [(1.0, 2.0)]
 
 
-def test_the_picture_of_the_gap_shows_every_dimension(tmp_path) -> None:
+def test_the_picture_of_the_gap_shows_mean_and_deviation_of_every_dimension(tmp_path, monkeypatch) -> None:
+    from matplotlib import pyplot as plt
+
+    monkeypatch.setattr(plt, "close", lambda figure: None)
     extras = {"mean": [0.0, 2.0, -1.0], "std": [1.0, 0.5, 2.0]}
     record = dataclasses.replace(make_record(), metric="wgap10k_frechet", extras=extras)
     path = draw_w_gap(record, tmp_path / "wgap.png")
-    assert path.read_bytes()[:4] == b"\x89PNG" and path.stat().st_size > 5000
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    (axes,) = plt.gcf().axes
+    monkeypatch.undo()
+    plt.close(axes.figure)
+    (line,) = axes.lines
+    assert line.get_ydata().tolist() == [-1.0, 0.0, 2.0]  # sorted by the mean
+    (band,) = axes.collections
+    corners = band.get_paths()[0].vertices[:, 1].tolist()
+    assert set(corners) == {-3.0, 1.0, -1.0, 1.5, 2.5}  # mean less and plus deviation
 
 
 def test_explain_refuses_runs_of_another_model(place, tmp_path) -> None:
@@ -159,10 +175,9 @@ def test_explain_refuses_runs_of_another_model(place, tmp_path) -> None:
 def test_explain_prints_records_and_health_as_json(place, tmp_path, monkeypatch, capsys) -> None:
     """The whole command, with the metrics that 8x8 pictures allow."""
     from fact_eval.commands.explain import explain
-    from fact_eval.jobs import catalog
 
-    some = load_cards(SMALL)
-    monkeypatch.setattr(catalog, "load_cards", lambda names=None: some)
+    some = get_specs(SMALL)
+    monkeypatch.setattr("fact_metrics.registry.list_specs", lambda: some)
     explain([place["run"]], threads=1, device="cpu", as_json=True)
     shown = json.loads(capsys.readouterr().out)
     assert {record["metric"] for record in shown["records"]} == set(SMALL)
@@ -172,13 +187,12 @@ def test_explain_prints_records_and_health_as_json(place, tmp_path, monkeypatch,
 @pytest.mark.parametrize("as_json", [True, False])
 def test_of_two_processes_the_first_explains_alone(place, tmp_path, monkeypatch, as_json) -> None:
     from fact_eval.commands.explain import explain
-    from fact_eval.jobs import catalog
 
     run = tmp_path / "runs" / "stylex"
     shutil.copytree(place["run"], run)
     (run / "results.jsonl").unlink(missing_ok=True)
-    some = load_cards(SMALL)
-    monkeypatch.setattr(catalog, "load_cards", lambda names=None: some)
+    some = get_specs(SMALL)
+    monkeypatch.setattr("fact_metrics.registry.list_specs", lambda: some)
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     first, second = run_group(
         2, lambda rank: explain([run], threads=1, device="cpu", as_json=as_json), tmp_path / "log"

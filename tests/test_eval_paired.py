@@ -5,19 +5,20 @@ import dataclasses
 import pytest
 import torch
 from eval_toys import COUNT, make_data, make_run
+from metric_toys import toy_metric
 
 import fact_metrics.registry
 from fact_eval.compare.paired import PairedImages
 from fact_eval.compare.records import compare
 from fact_eval.features.store import FeatureCache
-from fact_eval.jobs.catalog import load_cards
 from fact_eval.jobs.plan import Request, plan_run
 from fact_eval.jobs.runs import read_run
 from fact_eval.scoring.evaluation import Evaluation
 from fact_leaderboard.records import RESULTS, read_records
 from fact_metrics.base.progress import Progress
 from fact_metrics.engines.fid_error import compute_fid_difference
-from fact_metrics.registry import FeatureNeed, MetricValue, register_metric
+from fact_metrics.registry import compute_difference, get_spec, list_specs
+from fact_metrics.spec import FeatureNeed, MetricValue
 
 NEEDS = (FeatureNeed("pixels", "generated", count=COUNT), FeatureNeed("pixels", "real", split="test"))
 
@@ -31,8 +32,7 @@ def register(name, *, difference=None):
         return MetricValue(value, stderr=0.5, n_generated=len(gen), n_real=len(real))
 
     compute.__name__, compute.__doc__ = name, "A distance of means."
-    fixed = {"family": "toy", "higher_is_better": False, "citation": "none", "reference": "none"}
-    register_metric(needs=NEEDS, difference=difference, **fixed)(compute)
+    toy_metric(needs=NEEDS, difference=difference)(compute)
 
 
 def difference_of_means(gen_a, gen_b, real):
@@ -43,8 +43,7 @@ def difference_of_means(gen_a, gen_b, real):
 @pytest.fixture
 def scored(monkeypatch, tmp_path):
     """Records of two runs with shared latents and the store of their features."""
-    fact_metrics.registry.list_metrics()
-    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "FAMILIES", {})
     register("toy_paired", difference=difference_of_means)
     register("toy_alone")
     cache = FeatureCache(tmp_path / "cache")
@@ -52,7 +51,7 @@ def scored(monkeypatch, tmp_path):
     runs = []
     for seed in (0, 1):
         folder = make_run(tmp_path / "runs", data, seed=seed)
-        jobs = plan_run(read_run(folder), Request(tuple(load_cards()), named=True))
+        jobs = plan_run(read_run(folder), Request(tuple(list_specs()), named=True))
         Evaluation(cache=cache, progress=Progress(quiet=True)).run(jobs)
         runs.append(read_records(folder / RESULTS))
     return *runs, cache
@@ -106,9 +105,9 @@ def test_what_shares_no_latents_is_not_paired(scored, changes, why):
 
 def test_a_metric_that_changed_since_is_not_paired(scored, monkeypatch):
     a, b, cache = scored
-    metric = fact_metrics.registry.METRICS["toy_paired"]
-    changed = dataclasses.replace(metric, settings={"k": 4})
-    monkeypatch.setitem(fact_metrics.registry.METRICS, "toy_paired", changed)
+    metric = fact_metrics.registry.FAMILIES["toy_paired"]
+    changed = dataclasses.replace(metric, settings=lambda choice: {"k": 4})
+    monkeypatch.setitem(fact_metrics.registry.FAMILIES, "toy_paired", changed)
     assert "another version of the metric" in compared(a, b, cache)["toy_paired"].difference.method
 
 
@@ -117,10 +116,11 @@ def test_registered_fids_and_kids_of_shared_latents_have_a_difference():
     a = torch.rand(40, 6, generator=rng)
     b, real = a + 0.02 * torch.rand(40, 6, generator=rng), torch.rand(30, 6, generator=rng)
     for name in ("fid10k_full_digits", "fid10k_test_efficientnet_lite0", "kid10k_full_digits", "fid50k_full"):
-        metric = fact_metrics.registry.get_metric(name)
-        value, stderr = metric.difference(a, b, real)
-        swapped = metric.difference(b, a, real)
+        spec = get_spec(name)
+        assert spec.paired
+        value, stderr = compute_difference(spec, a, b, real)
+        swapped = compute_difference(spec, b, a, real)
         assert stderr > 0 and swapped == pytest.approx((-value, stderr), rel=1e-6)
     expected = compute_fid_difference(a, b, real, paired=True, correction=0)
     assert (value, stderr) == (expected.value, expected.stderr)
-    assert fact_metrics.registry.get_metric("precision50k3_full").difference is None
+    assert not get_spec("precision50k3_full").paired

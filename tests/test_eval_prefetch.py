@@ -12,7 +12,7 @@ from fact_eval.features.extract import FeatureExtractor
 from fact_eval.features.prefetch import prefetch
 from fact_eval.features.store import FeatureCache
 from fact_eval.images.sources import NoiseSource, PicturesSource
-from fact_train.data import facts, folder, open_dataset
+from fact_train.data import folder, index, open_dataset
 
 SECONDS = 30.0  # a deadline, not a duration: what is waited for comes at once
 
@@ -52,12 +52,20 @@ def test_an_exception_is_raised_where_its_result_is_due():
     assert seen == [2, 3, 6]
 
 
-def test_a_caller_that_stops_early_leaves_no_thread_running():
-    made = []
-    values = prefetch(lambda i: made.append(i), range(100), depth=3)
-    next(values)
-    values.close()
-    assert len(made) <= 4 and not [t for t in threading.enumerate() if t.name.startswith("prefetch")]
+def test_a_caller_that_stops_early_starts_no_further_item_and_leaves_no_thread_running():
+    computed, release, before = [], threading.Event(), set(threading.enumerate())
+
+    def compute(i):
+        assert i == 0 or release.wait(SECONDS)
+        computed.append(i)
+
+    values = prefetch(compute, range(100), depth=3)
+    next(values)  # 1 is being computed, 2 and 3 are pending
+    timer = threading.Timer(0.2, release.set)
+    timer.start()
+    values.close()  # waits for 1
+    timer.join()
+    assert computed == [0, 1] and set(threading.enumerate()) == before
 
 
 class Watched(NoiseSource):
@@ -157,7 +165,7 @@ class WatchedPictures(PicturesSource):
 def test_known_pictures_are_decoded_while_detectors_run(tmp_path, monkeypatch, as_on_a_gpu):
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(FeatureCache, "chunk", 8)
-    monkeypatch.setattr(facts, "SETTLED", -1.0)
+    monkeypatch.setattr(index, "SETTLED", -1.0)
     decoded, decode = [], folder.decode
     monkeypatch.setattr(
         folder, "decode", lambda *args, **options: decoded.append(args) or decode(*args, **options)

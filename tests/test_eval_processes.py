@@ -18,8 +18,8 @@ from fact_eval import cli
 from fact_eval.features.store import FeatureCache
 from fact_eval.images.sources import GeneratorSource
 from fact_leaderboard.records import RESULTS, read_records
-from fact_train.data import facts
 from fact_train.data import folder as folder_module
+from fact_train.data import index
 
 CHUNK = 4
 
@@ -31,8 +31,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
-    fact_metrics.registry.list_metrics()
-    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "FAMILIES", {})
     monkeypatch.setattr(FeatureCache, "chunk", CHUNK)
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     register_toys(broken=True)
@@ -128,8 +127,7 @@ import fact_metrics.registry
 from eval_toys import register_toys
 from fact_eval.features.store import FeatureCache
 from fact_eval.images.sources import GeneratorSource
-fact_metrics.registry.list_metrics()
-fact_metrics.registry.METRICS.clear()
+fact_metrics.registry.FAMILIES.clear()
 register_toys(broken=True)
 FeatureCache.chunk = 4
 images = GeneratorSource.images
@@ -223,9 +221,9 @@ def test_a_raised_count_makes_only_the_chunks_that_are_not_there(tmp_path, data,
 
 
 def test_every_picture_is_decoded_once_by_a_command(tmp_path, data, toys, monkeypatch):
-    """Pictures that are new to it; known ones: test_data_facts.py."""
+    """Pictures that are new to it; known ones: test_data_index.py."""
     decoded, decode = [], folder_module.decode
-    monkeypatch.setattr(facts, "SETTLED", 3600.0)
+    monkeypatch.setattr(index, "SETTLED", 3600.0)
 
     def counted(stream, path, **options):
         decoded.append(Path(path).relative_to(tmp_path if "mine" in path else data.parent).as_posix())

@@ -9,44 +9,26 @@ import pytest
 from fact_eval.features.store import FEATURE_MODULES, PACKAGES, features_code, hash_features_code
 from fact_metrics.base.fingerprints import code_sha256, module_files
 
-TRAINING = "a part of the training step; of a loaded snapshot only networks are used"
 CHOICE = "chooses what is scored and writes it down; the images' part of the key says what was chosen"
 # Imported by the modules of the key, and without effect on images or features. A name stands for all in it.
 HARMLESS = {
     "fact_metrics.base.atomic": "writes files whole",
-    "fact_train.augment": TRAINING,
     "fact_metrics.base.canonical": "spells what is hashed",
     "fact_metrics.base.devices": CHOICE,
     "fact_metrics.base.processes": "who computes a chunk; features do not depend on it",
-    "fact_metrics.base.git_state": CHOICE,
     "fact_train.settings.fields": "describes fields to users",
     "fact_train.settings.checks": "refuses configurations, changes none",
-    "fact_train.training.thread_pool": TRAINING,
-    "fact_train.training.distributed": TRAINING,
-    "fact_train.training.grids": TRAINING,
-    "fact_train.training.losses": TRAINING,
-    "fact_metrics.base.memory": "when freed memory goes back to the system",
-    "fact_train.training.precision": TRAINING,
     "fact_metrics.base.progress": "bars and lines",
-    "fact_train.seeds": TRAINING,
-    "fact_train.training.stats": TRAINING,
-    "fact_train.training.step": TRAINING,
     "fact_train.settings.stylex_checks": "refuses configurations, changes none",
     "fact_metrics.base.tensors": "the hash that a snapshot's weights are checked against",
-    "fact_eval.jobs.catalog": CHOICE,
     "fact_metrics.base.file_hashes": CHOICE,
-    "fact_eval.jobs.plan": CHOICE,
-    "fact_metrics.base.provenance": CHOICE,
-    "fact_leaderboard.records": CHOICE,
-    "fact_eval.features.reference_stats": "moments of features, read from and written to files",
-    "fact_eval.jobs.runs": CHOICE,
     "fact_metrics.base.errors": "exceptions",
     "fact_metrics.base.fingerprints": "hashes code and stamps files",
     "fact_metrics.base.folders": "where the store lies",
     "fact_metrics.engines.frechet": "takes finished features",
-    "fact_metrics.recommended": CHOICE,
-    "fact_metrics.registry": "types and names of metrics",
-    "fact_metrics.weight_store": "finds weight files, which are read only with the hash that the key holds",
+    "fact_metrics.inputs": "what metrics read of finished features",
+    "fact_metrics.spec": "what metrics are; the key holds SAMPLING itself",
+    "fact_train.datasets": CHOICE,
 }
 
 

@@ -22,9 +22,9 @@ OTHER = {"detector": "pixels", "k": 5}
 
 def test_every_column_is_a_registered_metric_that_fits_its_board(monkeypatch):
     monkeypatch.undo()
-    from fact_eval.jobs.catalog import load_cards
+    from fact_metrics.registry import get_specs
 
-    cards = {card.name: card for card in load_cards([column.metric for column in COLUMNS])}
+    cards = {card.name: card for card in get_specs([column.metric for column in COLUMNS])}
     for dataset, fewest in (("mnist", 13), ("fashion-mnist", 10), ("anything", 10)):
         fitting = [column for column in columns_for(dataset) if cards[column.metric].fits(dataset)]
         headers = [column.header for column in fitting]

@@ -66,17 +66,36 @@ def test_the_local_board_shows_the_datasets_at_hand_beside_their_published_rows(
     assert ranked(section) == ["mine", "published"]
 
 
-def test_the_picture_of_the_board_is_a_readable_png(tmp_path):
+def test_the_picture_of_the_board_shows_its_names_and_numbers_and_the_best_in_bold(tmp_path, monkeypatch):
+    from matplotlib import pyplot as plt
     from PIL import Image
 
     from fact_leaderboard.picture import draw_board
 
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    sections = build_board([record("a"), record("b", value=2.0), control("noise", value=0.5)])
+    picture = Image.open(draw_board(sections, tmp_path / "board.png"))
+    texts = {text.get_text(): text.get_weight() for text in plt.gcf().axes[0].texts}
+    monkeypatch.undo()
+    plt.close("all")
+    assert {"a", "b", "uniform noise", "distance ↓"} <= texts.keys()
+    assert (texts["1.00"], texts["2.00"], texts["0.50"]) == ("bold", "normal", "normal")
+    assert picture.width >= 800 and len(picture.convert("L").getcolors()) > 20
+
+
+def test_sample_grids_stand_above_their_model_in_the_picture_of_the_board(tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    from fact_leaderboard.picture import NAMES, WIDTH, draw_board
+
     grid = tmp_path / "grid.png"
-    Image.new("L", (32, 32), 128).save(grid)
-    sections = build_board([record("a"), record("b", value=2.0), control("noise", value=9.0)])
-    plain = Image.open(draw_board(sections, tmp_path / "board.png"))
-    with_grid = Image.open(draw_board(sections, tmp_path / "grids.png", grids=[f"a={grid}"]))
-    assert plain.width >= 800 and len(plain.convert("L").getcolors()) > 20
-    assert with_grid.height > plain.height
+    Image.new("RGB", (32, 32), (255, 0, 255)).save(grid)
+    sections = build_board([record("a"), record("b", value=2.0)])
+    picture = Image.open(draw_board(sections, tmp_path / "grids.png", grids=[f"b={grid}"])).convert("RGB")
+    magenta = (np.asarray(picture) == (255, 0, 255)).all(axis=2)
+    assert magenta.sum() > 150 * 150  # an inch or more
+    columns = np.flatnonzero(magenta.any(axis=0)) / 150
+    assert NAMES + WIDTH < columns.min() and columns.max() < NAMES + 2 * WIDTH  # of the second model
     with pytest.raises(UserError, match="LABEL=FILE"):
         draw_board(sections, tmp_path / "x.png", grids=["nothing"])

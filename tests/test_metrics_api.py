@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 from eval_toys import COUNT, make_data, make_pictures, register_toys
+from metric_toys import toy_metric
 from PIL import Image
 from test_eval_processes import free_port
 
 import fact_metrics
 import fact_metrics.registry
-from fact_eval.jobs.catalog import load_cards
 from fact_eval.jobs.pictures import open_reference, plan_pictures
 from fact_eval.jobs.plan import Request
 from fact_eval.scoring.evaluation import Evaluation
 from fact_metrics.api import to_uint8
 from fact_metrics.base.errors import UsageError, UserError
-from fact_metrics.registry import FeatureNeed, MetricValue, register_metric
+from fact_metrics.registry import list_specs
+from fact_metrics.spec import FeatureNeed, MetricValue
 from fact_train.data import open_dataset
 
 NAMES = ("toy_distance", "toy_sharpness")
@@ -28,8 +29,7 @@ NAMES = ("toy_distance", "toy_sharpness")
 
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
-    fact_metrics.registry.list_metrics()
-    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "FAMILIES", {})
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     register_toys()
 
@@ -48,7 +48,7 @@ def values(found):
 
 def test_the_numbers_are_those_of_fact_eval(tmp_path, toys):
     data, mine = make_data(tmp_path / "data"), make_pictures(tmp_path / "mine", COUNT)
-    job, _ = plan_pictures(mine, open_reference(str(data)), tmp_path / "runs", Request(tuple(load_cards())))
+    job, _ = plan_pictures(mine, open_reference(str(data)), tmp_path / "runs", Request(tuple(list_specs())))
     measured = {r.metric: r.value for r in Evaluation().run([job]).written}
     opened = open_dataset(mine)
     real = {split: open_dataset(data, split=split) for split in ("train", "test")}
@@ -234,10 +234,10 @@ def test_what_follows_from_the_reals_is_kept_until_a_real_image_is_added(toys):
     needs = [FeatureNeed("pixels", "generated", count=COUNT), FeatureNeed("pixels", "real", split="train")]
     made = []
 
-    @register_metric(family="toy", higher_is_better=False, citation="none", reference="none", needs=needs)
+    @toy_metric(needs=needs)
     def toy_kept(inputs):
         """Number of reals, counted once."""
-        count = inputs.of_reals(needs[1], "count", lambda features: made.append(1) or len(features))
+        count = inputs.cached_real(needs[1], "count", lambda features: made.append(1) or len(features))
         return MetricValue(float(count), n_generated=COUNT)
 
     pictures = torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8)

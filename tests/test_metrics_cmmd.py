@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fact_metrics.families.cmmd import compute_cmmd
+from fact_metrics.engines.cmmd import compute_cmmd
 
 
 def embeddings(n, seed, *, shift=0.0):

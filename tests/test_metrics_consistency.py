@@ -8,10 +8,10 @@ from metric_toys import MeanSquares, ToyGenerator, ToyInputs
 from torch.nn import functional as F
 
 from fact_metrics.base.errors import UserError
+from fact_metrics.engines import consistency
+from fact_metrics.engines.consistency import ConvolutionRecorder, compute_consistency_psnr, measure_pairs
 from fact_metrics.engines.fid_error import compute_fid_stderr
-from fact_metrics.families import consistency
-from fact_metrics.families.consistency import ConvolutionRecorder, compute_consistency_psnr, measure_pairs
-from fact_metrics.registry import get_metric, list_metrics
+from fact_metrics.registry import compute_metric, get_spec, list_metrics
 
 NAMES = [name for name in list_metrics() if name.startswith("fused")]
 
@@ -71,13 +71,14 @@ def test_each_pair_is_rendered_once_per_path_with_equal_noise(toy_detector):
 
 def test_one_pass_over_the_generator_serves_all_metrics_of_the_family(toy_detector):
     inputs = ToyInputs(generator=ToyGenerator(defect=0.01))
-    values = {name: get_metric(name).compute(inputs) for name in NAMES}
+    values = {name: compute_metric(get_spec(name), inputs) for name in NAMES}
     assert len(inputs.generator.fused) == 2 * 1000 / consistency.BATCH
     assert values["fused1k_maxabs"].value == pytest.approx(0.01, rel=1e-3)
     assert values["fused1k_psnr"].value == pytest.approx(10 * math.log10(4 / 0.01**2), abs=1e-2)
     changed = values["fused1k_pixels_changed"]
     assert changed.value == changed.extras["uint8_pixels_changed"] and 0 < changed.stderr < changed.value
-    pairs, fid = consistency._measured(inputs), values["fused1k_fid_stlpips_alex"]
+    pairs = measure_pairs(inputs.generator, pairs=1000)
+    fid = values["fused1k_fid_stlpips_alex"]
     assert fid.stderr == compute_fid_stderr(pairs.features_fused, pairs.features_unfused, reference="paired")
     assert 0 < fid.stderr < fid.value
     assert all(value.n_generated == 1000 for value in values.values())

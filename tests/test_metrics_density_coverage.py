@@ -6,11 +6,11 @@ import pytest
 import torch
 from metric_toys import cloud, squared_distances
 
-from fact_metrics.engines import neighbours
-from fact_metrics.engines.overlap import PRDC, measure_overlap
-from fact_metrics.families import density_coverage
-from fact_metrics.families.density_coverage import compute_coverage, compute_density, compute_prdc
-from fact_metrics.families.precision_recall import compute_precision, compute_recall
+from fact_metrics.engines import density_coverage, neighbours
+from fact_metrics.engines.conventions import PRDC
+from fact_metrics.engines.density_coverage import compute_coverage, compute_density, compute_prdc
+from fact_metrics.engines.overlap import measure_overlap
+from fact_metrics.engines.precision_recall import compute_precision, compute_recall
 
 
 def by_definition(gen, real, *, k=5):

@@ -9,8 +9,8 @@ import torch
 from metric_toys import MeanSquares, ToyGenerator, ToyInputs, cloud
 from scipy.spatial.distance import pdist
 
-from fact_metrics.families import diversity
-from fact_metrics.families.diversity import (
+from fact_metrics.engines import diversity
+from fact_metrics.engines.diversity import (
     compute_group_distance,
     compute_mean_distance,
     compute_noise_diversity,
@@ -18,10 +18,10 @@ from fact_metrics.families.diversity import (
     measure_noise,
     measure_style,
 )
-from fact_metrics.registry import get_metric
+from fact_metrics.registry import compute_metric, get_spec
 
-STYLE = get_metric("style_diversity1k_train_pixels")
-NOISE = get_metric("noise_diversity1k_train_pixels")
+STYLE = get_spec("style_diversity1k_train_pixels")
+NOISE = get_spec("noise_diversity1k_train_pixels")
 
 
 class NoNoise(ToyGenerator):
@@ -49,12 +49,12 @@ class Labelled(ToyGenerator):
 
 @pytest.fixture
 def toy_detector(monkeypatch):
-    monkeypatch.setattr(diversity, "get_detector", lambda name, device: MeanSquares(device))
+    monkeypatch.setattr("fact_metrics.features.get_detector", lambda name, device: MeanSquares(device))
 
 
 def score(metric, generator, real=None):
     real = cloud(50, 16, seed=3, scale=0.1) if real is None else real
-    return metric.compute(ToyInputs(lambda need: real, generator=generator))
+    return compute_metric(metric, ToyInputs(lambda need: real, generator=generator))
 
 
 @pytest.mark.parametrize(("n", "width", "shift"), [(2, 3, 0.0), (3, 5, 0.0), (97, 40, 0.0), (60, 7, 1e6)])

@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from metric_toys import ToyEncoder, ToyInputs
 
-from fact_metrics.families.explanation import agreement10k, compute_agreement, compute_class_kl
-from fact_metrics.families.w_gap import (
+from fact_metrics.engines.explanation import compute_agreement, compute_class_kl
+from fact_metrics.engines.w_gap import (
     compute_w_gap_frechet,
     compute_w_gap_kernel,
     describe_dimensions,
-    wgap10k_frechet,
 )
+from fact_metrics.registry import compute_metric, get_spec
 
 
 def normal(n, width, seed):
@@ -66,7 +66,7 @@ def test_kernel_w_gap_is_the_unbiased_mmd_of_w_in_the_mappings_units() -> None:
 
 
 def test_agreement_and_gap_show_their_parts() -> None:
-    found = agreement10k(ToyInputs(encoder=ToyEncoder(0.0)))
+    found = compute_metric(get_spec("agreement10k"), ToyInputs(encoder=ToyEncoder(0.0)))
     assert found.value == 1.0 and found.extras["per_class"] == [1.0] * 4 and found.n_generated == 200
-    gap = wgap10k_frechet(ToyInputs(encoder=ToyEncoder(0.5)))
+    gap = compute_metric(get_spec("wgap10k_frechet"), ToyInputs(encoder=ToyEncoder(0.5)))
     assert len(gap.extras["mean"]) == len(gap.extras["std"]) == 6

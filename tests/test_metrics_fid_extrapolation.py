@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fact_metrics.engines import frechet
+from fact_metrics.engines.fid_extrapolation import compute_fid_extrapolated, compute_fid_infinity
 from fact_metrics.engines.frechet import FeatureStatistics, compute_fid
-from fact_metrics.families.fid_extrapolation import compute_fid_extrapolated, compute_fid_infinity
 
 WIDTH = 24
 SCALES = torch.arange(1, WIDTH + 1).double() ** -0.5

@@ -16,7 +16,7 @@ from fact_metrics.engines.frechet import (
     compute_statistics,
     flatten_spatial,
 )
-from fact_metrics.registry import get_metric
+from fact_metrics.registry import compute_metric, get_spec
 
 
 def gaussian(n, width, *, seed, scale=1.0, shift=0.0):
@@ -331,16 +331,18 @@ def test_a_handful_of_images_has_the_exact_value(count):
 
 def test_protocols_keep_the_raw_value_and_say_what_the_reals_are():
     real, test = gaussian(300, 64, seed=49), gaussian(400, 64, seed=50, shift=0.1)
-    full, held_out = get_metric("fid10k_full_digits"), get_metric("fid10k_test_efficientnet_lite0")
+    full, held_out = get_spec("fid10k_full_digits"), get_spec("fid10k_test_efficientnet_lite0")
     assert (full.settings["reals"], held_out.settings["reals"]) == ("population", "sample")
     inputs = ToyInputs(lambda need: test if need.side == "generated" else real)
-    value = full.compute(inputs)
+    value = compute_metric(full, inputs)
     assert value.value == value.extras["raw"] == compute_fid(test, real)
     assert not value.extras["singular_by_count"]
     assert value.stderr == compute_fid_stderr(test, compute_statistics(real))
     # The reals add an error of their own.
     assert (
-        held_out.compute(inputs).stderr == compute_fid_stderr(test, real, reference="sample") > value.stderr
+        compute_metric(held_out, inputs).stderr
+        == compute_fid_stderr(test, real, reference="sample")
+        > value.stderr
     )
-    equal = full.compute(ToyInputs(lambda need: real[:40]))
+    equal = compute_metric(full, ToyInputs(lambda need: real[:40]))
     assert equal.value == max(equal.extras["raw"], 0.0) and equal.extras["singular_by_count"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_fidelity.metric_isc import isc_features_to_metric
 
-from fact_metrics.families.inception_score import compute_inception_score
+from fact_metrics.engines.inception_score import compute_inception_score
 
 
 def logits(n, classes, seed):

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from fact_metrics.families.legibility import (
+from fact_metrics.engines.legibility import (
     compute_class_entropy,
     compute_classes_covered,
     compute_legibility,
     count_legible,
 )
-from fact_metrics.families.sharpness import compute_sharpness, compute_sharpness_stderr
+from fact_metrics.engines.sharpness import compute_sharpness, compute_sharpness_stderr
 
 
 def probabilities(counts, *, confidence=0.95):

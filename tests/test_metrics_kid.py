@@ -6,7 +6,7 @@ import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from fact_metrics.engines import kernel
-from fact_metrics.families.kid import compute_kid, compute_kid_difference
+from fact_metrics.engines.kid import compute_kid, compute_kid_difference
 
 WIDTH = 8
 

@@ -7,13 +7,13 @@ from metric_toys import ToyInputs, cloud, squared_distances
 from fact_metrics.engines import neighbours
 from fact_metrics.engines.fid_error import compute_fid_stderr
 from fact_metrics.engines.frechet import compute_fid, compute_statistics
-from fact_metrics.families.memorization import (
+from fact_metrics.engines.memorization import (
     compute_authpct,
     compute_mifid,
     find_authentic,
     find_cosine_distances,
 )
-from fact_metrics.registry import get_metric
+from fact_metrics.registry import compute_metric, get_spec
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_mifid_of_equal_sets_is_zero_and_more_copies_are_worse():
 
 def registered(name, gen, real):
     inputs = ToyInputs(lambda need: gen if need.side == "generated" else real)
-    return get_metric(f"{name}10k_full_efficientnet_lite0").compute(inputs)
+    return compute_metric(get_spec(f"{name}10k_full_efficientnet_lite0"), inputs)
 
 
 @pytest.mark.parametrize("name", ["authpct", "mifid"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fact_metrics.families.mind import compute_mind
+from fact_metrics.engines.mind import compute_mind
 
 
 def features(n, seed, *, width=6, shift=0.0):

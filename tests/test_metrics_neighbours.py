@@ -255,7 +255,7 @@ def test_a_gpu_gives_the_same_hits(make):
 MEMORY = """
 import resource, torch
 torch.set_num_threads(1)
-from fact_metrics.families.density_coverage import compute_prdc
+from fact_metrics.engines.density_coverage import compute_prdc
 
 def peak(n):
     rows = torch.randn(2, n, 64, generator=torch.Generator().manual_seed(0))

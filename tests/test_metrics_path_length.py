@@ -10,8 +10,8 @@ import torch
 from metric_toys import MeanSquares, ToyGenerator, ToyInputs
 
 from benchmarks.parity.images import SquaredDifferences, WavesGenerator, plain_ppl
-from fact_metrics.families import path_length
-from fact_metrics.families.path_length import (
+from fact_metrics.engines import path_length
+from fact_metrics.engines.path_length import (
     PATHS,
     LatentPath,
     bootstrap_ppl,
@@ -20,9 +20,9 @@ from fact_metrics.families.path_length import (
     measure_path,
     slerp,
 )
-from fact_metrics.registry import get_metric, list_metrics
+from fact_metrics.registry import compute_metric, get_spec, list_metrics
 
-PPLS = [get_metric(name) for name in list_metrics() if name.startswith("ppl")]
+PPLS = [get_spec(name) for name in list_metrics() if name.startswith("ppl")]
 EVERY_PATH = PATHS | {
     "zfull, whole": LatentPath("z", "full", crop=False),
     "zend, whole": LatentPath("z", "end", crop=False),
@@ -129,7 +129,7 @@ def test_both_images_of_a_pair_get_the_same_noise_and_every_pair_its_own():
 def test_values_do_not_depend_on_the_batch(name, monkeypatch):
     generator, detector = WavesGenerator(64), SquaredDifferences()
     whole = measure_path(generator, detector, PATHS[name], samples=30)
-    monkeypatch.setattr("fact_metrics.families.path_length.BATCH", 7)
+    monkeypatch.setattr("fact_metrics.engines.path_length.BATCH", 7)
     parts = measure_path(generator, detector, PATHS[name], samples=30)
     torch.testing.assert_close(parts, whole, rtol=1e-9, atol=0)
 
@@ -274,7 +274,7 @@ def test_a_protocol_measures_what_it_states(metric, monkeypatch):
     monkeypatch.setattr(path_length, "measure_path", measure)
     generator = ToyGenerator()
     generator.resolution = 64
-    value = metric.compute(ToyInputs(generator=generator))
+    value = compute_metric(metric, ToyInputs(generator=generator))
     settings = {**measured["path"].settings(), "samples": measured["samples"]}
     assert settings.items() <= metric.settings.items()
     assert metric.detectors == (measured["detector"],)
@@ -302,8 +302,8 @@ def test_every_published_protocol_is_registered_under_its_name_and_at_its_size()
 
 
 def test_a_crop_too_small_for_lpips_has_no_value_and_says_why():
-    metric = get_metric("ppl2k_zfull_crop_stlpips_vgg")
-    value = metric.compute(ToyInputs(generator=ToyGenerator()))
+    metric = get_spec("ppl2k_zfull_crop_stlpips_vgg")
+    value = compute_metric(metric, ToyInputs(generator=ToyGenerator()))
     assert value.value is None
     assert value.extras["undefined"] == "16 pixels are left of 32: too few for stlpips_vgg"
 
@@ -317,4 +317,4 @@ def test_protocols_of_published_numbers_are_what_they_were():
     ]
     assert protocols
     for protocol in protocols:
-        assert protocol["settings"] == get_metric("ppl2k_wend_stlpips_vgg").settings
+        assert protocol["settings"] == get_spec("ppl2k_wend_stlpips_vgg").settings

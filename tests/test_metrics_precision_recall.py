@@ -6,9 +6,10 @@ from metric_toys import ToyInputs, cloud, squared_distances
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
 from fact_metrics.engines import neighbours, overlap
-from fact_metrics.engines.overlap import IMPROVED, PRDC, measure_overlap
-from fact_metrics.families.precision_recall import compute_precision, compute_recall
-from fact_metrics.registry import get_metric
+from fact_metrics.engines.conventions import IMPROVED, PRDC
+from fact_metrics.engines.overlap import measure_overlap
+from fact_metrics.engines.precision_recall import compute_precision, compute_recall
+from fact_metrics.registry import compute_metric, get_spec
 
 
 def brute_force_precision(gen, real, *, k=3, closed=True):
@@ -126,10 +127,10 @@ def test_metrics_on_the_same_features_measure_distances_once(monkeypatch):
     gen, real = cloud(60, 8, seed=14), cloud(60, 8, seed=15)
     inputs = ToyInputs(lambda need: gen if need.side == "generated" else real)
     for name in ("precision10k3", "recall10k3", "density10k5", "coverage10k5"):
-        get_metric(f"{name}_test_stlpips_alex").compute(inputs)
+        compute_metric(get_spec(f"{name}_test_stlpips_alex"), inputs)
     assert len(measured) == 1
-    get_metric("precision10k3_full_stlpips_alex").compute(inputs)  # other features
-    get_metric("precision10k3_test_stlpips_alex").compute(ToyInputs(inputs.make))  # other images
+    compute_metric(get_spec("precision10k3_full_stlpips_alex"), inputs)  # other features
+    compute_metric(get_spec("precision10k3_test_stlpips_alex"), ToyInputs(inputs.make))  # other images
     assert len(measured) == 3
 
 

@@ -8,7 +8,7 @@ import torch
 from metric_toys import ToyInputs
 
 from benchmarks.parity.gaussians import features, fid_clean_fid, fid_nvidia
-from fact_metrics.registry import get_metric, list_metrics
+from fact_metrics.registry import compute_metric, get_spec, list_metrics
 
 N, M, WIDTH = 1_050, 1_100, 24
 
@@ -24,7 +24,7 @@ def real() -> torch.Tensor:
 
 
 def measure(name: str, gen: torch.Tensor, real: torch.Tensor | None = None):
-    return get_metric(name).compute(ToyInputs(lambda need: gen if need.side == "generated" else real))
+    return compute_metric(get_spec(name), ToyInputs(lambda need: gen if need.side == "generated" else real))
 
 
 @pytest.mark.parametrize("name", ["fid50k_full", "fid50k_full_inception_nvidia"])
@@ -32,7 +32,7 @@ def test_fid50k_full_divides_by_n_as_stylegan_does(name, gen, real) -> None:
     value = measure(name, gen, real).value
     assert value == pytest.approx(fid_nvidia(gen, real), rel=1e-9)  # scipy's root against eigenvalues
     assert value != pytest.approx(fid_clean_fid(gen, real), rel=1e-6)
-    assert get_metric(name).settings["covariance"] == "N"
+    assert get_spec(name).settings["covariance"] == "N"
 
 
 OVER_N_LESS_1 = [
@@ -45,13 +45,13 @@ OVER_N_LESS_1 = [
 def test_other_frechet_distances_divide_by_n_less_1_as_their_authors_do(name, gen, real) -> None:
     value = measure(name, gen, real)
     assert value.value == pytest.approx(fid_clean_fid(gen, real), rel=1e-9)
-    assert get_metric(name).settings["covariance"] == "N - 1"
+    assert get_spec(name).settings["covariance"] == "N - 1"
     assert (value.n_generated, value.n_real) == (N, M) and value.stderr > 0
 
 
 def test_every_frechet_distance_takes_statistics_and_nothing_else_does() -> None:
-    taking = {name for name in list_metrics() if get_metric(name).from_statistics}
-    assert taking == {name for name in list_metrics() if get_metric(name).family in ("fid", "sfid", "fd")}
+    taking = {name for name in list_metrics() if get_spec(name).from_statistics}
+    assert taking == {name for name in list_metrics() if get_spec(name).family in ("fid", "sfid", "fd")}
 
 
 def test_kid50k_full_keeps_the_published_mean_over_subsets_beside_the_estimate_of_all(gen, real) -> None:

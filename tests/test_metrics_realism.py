@@ -4,10 +4,9 @@ import pytest
 import torch
 from metric_toys import cloud, squared_distances
 
-from fact_metrics.engines import neighbours
-from fact_metrics.families import realism
-from fact_metrics.families.precision_recall import compute_precision
-from fact_metrics.families.realism import compute_realism
+from fact_metrics.engines import neighbours, realism
+from fact_metrics.engines.precision_recall import compute_precision
+from fact_metrics.engines.realism import compute_realism
 
 
 def by_definition(gen, real, *, k=3):

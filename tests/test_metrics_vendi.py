@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fact_metrics.families import vendi
-from fact_metrics.families.vendi import compute_vendi_score
+from fact_metrics.engines import vendi
+from fact_metrics.engines.vendi import compute_vendi_score
 
 
 def features(n, width, seed):

@@ -2,6 +2,9 @@
 
 import io
 
+import pytest
+import rich.progress
+
 from fact_metrics.base import progress as module
 from fact_metrics.base.progress import Progress
 
@@ -30,21 +33,29 @@ def test_long_work_says_how_long_is_left(monkeypatch):
     assert stream.getvalue().splitlines()[0] == "slow: 50 of 100 images, about 25 s left"
 
 
-def test_what_is_done_within_patience_leaves_no_line_and_long_work_does(monkeypatch):
-    for seconds, lines in ((1.9, 0), (2.0, 1)):
-        clock = iter([0.0, seconds, seconds])
-        monkeypatch.setattr(module.time, "monotonic", lambda clock=clock: next(clock))
-        stream = io.StringIO()
-        with Progress(stream=stream).stage("decoding", 1, patience=2.0) as stage:
-            stage.update(9, 9)
-        assert len(stream.getvalue().splitlines()) == lines
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+@pytest.mark.parametrize(("seconds", "lines"), [(1.9, 0), (2.0, 1)])
+def test_what_is_done_within_patience_leaves_no_line_and_long_work_does(monkeypatch, kind, seconds, lines):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    stream = kind()
+    with Progress(stream=stream).stage("decoding", 1, patience=2.0) as stage:
+        stage.update(9, 9)
+        now[0] = seconds
+    assert stream.getvalue().count("decoding: 9 images in") == lines
 
 
-def test_one_bar_at_a_time():
+def test_one_bar_at_a_time(monkeypatch):
+    bars, start, stop = [0], rich.progress.Progress.start, rich.progress.Progress.stop
+    monkeypatch.setattr(rich.progress.Progress, "start", lambda bar: (bars.append(bars[-1] + 1), start(bar)))
+    monkeypatch.setattr(rich.progress.Progress, "stop", lambda bar: (bars.append(bars[-1] - 1), stop(bar)))
     stream = Terminal()
     progress = Progress(stream=stream)
     with progress.stage("outer", 4) as outer, progress.stage("inner", 2) as inner:
         inner.update(2), outer.update(4)
+    with progress.stage("next", 1) as following:
+        following.update(1)
+    assert bars == [0, 1, 0, 1, 0]
     assert "outer" in stream.getvalue() and "inner: 2 images in" in stream.getvalue()
 
 

@@ -5,24 +5,30 @@ import json
 import pytest
 import torch
 from eval_toys import COUNT, make_data, make_pictures
+from metric_toys import toy_metric
 from torch import nn
 from weight_toys import publish, sha256, use_empty_folders
 
 import fact_metrics.registry
 from fact_eval import cli
 from fact_eval.compare.records import compare
-from fact_eval.jobs.catalog import load_cards, load_detector_cards
 from fact_eval.jobs.protocols import ProtocolChoice
 from fact_eval.weights.files import add_weights
 from fact_leaderboard import columns
 from fact_leaderboard.columns import Column
 from fact_leaderboard.records import RESULTS, read_records
 from fact_metrics.base.errors import UsageError, UserError
-from fact_metrics.features import DETECTORS, Detector, get_detector
-from fact_metrics.features.weight_files import fingerprint_sha256, load_weights
-from fact_metrics.recommended import ELSEWHERE, RECOMMENDED, recommended_detector
-from fact_metrics.registry import FeatureNeed, MetricValue, get_metric, list_metrics, register_metric
-from fact_metrics.weight_store import WEIGHTS, mentions_random_weights, random_weights
+from fact_metrics.features import DETECTORS, Detector, detector_spec, get_detector, list_detectors
+from fact_metrics.features.weight_files import load_weights
+from fact_metrics.features.weight_store import (
+    WEIGHTS,
+    fingerprint_sha256,
+    mentions_random_weights,
+    random_weights,
+)
+from fact_metrics.registry import get_spec, get_specs, list_specs
+from fact_metrics.spec import FeatureNeed, MetricValue
+from fact_train.datasets import DATASETS, dataset_entry
 
 
 class Projection(Detector):
@@ -57,24 +63,22 @@ def save_projection(path, seed=0):
 def toys(monkeypatch, tmp_path):
     """An embedded toy metric, a standard one on `projection`, one on both boards; nothing is installed."""
     use_empty_folders(monkeypatch, tmp_path)
-    list_metrics()
-    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "FAMILIES", {})
     monkeypatch.setitem(DETECTORS, "projection", Projection)
     get_detector("projection")._loaded = (None, None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fact_leaderboard.publish.RESULTS", tmp_path / "published")
     publish(monkeypatch, "toy", save_projection(tmp_path / "downloads" / "toy-1.pth"))
-    fixed = dict(family="toy", higher_is_better=True, citation="none", reference="none")
     projected = FeatureNeed("projection", "generated", count=COUNT)
     pixels = FeatureNeed("pixels", "generated", count=COUNT)
 
-    @register_metric(**fixed, needs=[projected])
+    @toy_metric(higher_is_better=True, needs=[projected])
     def toy_standard(inputs):
         """Norm of the mean projection."""
         rows = inputs.features(projected)
         return MetricValue(rows.mean(0).norm().item(), stderr=0.1, n_generated=len(rows))
 
-    @register_metric(**fixed, needs=[pixels])
+    @toy_metric(higher_is_better=True, needs=[pixels])
     def toy_embedded(inputs):
         """Mean pixel."""
         rows = inputs.features(pixels)
@@ -108,7 +112,7 @@ def measured(folder):
 
 
 def chooser(wanted, said, **options):
-    return ProtocolChoice(wanted, load_cards(), columns.metrics_for, say=said.append, **options)
+    return ProtocolChoice(wanted, columns.metrics_for, say=said.append, **options)
 
 
 def test_auto_is_embedded_without_the_weights_and_says_what_to_type(toys) -> None:
@@ -135,13 +139,14 @@ def test_auto_stays_embedded_on_digits(toys) -> None:
 
 
 def test_a_recommended_detector_needs_no_download_and_ranks_its_board() -> None:
-    for dataset, recommended in RECOMMENDED.items():
-        first = load_cards([columns.metrics_for(dataset)[0]])[0]
-        assert {need.detector for need in first.needs} == {recommended.detector}
-        assert not DETECTORS[recommended.detector].weights
-    assert recommended_detector("mnist") == RECOMMENDED["mnist"].detector
-    assert recommended_detector("cats") == ELSEWHERE
-    assert not DETECTORS[ELSEWHERE].weights
+    measured = [entry for entry in DATASETS.values() if entry.evidence is not None]
+    assert [entry.name for entry in measured] == ["mnist"]
+    for entry in measured:
+        first = get_spec(columns.metrics_for(entry.name)[0])
+        assert {need.detector for need in first.needs} == {entry.detector}
+    for entry in (*DATASETS.values(), dataset_entry("cats")):
+        assert not DETECTORS[entry.detector].weights
+    assert dataset_entry("cats").evidence is None and not dataset_entry("cats").has_test_split
 
 
 def test_what_is_asked_for_is_taken_without_a_word_or_refused(toys) -> None:
@@ -205,9 +210,9 @@ def test_several_missing_files_are_a_line_each(toys, monkeypatch, tmp_path) -> N
 
 def test_the_hash_of_the_weights_in_use_is_in_the_protocol(toys, call, folders, tmp_path) -> None:
     pictures, data = folders
-    before = load_cards(["toy_standard"])[0]
+    before = get_specs(["toy_standard"])[0]
     add_weights(toys)
-    published = load_cards(["toy_standard"])[0]
+    published = get_specs(["toy_standard"])[0]
     assert published.protocol_sha256 == before.protocol_sha256  # the same where it cannot be computed
     assert published.protocol["detectors"]["projection"]["weights_sha256"] == sha256(toys)
     command = ("images", pictures, "--reference", data, "--metrics", "toy_standard")
@@ -253,36 +258,31 @@ def test_random_weights_do_not_touch_what_needs_no_download(toys, call, folders,
     call("images", pictures, "--reference", data, "--random-weights", "--metrics", "toy_embedded")
     record = measured(tmp_path / "runs" / "images-samples")["toy_embedded"]
     assert record.invalid is None and record.label == "samples"
-    assert record.protocol_sha256 == load_cards(["toy_embedded"])[0].protocol_sha256
+    assert record.protocol_sha256 == get_specs(["toy_embedded"])[0].protocol_sha256
 
 
-def test_cards_kept_on_disk_follow_the_installed_weights(toys, monkeypatch, tmp_path) -> None:
-    """Planning reads cards from a file; another weight file, or smoke mode, is another file."""
-    import sys
-
-    from fact_eval.jobs import catalog
-
-    catalog._catalog()
-    names = [catalog._code()]
+def test_the_protocol_follows_the_installed_weights(toys, tmp_path) -> None:
+    """Without any cache in between: another weight file, and smoke mode, are seen at once."""
+    hashes = [get_spec("toy_standard").protocol_sha256]
     add_weights(toys)
-    names.append(catalog._code())
+    assert get_spec("toy_standard").protocol_sha256 == hashes[0]  # the published file
     add_weights(save_projection(tmp_path / "mine.pth", 7), "toy", trust=True)
-    names.append(catalog._code())
+    hashes.append(get_spec("toy_standard").protocol_sha256)
     with random_weights():
-        names.append(catalog._code())
-    assert len(set(names)) == 4 and "fact_metrics.registry" in sys.modules
+        hashes.append(get_spec("toy_standard").protocol_sha256)
+    assert len(set(hashes)) == 3
 
 
 def test_published_metrics_state_their_weights_and_embedded_ones_have_none(monkeypatch, tmp_path) -> None:
     use_empty_folders(monkeypatch, tmp_path)
-    cards = {card.name: card for card in load_cards()}
-    assert cards["fid50k_full"].weights == ("inception_fidelity",)
-    assert cards["ppl2_wend"].weights == ("vgg16_torchvision",)
-    assert cards["cmmd50k_full"].weights == ("clip_vit_l14_336",)
-    assert cards["fid10k_full_digits"].weights == ()
-    for card in load_detector_cards():
-        hashes = json.dumps(card.fingerprint)
-        assert all(WEIGHTS[name].sha256 in hashes for name in card.weights), card.name
+    specs = {spec.name: spec for spec in list_specs()}
+    assert specs["fid50k_full"].weights == ("inception_fidelity",)
+    assert specs["ppl2_wend"].weights == ("vgg16_torchvision",)
+    assert specs["cmmd50k_full"].weights == ("clip_vit_l14_336",)
+    assert specs["fid10k_full_digits"].weights == ()
+    for detector in map(detector_spec, list_detectors()):
+        hashes = json.dumps(detector.fingerprint)
+        assert all(WEIGHTS[name].sha256 in hashes for name in detector.weights), detector.name
     with random_weights():
-        for name, metric in ((name, get_metric(name)) for name in list_metrics()):
-            assert mentions_random_weights(metric.protocol) == bool(metric.weights), name
+        for spec in specs.values():
+            assert mentions_random_weights(spec.protocol) == bool(spec.weights), spec.name

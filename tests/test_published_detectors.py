@@ -20,13 +20,12 @@ from benchmarks.parity.reference_files import (
     save_script,
     script_of,
 )
-from fact_metrics import weight_store
 from fact_metrics.base.errors import UserError
-from fact_metrics.features import DETECTORS, get_detector, list_detectors
-from fact_metrics.features.inception import Inception, from_fidelity
-from fact_metrics.features.inception_detectors import REMEMBERED_PARTS, InceptionPool3
+from fact_metrics.features import DETECTORS, get_detector, list_detectors, weight_store
+from fact_metrics.features.detectors.inception import REMEMBERED_PARTS, InceptionPool3
+from fact_metrics.features.networks.inception import Inception, from_fidelity
 from fact_metrics.features.published import expect_keys
-from fact_metrics.weight_store import MissingWeights
+from fact_metrics.features.weight_store import MissingWeights
 
 PUBLISHED = [name for name in list_detectors() if DETECTORS[name].weights]
 FILES = {

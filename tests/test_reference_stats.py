@@ -12,17 +12,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from eval_toys import make_data, make_pictures
+from metric_toys import toy_metric
 
 import fact_metrics.registry
 from fact_eval import cli
-from fact_eval.features import save_reference
 from fact_eval.features.reference_stats import is_statistics, read_statistics, save_statistics
 from fact_leaderboard.records import RESULTS, read_records
 from fact_metrics.base.errors import UserError
 from fact_metrics.engines.frechet import compute_fid, compute_fid_from_statistics, compute_statistics
 from fact_metrics.families import fid
+from fact_metrics.family import Family, Source
 from fact_metrics.features import DETECTORS, Detector
-from fact_metrics.registry import against_reals
+from fact_metrics.spec import FeatureNeed
+from fact_train.datasets import DATASETS, DatasetEntry
 
 WIDTH, N = 12, 300
 DATASET = {"name": "toy", "split": "train", "n": N, "sha256": "d" * 64, "resolution": 8, "channels": 1}
@@ -261,45 +263,45 @@ class Quarters(Detector):
 @pytest.fixture
 def toys(monkeypatch, tmp_path):
     """FID on quarters of 8x8 pictures, and precision, which needs features."""
-    fact_metrics.registry.list_metrics()
-    monkeypatch.setattr(fact_metrics.registry, "METRICS", {})
+    monkeypatch.setattr(fact_metrics.registry, "FAMILIES", {})
     monkeypatch.setitem(DETECTORS, "quarters", Quarters)
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    full = against_reals("quarters", split="train", count=COUNT)
-    test = against_reals("quarters", split="test", count=COUNT)
-    spectrum = against_reals("spectrum", split="train", count=COUNT)
+    shared = {"compute": fid.compute, "settings": fid.settings, "from_statistics": True}
+    by_n = {**shared, "settings": lambda choice: {**fid.settings(choice), "covariance": "N"}}
+    for name, reals, detector, fields in (
+        ("fid_toy", "full", "quarters", shared),
+        ("fid_toy_n", "full", "quarters", by_n),
+        ("fid_toy_test", "test", "quarters", shared),
+        ("fid_toy_spectrum", "full", "spectrum", shared),
+    ):
+        fact_metrics.registry.register(
+            Family(
+                name=name,
+                summary="Distance.",
+                higher_is_better=False,
+                source=Source("none", "none"),
+                reals=(reals,),
+                fixed_detector=detector,
+                published={name: f"{name}{COUNT}_{reals}"},
+                listed=(name,),
+                **fields,
+            )
+        )
 
-    @fid._fid(full)
-    def fid_toy(inputs):
-        """Distance to all."""
-        return fid._value(inputs, full)
-
-    @fid._fid(full, correction=0)
-    def fid_toy_n(inputs):
-        """Distance to all, covariance over N."""
-        return fid._value(inputs, full, correction=0)
-
-    @fid._fid(test)
-    def fid_toy_test(inputs):
-        """Distance to test images."""
-        return fid._value(inputs, test)
-
-    @fid._fid(spectrum)
-    def fid_toy_spectrum(inputs):
-        """Distance of spectra."""
-        return fid._value(inputs, spectrum)
-
-    @fact_metrics.registry.register_metric(
-        family="toy", higher_is_better=True, citation="none", reference="none",
-        needs=against_reals("quarters", split="train", count=COUNT),
-    )  # fmt: skip
+    @toy_metric(
+        higher_is_better=True,
+        needs=[
+            FeatureNeed("quarters", "generated", count=COUNT),
+            FeatureNeed("quarters", "real", split="train"),
+        ],
+    )
     def toy_features(inputs):
         """Needs features."""
         raise AssertionError("must not be asked")
 
     monkeypatch.setattr(
-        "fact_leaderboard.columns.metrics_for", lambda *a: list(fact_metrics.registry.METRICS)
+        "fact_leaderboard.columns.metrics_for", lambda *a: list(fact_metrics.registry.FAMILIES)
     )
 
 
@@ -369,7 +371,7 @@ def test_statistics_of_unknown_make_are_used_for_named_metrics_only(toys, call, 
 
 
 def test_without_a_detector_the_recommended_one_is_saved(toys, call, folders, monkeypatch) -> None:
-    monkeypatch.setattr(save_reference, "recommended_detector", {"toy": "quarters"}.__getitem__)
+    monkeypatch.setitem(DATASETS, "toy", DatasetEntry("toy", detector="quarters"))
     code, out, err = call("ref", folders[0], "--save", "toy.safetensors")
     assert code == 0, err
     assert json.loads(out)["detector"]["detector"] == "quarters"

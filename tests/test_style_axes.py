@@ -13,7 +13,7 @@ from eval_toys import make_data, make_run
 
 from fact_eval.images.sources import GeneratorSource
 from fact_metrics.base.errors import UsageError
-from fact_metrics.families.path_length import PATHS, slerp
+from fact_metrics.engines.path_length import PATHS, slerp
 from fact_train.data import open_dataset
 from fact_train.networks.generator import Generator
 from fact_train.networks.injection import StyleOptions
@@ -115,18 +115,20 @@ def trainer_of(cfg: TrainConfig, **changes) -> Trainer:
 def test_a_frozen_mapping_stays_as_drawn_and_a_trained_one_does_not(tiny_config: TrainConfig) -> None:
     for train_mapping in (True, False):
         t = trainer_of(tiny_config, train_mapping=train_mapping)
-        before = t.G.mapping.fc0.weight.clone()
+        mapping = t.model.gan.G.mapping
+        before = mapping.fc0.weight.clone()
         for _ in range(2):
             t.step()
-        assert torch.equal(t.G.mapping.fc0.weight, before) != train_mapping
-        assert float(t.G.mapping.w_avg.abs().max()) > 0
+        assert torch.equal(mapping.fc0.weight, before) != train_mapping
+        assert float(mapping.w_avg.abs().max()) > 0
 
 
 def test_r1_auto_is_recomputed_for_batch_and_resolution(tiny_config: TrainConfig) -> None:
     """8 pixels, batch 8 and 4."""
     a, b = (trainer_of(tiny_config, r1_gamma="auto", batch=n) for n in (8, 4))
-    assert (a.r1_gamma, b.r1_gamma) == pytest.approx((0.0002 * 64 / 8, 0.0002 * 64 / 4))
-    assert "warning" in a.notes[0] and trainer_of(tiny_config).notes == ()
+    gammas = a.model.gan.r1_gamma, b.model.gan.r1_gamma
+    assert gammas == pytest.approx((0.0002 * 64 / 8, 0.0002 * 64 / 4))
+    assert "warning" in a.model.notes[0] and trainer_of(tiny_config).model.notes == ()
     a.step()
     assert math.isfinite(a.stats.collect()["Loss/r1_penalty"]["mean"])
 
@@ -140,9 +142,9 @@ def test_r1_auto_is_recomputed_for_batch_and_resolution(tiny_config: TrainConfig
 def test_path_length_reaches_every_weight_in_both_orders(tiny_config, style: dict, fused: str) -> None:
     """Weights are never held fixed in this phase: fused or several-vector layers would lose their styles."""
     t = trainer_of(tiny_config, fused_modconv=fused, **style)
-    t.G_opt = torch.optim.SGD(t.G.parameters(), lr=0.0)
-    t._take(Phase("PL", t.G_opt, t._path_length))
-    for name, p in t.G.named_parameters():
+    G = t.model.gan.G
+    t.take(t.inputs(), Phase("PL", torch.optim.SGD(G.parameters(), lr=0.0), t.model.gan.path_length_loss))
+    for name, p in G.named_parameters():
         last = name in ("synthesis.b8.torgb.bias", "synthesis.b4.torgb.bias")
         noise = "noise_strength" in name
         if not last and not noise:
@@ -153,9 +155,10 @@ def test_path_length_gradients_do_not_depend_on_the_order(tiny_config: TrainConf
     grads = []
     for fused in ("never", "always"):
         t = trainer_of(tiny_config, fused_modconv=fused, injection="vectors", style_vectors=4)
-        t.G_opt = torch.optim.SGD(t.G.parameters(), lr=0.0)
-        t._take(Phase("PL", t.G_opt, t._path_length))
-        grads.append(torch.cat([p.grad.flatten() for p in t.G.parameters() if p.grad is not None]))
+        gan = t.model.gan
+        optimiser = torch.optim.SGD(gan.G.parameters(), lr=0.0)
+        t.take(t.inputs(), Phase("PL", optimiser, gan.path_length_loss))
+        grads.append(torch.cat([p.grad.flatten() for p in gan.G.parameters() if p.grad is not None]))
     torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-4 * float(grads[0].abs().max()))  # float32
 
 
@@ -173,11 +176,9 @@ def test_a_lazy_regulariser_is_its_interval_times_as_strong(tiny_config: TrainCo
     grads = []
     for interval in (1, 16):
         t = trainer_of(tiny_config, r1_interval=interval, pl_interval=interval)
-        real, _ = t._real_batch(0)
-        net, loss = (
-            (t.D, lambda work, t=t, r=real: t._r1(work, r, None)) if phase == "R1" else (t.G, t._path_length)
-        )
-        t._take(Phase(phase, torch.optim.SGD(net.parameters(), lr=0.0), loss))
+        gan = t.model.gan
+        net, loss = {"R1": (gan.D, gan.r1_loss), "PL": (gan.G, gan.path_length_loss)}[phase]
+        t.take(t.inputs(), Phase(phase, torch.optim.SGD(net.parameters(), lr=0.0), loss))
         grads.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
     torch.testing.assert_close(16 * grads[0], grads[1], rtol=1e-4, atol=1e-4 * float(grads[1].abs().max()))
 
@@ -199,7 +200,7 @@ def test_evaluation_draws_latents_of_the_generators_shape_one_seed_an_image(tmp_
 
 @pytest.mark.parametrize("name", ["ppl_zfull", "ppl2_wend"])
 def test_path_length_steps_of_several_vectors(tmp_path: Path, name: str) -> None:
-    from fact_metrics.families.path_length import _step
+    from fact_metrics.engines.path_length import _step
 
     data = make_data(tmp_path / "data")
     run = make_run(tmp_path, data, injection="vectors", style_vectors=4)
@@ -393,14 +394,15 @@ def digits() -> dict:
 def test_every_setting_trains_with_finite_losses(tiny_config, digits: dict, setting: dict) -> None:
     cfg = dataclasses.replace(tiny_config, data="mnist", max_images=64, **{"resolution": 8, **setting})
     t = Trainer(cfg, digits[cfg.resolution], CPU)
-    before = torch.cat([p.detach().flatten() for p in t.G.synthesis.parameters()])
+    synthesis = t.model.gan.G.synthesis
+    before = torch.cat([p.detach().flatten() for p in synthesis.parameters()])
     for _ in range(3):
         t.step()
     stats = t.stats.collect()
     for name in ("Loss/G", "Loss/D", "Loss/r1_penalty"):
         assert math.isfinite(stats[name]["mean"]), name
     assert t.weights_finite()
-    assert not torch.equal(before, torch.cat([p.detach().flatten() for p in t.G.synthesis.parameters()]))
+    assert not torch.equal(before, torch.cat([p.detach().flatten() for p in synthesis.parameters()]))
 
 
 def test_presets_of_digits_build_and_step() -> None:
@@ -421,7 +423,7 @@ def test_k_1_of_vectors_trains_bitwise_as_the_baseline(tiny_config: TrainConfig)
     for t in runs:
         for _ in range(3):
             t.step()
-    a, b = (t.G_ema.state_dict() for t in runs)
+    a, b = (t.model.gan.G_ema.state_dict() for t in runs)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 

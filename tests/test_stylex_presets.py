@@ -10,14 +10,14 @@ from PIL import Image
 
 from fact_train.classifiers.training import train_classifier
 from fact_train.data import open_dataset
-from fact_train.run_folder import ConfigConflict, read_options
+from fact_train.run_folder import ConfigConflict, list_snapshots, read_options
 from fact_train.settings.config import TrainConfig
 from fact_train.settings.presets import PRESETS
 from fact_train.settings.stylex_presets import DATASETS, KINDS
-from fact_train.snapshot import list_snapshots, load_snapshot
+from fact_train.snapshot import load_snapshot
 from fact_train.training import checkpoint
 from fact_train.training.loop import train
-from fact_train.training.stylex import new_trainer
+from fact_train.training.trainer import Trainer
 
 NARROW = dict(
     z_dim=16,
@@ -68,7 +68,7 @@ def test_every_kind_stands_for_every_dataset() -> None:
 @pytest.mark.parametrize("preset", WITH_DATA)
 def test_every_preset_takes_both_turns_on_64_px(preset: str, pictures) -> None:
     cfg = narrowed(preset, pictures)
-    t = new_trainer(cfg, open_dataset(cfg.data, resolution=cfg.resolution), torch.device("cpu"))
+    t = Trainer(cfg, open_dataset(cfg.data, resolution=cfg.resolution), torch.device("cpu"))
     for _ in range(2):
         t.step(regularise=True)
     seen = t.stats.collect()

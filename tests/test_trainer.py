@@ -9,9 +9,10 @@ import torch
 from fact_metrics.base.errors import UsageError
 from fact_train.data import open_dataset
 from fact_train.settings.config import TrainConfig
+from fact_train.training.models.gan import GAN
 from fact_train.training.probe import probe
 from fact_train.training.step import Phase, share_of_batch
-from fact_train.training.thread_pool import Crew
+from fact_train.training.thread_pool import MicroBatchPool
 from fact_train.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -43,10 +44,11 @@ def weights(net: torch.nn.Module) -> torch.Tensor:
 
 def test_a_step_moves_every_weight_of_both_networks(tiny_config: TrainConfig) -> None:
     t = trainer_of(tiny_config)
-    before = {k: v.clone() for net in (t.G, t.D) for k, v in net.named_parameters()}
+    networks = t.model.networks.values()
+    before = {k: v.clone() for net in networks for k, v in net.named_parameters()}
     for _ in range(2):
         t.step()
-    still = [k for net in (t.G, t.D) for k, v in net.named_parameters() if torch.equal(v, before[k])]
+    still = [k for net in networks for k, v in net.named_parameters() if torch.equal(v, before[k])]
     assert still == []
     assert t.nimg == 16
 
@@ -57,7 +59,7 @@ def test_same_seed_same_training_and_another_seed_another(tiny_config: TrainConf
         for _ in range(3):
             t.step()
     assert_same_state(runs[0].state_dict(), runs[1].state_dict())
-    assert not torch.equal(weights(runs[0].G), weights(runs[2].G))
+    assert not torch.equal(weights(runs[0].model.gan.G), weights(runs[2].model.gan.G))
 
 
 def test_training_does_not_touch_the_global_random_state(tiny_config: TrainConfig) -> None:
@@ -105,12 +107,12 @@ def test_lazy_regularisers_run_at_their_intervals(tiny_config: TrainConfig) -> N
 
 def test_adam_is_corrected_for_lazy_regularisation(tiny_config: TrainConfig) -> None:
     t = trainer_of(tiny_config, pl_interval=4, r1_interval=16, g_lr=0.01, d_lr=0.02, beta1=0.5)
-    g, d = t.G_opt.param_groups[0], t.D_opt.param_groups[0]
+    g, d = t.model.gan.G_opt.param_groups[0], t.model.gan.D_opt.param_groups[0]
     assert g["lr"] == pytest.approx(0.01 * 4 / 5) and d["lr"] == pytest.approx(0.02 * 16 / 17)
     assert g["betas"] == pytest.approx((0.5**0.8, 0.99**0.8)) and d["betas"][1] == pytest.approx(
         0.99 ** (16 / 17)
     )
-    plain = trainer_of(tiny_config, pl_weight=0.0, g_lr=0.01).G_opt.param_groups[0]
+    plain = trainer_of(tiny_config, pl_weight=0.0, g_lr=0.01).model.gan.G_opt.param_groups[0]
     assert (plain["lr"], plain["betas"]) == (0.01, (0.0, 0.99))
 
 
@@ -120,14 +122,9 @@ def test_gradient_accumulation_equals_the_whole_batch(tiny_config: TrainConfig) 
     for batch_gpu in (8, 4):
         t = trainer_of(tiny_config, batch_gpu=batch_gpu, mbstd_group_size=1)
         assert t.share.rounds == 8 // batch_gpu
-        real, _ = t._real_batch(0)
-        r1 = Phase(
-            "R1",
-            torch.optim.SGD(t.D.parameters(), lr=0.0),
-            lambda work, t=t, r=real: t._r1(work, r, None),
-        )
-        t._take(r1)
-        grads.append({k: p.grad for k, p in t.D.named_parameters() if p.grad is not None})
+        D = t.model.gan.D
+        t.take(t.inputs(), Phase("R1", torch.optim.SGD(D.parameters(), lr=0.0), t.model.gan.r1_loss))
+        grads.append({k: p.grad for k, p in D.named_parameters() if p.grad is not None})
     for name in grads[0]:  # float32 sums of 8 terms in another order
         torch.testing.assert_close(grads[0][name], grads[1][name], rtol=1e-4, atol=1e-4)
 
@@ -153,38 +150,75 @@ def test_batches_that_do_not_divide_are_refused(
 
 def test_ema_follows_its_half_life_and_ramp(tiny_config: TrainConfig) -> None:
     t = trainer_of(tiny_config, ema_kimg=0.016)  # 16 images: two steps of 8
-    start = weights(t.G_ema)
+    start = weights(t.model.gan.G_ema)
     t.step()
-    expected = start.lerp(weights(t.G), 1 - 0.5 ** (8 / 16))
-    torch.testing.assert_close(weights(t.G_ema), expected, rtol=1e-5, atol=1e-6)
+    expected = start.lerp(weights(t.model.gan.G), 1 - 0.5 ** (8 / 16))
+    torch.testing.assert_close(weights(t.model.gan.G_ema), expected, rtol=1e-5, atol=1e-6)
     ramped = trainer_of(tiny_config, ema_kimg=10.0, ema_rampup=0.05)
     ramped.step()  # no images yet: the average is the network itself
-    torch.testing.assert_close(weights(ramped.G_ema), weights(ramped.G))
+    torch.testing.assert_close(weights(ramped.model.gan.G_ema), weights(ramped.model.gan.G))
+    late = trainer_of(tiny_config, ema_kimg=0.016, ema_rampup=100.0)
+    late.step()
+    start = weights(late.model.gan.G_ema)
+    late.step()  # the ramp would allow 800 images: ema_kimg is the limit
+    expected = start.lerp(weights(late.model.gan.G), 1 - 0.5 ** (8 / 16))
+    torch.testing.assert_close(weights(late.model.gan.G_ema), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_generated_images_have_the_labels_of_the_dataset_in_its_shares(tiny_config: TrainConfig) -> None:
+    t = trainer_of(tiny_config, cond=True, style_mixing_prob=0.0)
+    drawn = []
+    t.model.gan.G.mapping.register_forward_hook(lambda module, inputs, ws: drawn.append(inputs[1]))
+    for _ in range(8):
+        t.step(regularise=False)
+    labels = torch.cat(drawn)
+    assert labels.shape == (128, 2) and torch.equal(labels.sum(dim=1), torch.ones(128))
+    # Half of the 24 images are of each class; four standard deviations of 128 draws.
+    assert abs(float(labels[:, 1].mean()) - 0.5) < 4 * 0.5 / 128**0.5
+
+
+def test_mirror_flips_half_of_the_real_images(tiny_config: TrainConfig) -> None:
+    shown = {}
+    for mirror in (False, True):
+        t, seen = trainer_of(tiny_config, mirror=mirror), []
+        t.model.gan.D.register_forward_pre_hook(
+            lambda module, inputs, seen=seen: seen.append(inputs[0].detach())
+        )
+        shown[mirror] = []
+        for _ in range(6):
+            t.step(regularise=True)
+            shown[mirror].append(seen[-1])  # R1, the last phase, sees real images alone
+    plain, mirrored = (torch.cat(shown[mirror]) for mirror in (False, True))
+    same, flipped = ((mirrored == x).flatten(1).all(dim=1) for x in (plain, plain.flip(3)))
+    assert len(plain) == 48 and torch.equal(same, ~flipped)
+    assert abs(float(flipped.double().mean()) - 0.5) < 4 * 0.5 / 48**0.5  # four standard deviations
 
 
 def test_w_avg_is_the_running_mean_of_the_ws_drawn_in_training(tiny_config: TrainConfig) -> None:
     """After every batch of latents 0.995 of itself and 0.005 of the batch's mean, as StyleGAN2's."""
     t = trainer_of(tiny_config, style_mixing_prob=0.0)  # mixing maps further latents
-    drawn = []
-    t.G.mapping.register_forward_hook(lambda module, inputs, ws: drawn.append(ws[:, 0].detach().mean(dim=0)))
+    drawn, G = [], t.model.gan.G
+    G.mapping.register_forward_hook(lambda module, inputs, ws: drawn.append(ws[:, 0].detach().mean(dim=0)))
     for _ in range(2):
         t.step()
     expected = torch.zeros_like(drawn[0])
     for mean in drawn:
         expected = 0.995 * expected + 0.005 * mean
     assert len(drawn) == 5  # G and D in both steps, path length in the first
-    torch.testing.assert_close(t.G.mapping.w_avg, expected)
-    assert torch.equal(t.G_ema.mapping.w_avg, t.G.mapping.w_avg)
+    torch.testing.assert_close(G.mapping.w_avg, expected)
+    assert torch.equal(t.model.gan.G_ema.mapping.w_avg, G.mapping.w_avg)
 
 
 def test_a_phase_is_backward_and_the_optimiser_of_torch(tiny_config: TrainConfig) -> None:
     """Also where autograd hands a gradient over transposed: fused Adam would take it as it lies."""
-    ours, plain = trainer_of(tiny_config), trainer_of(tiny_config)
-    ours._take(Phase("G", ours.G_opt, ours._generator_main))
+    trainer, plain_trainer = trainer_of(tiny_config), trainer_of(tiny_config)
+    ours, plain = trainer.model.gan, plain_trainer.model.gan
+    phase = Phase("G", ours.G_opt, ours.generator_loss)
+    trainer.take(trainer.inputs(), phase)
     plain.D.requires_grad_(False)
     group = plain.G_opt.param_groups[0]
     opt = torch.optim.Adam(plain.G.parameters(), group["lr"], group["betas"], group["eps"], foreach=False)
-    plain._generator_main(plain._work("G", slice(0, 8))).backward()
+    plain.generator_loss(plain_trainer.work(plain_trainer.inputs(), phase, 0)).backward()
     opt.step()
     for (name, a), b in zip(ours.G.named_parameters(), plain.G.parameters(), strict=True):
         assert a.grad is None or a.grad.stride() == a.stride(), name
@@ -194,14 +228,14 @@ def test_a_phase_is_backward_and_the_optimiser_of_torch(tiny_config: TrainConfig
         )
 
 
-def test_results_do_not_depend_on_how_many_micro_batches_run_side_by_side(tiny_config: TrainConfig) -> None:
+def test_results_do_not_depend_on_how_many_micro_batches_run_in_parallel(tiny_config: TrainConfig) -> None:
     cfg = dataclasses.replace(tiny_config, batch_gpu=2, mbstd_group_size=2)
-    alone, crew = (Trainer(cfg, open_dataset(cfg.data), CPU, threads=n) for n in (1, 3))
-    assert (alone.crew.workers, crew.crew.workers) == (1, 3)
+    serial, parallel = (Trainer(cfg, open_dataset(cfg.data), CPU, threads=n) for n in (1, 3))
+    assert (serial.pool.workers, parallel.pool.workers) == (1, 3)
     for _ in range(5):  # both regularisers included
-        alone.step()
-        crew.step()
-    assert_same_state(alone.state_dict(), crew.state_dict())
+        serial.step()
+        parallel.step()
+    assert_same_state(serial.state_dict(), parallel.state_dict())
 
 
 def test_simultaneous_updates_start_from_one_state(tiny_config: TrainConfig) -> None:
@@ -211,31 +245,32 @@ def test_simultaneous_updates_start_from_one_state(tiny_config: TrainConfig) -> 
     in_turn, alone = trainer_of(tiny_config, **quiet), trainer_of(tiny_config, **quiet)
     both.step()
     in_turn.step()
-    real, _ = alone._real_batch(0)
-    alone._take(Phase("D", alone.D_opt, lambda work: alone._discriminator_main(work, real, None)))
-    assert torch.equal(weights(both.G), weights(in_turn.G))
-    assert torch.equal(weights(both.D), weights(alone.D))
-    assert not torch.equal(weights(both.D), weights(in_turn.D))
-    side_by_side = Trainer(both.cfg, both.dataset, CPU, threads=2)
-    side_by_side.step()
-    assert side_by_side.crew.workers == 2
-    assert_same_state(side_by_side.state_dict(), both.state_dict())
+    gan = alone.model.gan
+    alone.take(alone.inputs(), Phase("D", gan.D_opt, gan.discriminator_loss))
+    assert torch.equal(weights(both.model.gan.G), weights(in_turn.model.gan.G))
+    assert torch.equal(weights(both.model.gan.D), weights(gan.D))
+    assert not torch.equal(weights(both.model.gan.D), weights(in_turn.model.gan.D))
+    parallel = Trainer(both.cfg, both.dataset, CPU, threads=2)
+    parallel.step()
+    assert parallel.pool.workers == 2
+    assert_same_state(parallel.state_dict(), both.state_dict())
 
 
 def test_an_error_in_a_micro_batch_reaches_the_caller(tiny_config, monkeypatch) -> None:
     def fail(self, work):
-        raise MemoryError(f"no room for {work.part}")
+        raise MemoryError(f"no room for micro-batch {work.index}")
 
-    monkeypatch.setattr(Trainer, "_generator_main", fail)
+    monkeypatch.setattr(GAN, "generator_loss", fail)
     cfg = dataclasses.replace(tiny_config, batch_gpu=4)
-    with pytest.raises(MemoryError, match=r"slice\(0, 4"):
+    with pytest.raises(MemoryError, match="micro-batch 0"):
         Trainer(cfg, open_dataset(cfg.data), CPU, threads=2).step()
 
 
 def test_threads_are_shared_among_the_micro_batches() -> None:
-    assert Crew(2, threads=4).describe() == "2 micro-batches at a time on 2 threads each"
-    assert Crew(1, threads=1).describe() == "1 micro-batch at a time on 1 thread each"
-    assert Crew(2, threads=2).map(lambda i: (i, torch.get_num_threads()), [1, 2]) == [(1, 1), (2, 1)]
+    assert MicroBatchPool(2, threads=4).describe() == "2 micro-batches at a time on 2 threads each"
+    assert MicroBatchPool(1, threads=1).describe() == "1 micro-batch at a time on 1 thread each"
+    pool = MicroBatchPool(2, threads=2)
+    assert pool.map(lambda i: (i, torch.get_num_threads()), [1, 2]) == [(1, 1), (2, 1)]
 
 
 def test_bf16_gradients_point_where_float32_ones_do(tiny_config: TrainConfig) -> None:
@@ -243,19 +278,17 @@ def test_bf16_gradients_point_where_float32_ones_do(tiny_config: TrainConfig) ->
     grads = {}
     for precision in ("fp32", "bf16"):
         t = trainer_of(tiny_config, precision=precision)
-        for net, opt in ((t.G, "G_opt"), (t.D, "D_opt")):
-            setattr(t, opt, torch.optim.SGD(net.parameters(), lr=0.0))
-        real, _ = t._real_batch(0)
+        gan = t.model.gan
         phases = {
-            "G": (t.G, t.G_opt, t._generator_main),
-            "PL": (t.G, t.G_opt, t._path_length),
-            "D": (t.D, t.D_opt, lambda work, t=t, r=real: t._discriminator_main(work, r, None)),
-            "R1": (t.D, t.D_opt, lambda work, t=t, r=real: t._r1(work, r, None)),
+            "G": (gan.G, gan.generator_loss),
+            "PL": (gan.G, gan.path_length_loss),
+            "D": (gan.D, gan.discriminator_loss),
+            "R1": (gan.D, gan.r1_loss),
         }
-        for name, phase in phases.items():
-            t._take(Phase(name, *phase[1:]))
-            found = [p.grad.flatten() for p in phase[0].parameters() if p.grad is not None]
-            grads[precision, name] = torch.cat(found)
+        for name, (net, loss) in phases.items():
+            t.take(t.inputs(), Phase(name, torch.optim.SGD(net.parameters(), lr=0.0), loss))
+            own = [p.grad.flatten() for p in net.parameters() if p.grad is not None]
+            grads[precision, name] = torch.cat(own)
     for name in ("G", "PL", "D", "R1"):
         a, b = grads["fp32", name], grads["bf16", name]
         assert not torch.equal(a, b)
@@ -272,12 +305,13 @@ def test_fused_modconv_changes_nothing_but_rounding(tiny_config: TrainConfig) ->
     grads = []
     for setting in ("never", "always"):
         t = trainer_of(tiny_config, fused_modconv=setting)
-        t.G_opt = torch.optim.SGD(t.G.parameters(), lr=0.0)
-        found = []
-        for name, phase in (("G", t._generator_main), ("PL", t._path_length)):
-            t._take(Phase(name, t.G_opt, phase))
-            found += [p.grad for p in t.G.parameters() if p.grad is not None]
-        grads.append(found)
+        gan = t.model.gan
+        optimiser = torch.optim.SGD(gan.G.parameters(), lr=0.0)
+        both = []
+        for name, loss in (("G", gan.generator_loss), ("PL", gan.path_length_loss)):
+            t.take(t.inputs(), Phase(name, optimiser, loss))
+            both += [p.grad for p in gan.G.parameters() if p.grad is not None]
+        grads.append(both)
     assert len(grads[0]) == len(grads[1]) > 20
     for a, b in zip(*grads, strict=True):  # float32 sums of up to 1,000 terms in another order
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
@@ -285,7 +319,7 @@ def test_fused_modconv_changes_nothing_but_rounding(tiny_config: TrainConfig) ->
 
 def test_labels_belong_to_the_images_of_the_same_batch(tiny_config: TrainConfig) -> None:
     t = trainer_of(tiny_config, cond=True)
-    x, c = t._real_batch(0)
+    x, c = t.inputs().real, t.inputs().c
     left, top = x[:, 0, 6:, :2].mean(dim=(1, 2)), x[:, 0, :2, 6:].mean(dim=(1, 2))
     assert torch.equal(c.argmax(dim=1), (top > left).long())
 

@@ -13,18 +13,25 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fact_metrics.base.atomic import write_atomically, write_safetensors, write_text, write_torch
 from fact_metrics.base.errors import UsageError, UserError
 from fact_train import run_folder
-from fact_train.run_folder import ConfigConflict
+from fact_train.data import open_dataset
+from fact_train.run_folder import ConfigConflict, list_snapshots
 from fact_train.settings.config import TrainConfig
 from fact_train.settings.presets import PRESETS
-from fact_train.snapshot import list_snapshots, load_snapshot
-from fact_train.training import checkpoint, loop
-from fact_train.training.loop import NonFiniteLoss, train
+from fact_train.snapshot import load_snapshot
+from fact_train.training import checkpoint, grids, loop
+from fact_train.training.loop import train
+from fact_train.training.models.gan import GAN
+from fact_train.training.probe import Probe
+from fact_train.training.run import NonFiniteLoss
+from fact_train.training.run_log import tick_line
 from fact_train.training.trainer import Trainer
 
 PRESET = "mnist-stylegan2"  # what command() starts from, so that both ways name the run alike
@@ -55,9 +62,38 @@ def test_a_run_leaves_the_documented_folder(tiny_config: TrainConfig, tmp_path: 
     lines = [json.loads(x) for x in (tmp_path / "r" / "stats.jsonl").read_text().splitlines()]
     assert [x["nimg"] for x in lines] == [40, 80, 120, 160, 200]
     assert {"Loss/G", "Loss/D", "Loss/r1_penalty", "Timing/sec_per_kimg"} <= set(lines[0])
-    assert 0 < lines[0]["Timing/total_sec"] < lines[-1]["Timing/total_sec"]
+    for before, line in zip([{"Timing/total_sec": 0.0}, *lines], lines, strict=False):
+        assert line["Timing/sec_per_kimg"] == pytest.approx(1000 / line["Timing/img_per_sec"], rel=1e-9)
+        passed = line["Timing/total_sec"] - before["Timing/total_sec"]
+        assert 0 < line["Timing/sec_per_kimg"] * 0.04 <= passed  # 40 images; files are written besides
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # of this process, GiB
+        assert 0.1 < line["Resources/peak_mem_gb"] <= peak
     options = run_folder.read_options(tmp_path / "r")
     assert options["config"]["kimg"] == 0.2 and options["dataset"]["n"] == 24 and options["seed"] == 0
+
+
+def test_a_run_shows_its_reals_the_untrained_generator_and_the_average_at_the_end(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    trained = load_snapshot(run(tiny_config, tmp_path / "r").snapshot)
+    untrained = load_snapshot(run(tiny_config, tmp_path / "untrained", kimg=0).snapshot)
+    dataset = open_dataset(tiny_config.data)
+    grid = grids.SampleGrid(trained.G, dataset, seed=tiny_config.seed, device=torch.device("cpu"))
+    expected = {
+        "reals": grids.real_grid(dataset, seed=tiny_config.seed),
+        "fakes_init": grid.draw(untrained.G),
+        "fakes000000": grid.draw(trained.G),
+    }
+    for name, picture in expected.items():
+        shown = torch.from_numpy(np.asarray(Image.open(tmp_path / "r" / f"{name}.png")).copy())
+        assert torch.equal(shown, picture[0]), name
+
+
+def test_the_grid_of_reals_has_a_row_for_every_class_of_labelled_data() -> None:
+    dataset = open_dataset("mnist", max_images=2000)
+    rows, columns = grids.grid_size(32)
+    labels = dataset.labels(grids.grid_indices(dataset, seed=0)).reshape(rows, columns)
+    assert torch.equal(labels, torch.arange(10).unsqueeze(1).expand(10, columns))
 
 
 def test_a_finished_run_has_nothing_left_to_do(tiny_config: TrainConfig, tmp_path: Path) -> None:
@@ -88,6 +124,10 @@ def test_snapshot_rebuilds_its_networks(tiny_config: TrainConfig, tmp_path: Path
     assert (snap.nimg, snap.config["g_arch"], snap.dataset["n"]) == (200, "resnet", 24)
     assert snap.path.stat().st_mode & 0o777 == (tmp_path / "training_options.json").stat().st_mode & 0o777
     assert not snap.G.training and not any(p.requires_grad for p in snap.G.parameters())
+    state = checkpoint.read_checkpoint(checkpoint.list_checkpoints(tmp_path)[-1])
+    for saved, net in (("G_ema", snap.G), ("D", snap.D)):
+        weights = net.state_dict()
+        assert [name for name in weights if not torch.equal(weights[name], state[saved][name])] == []
     images = snap.G(torch.randn(2, 8), torch.eye(2), noise_mode="const")
     assert images.shape == (2, 1, 8, 8) and snap.D(images, torch.eye(2)).shape == (2, 1)
 
@@ -179,15 +219,15 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
 def test_non_finite_loss_names_step_term_and_last_good_checkpoint(
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Trainer._discriminator_main
+    original = GAN.discriminator_loss
 
-    def poisoned(self, work, *args):
-        loss = original(self, work, *args)
-        if self.steps == 7:
+    def poisoned(self, work):
+        loss = original(self, work)
+        if work.inputs.step == 7:
             work.report("Loss/D", loss * float("nan"))
         return loss
 
-    monkeypatch.setattr(Trainer, "_discriminator_main", poisoned)
+    monkeypatch.setattr(GAN, "discriminator_loss", poisoned)
     with pytest.raises(NonFiniteLoss, match=r"Loss/D is not finite at step 7 .*training-state-000000\.pt"):
         run(tiny_config, tmp_path)
     state = checkpoint.read_checkpoint(checkpoint.list_checkpoints(tmp_path)[-1])
@@ -203,10 +243,10 @@ def test_diverged_weights_are_never_saved(
         original(self, **kw)
         if self.steps == 5:
             with torch.no_grad():
-                next(self.D.parameters()).fill_(float("inf"))
+                next(self.model.gan.D.parameters()).fill_(float("inf"))
 
     monkeypatch.setattr(Trainer, "step", step)
-    monkeypatch.setattr(loop, "probe", lambda trainer: loop.Probe(1.0, 8))
+    monkeypatch.setattr(loop, "probe", lambda trainer: Probe(1.0, 8))
     with pytest.raises(NonFiniteLoss, match="a weight is not finite"):
         run(tiny_config, tmp_path)
     assert checkpoint.list_checkpoints(tmp_path) == [] and list_snapshots(tmp_path) == []
@@ -328,6 +368,31 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_tick_line_shows_every_term_under_its_name() -> None:
+    names = ("Loss/G", "Loss/D", "Loss/r1_penalty", "Path_length", "Augment/p", "Augment/r_t")
+    names += ("Loss/rec", "Loss/kl", "Class/agreement")
+    stats = {name: {"mean": i + 0.5} for i, name in enumerate(names)}
+    timing = {"Timing/sec_per_kimg": 20.0, "Timing/img_per_sec": 50.0, "Resources/peak_mem_gb": 1.25}
+    words = tick_line(7, 12_300, stats, timing).split()
+    assert dict(zip(words[:-1:2], words[1:-1:2], strict=True)) == {
+        "tick": "7", "kimg": "12.3", "sec/kimg": "20.00", "img/s": "50", "G": "0.500", "D": "1.500",
+        "r1": "2.500", "pl": "3.500", "p": "4.500", "r_t": "5.500", "rec": "6.500", "kl": "7.500",
+        "agree": "8.500", "mem": "1.25",
+    }  # fmt: skip
+    assert words[-1] == "GiB"
+    assert tick_line(1, 40, {}, timing).split()[8:16] == ["G", "-", "D", "-", "r1", "-", "pl", "-"]
+
+
+def test_a_run_uses_the_threads_it_is_told_to(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run(tiny_config, tmp_path, kimg=0, threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_dry_run_and_list_presets_change_nothing(tmp_path: Path) -> None:
     flags = ["--preset", "mnist", "--r1-gamma", "3", "-n"]
     done = subprocess.run(
@@ -346,10 +411,10 @@ def test_two_processes_learn_what_one_with_the_same_batch_learns(
 ) -> None:
     """One process takes as two micro-batches what the two take as one each: same draws, same gradients.
 
-    Halves and sums of two are exact, so are the weights. w_avg is not compared: one process moves it by
-    both micro-batches in turn, two by their mean.
+    Halves and sums of two are exact, so are the weights. w_avg is that of both processes' latents; one
+    process moves it by both micro-batches in turn instead.
     """
-    cfg = dataclasses.replace(tiny_config, mbstd_group_size=2, kimg=0.08, batch_gpu=4)
+    cfg = dataclasses.replace(tiny_config, mbstd_group_size=2, kimg=0.08, batch_gpu=4, style_mixing_prob=0.0)
     flags = command(cfg, tmp_path / "two")[2:]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
@@ -357,9 +422,18 @@ def test_two_processes_learn_what_one_with_the_same_batch_learns(
     )
     assert done.returncode == 0, done.stderr
     assert "2 process(es)" in done.stderr
-    run(cfg, tmp_path / "one")
-    two, one = (load_snapshot(list_snapshots(tmp_path / name)[-1]) for name in ("two", "one"))
-    assert two.nimg == one.nimg == 80
-    for net in ("G", "D"):
-        a, b = (getattr(snap, net).state_dict() for snap in (two, one))
+    one, means = Trainer(cfg, open_dataset(cfg.data), torch.device("cpu")), []
+    one.model.gan.G.mapping.register_forward_hook(
+        lambda module, z, ws: means.append(ws[:, 0].detach().mean(dim=0))
+    )
+    while one.nimg < 80:
+        one.step()
+    two = load_snapshot(list_snapshots(tmp_path / "two")[-1])
+    assert two.nimg == 80
+    for mine, net in ((one.model.gan.G_ema, two.G), (one.model.gan.D, two.D)):
+        a, b = mine.state_dict(), net.state_dict()
         assert [name for name in a if name != "mapping.w_avg" and not torch.equal(a[name], b[name])] == []
+    w_avg = torch.zeros(cfg.w_dim)
+    for first, second in zip(means[::2], means[1::2], strict=True):
+        w_avg = 0.995 * w_avg + 0.005 * (first + second) / 2
+    torch.testing.assert_close(two.G.mapping.w_avg, w_avg)

@@ -12,10 +12,12 @@ from PIL import Image
 from torch import nn
 
 from fact_metrics.features import DETECTORS
-from fact_metrics.features.clip import CLIPViTB32, CLIPViTL14At336, centre
-from fact_metrics.features.dinov2 import DINOv2Small, dinov2_config, positions_on_grid
-from fact_metrics.features.published import IMAGENET_MEAN, IMAGENET_STD, normalise
-from fact_metrics.features.vit import Block, ViT, ViTConfig, quick_gelu
+from fact_metrics.features.detectors.clip import CLIPViTB32, CLIPViTL14At336
+from fact_metrics.features.detectors.dinov2 import DINOv2Small, dinov2_config, positions_on_grid
+from fact_metrics.features.images import centre, normalise
+from fact_metrics.features.networks.vit import Block, ViT, quick_gelu
+from fact_metrics.features.published import IMAGENET_MEAN, IMAGENET_STD
+from fact_metrics.features.vit_config import ViTConfig
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "detectors.json").read_text())
 SMALL_FILE_GRID = 6

@@ -12,10 +12,10 @@ from weight_toys import ToyNet, publish, save_state, sha256, toy_state, use_empt
 
 from fact_eval.cli import main
 from fact_eval.weights.files import add_weights, check_weights
-from fact_metrics import weight_store
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.features import weight_store
 from fact_metrics.features.weight_files import load_weights, read_weights
-from fact_metrics.weight_store import (
+from fact_metrics.features.weight_store import (
     WEIGHTS,
     MissingWeights,
     file_sha256,

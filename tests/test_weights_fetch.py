@@ -17,9 +17,9 @@ from weight_toys import publish, save_state, sha256, use_empty_folders
 from fact_eval.cli import main
 from fact_eval.weights.download import download
 from fact_eval.weights.files import fetch_weights
-from fact_metrics import weight_store
 from fact_metrics.base.errors import UserError
-from fact_metrics.weight_store import MissingWeights, find_weights, read_manifest
+from fact_metrics.features import weight_store
+from fact_metrics.features.weight_store import MissingWeights, find_weights, read_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,9 +8,9 @@ from fact_eval import cli
 from fact_eval.weights.files import add_weights
 from fact_metrics.base.errors import UserError
 from fact_metrics.features import DETECTORS
-from fact_metrics.features.lpips import LPIPSSqueeze
+from fact_metrics.features.detectors.lpips import LPIPSSqueeze
 from fact_metrics.features.weight_files import draw_weights
-from fact_metrics.weight_store import WEIGHTS, MissingWeights, random_weights
+from fact_metrics.features.weight_store import WEIGHTS, MissingWeights, random_weights
 
 PUBLISHED = sorted(name for name, detector in DETECTORS.items() if detector.weights)
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

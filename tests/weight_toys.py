@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fact_metrics import weight_store
-from fact_metrics.weight_store import WEIGHTS, WeightFile
+from fact_metrics.features import weight_store
+from fact_metrics.features.weight_store import WEIGHTS, WeightFile
 
 
 class ToyNet(nn.Module):

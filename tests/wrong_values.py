@@ -9,6 +9,7 @@ JSON object: function -> the failed test, or null.
 
 import dataclasses
 import functools
+import importlib
 import inspect
 import json
 import sys
@@ -48,7 +49,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     for entry in session.config.getoption("--wrong"):
         name, _, file = entry.partition("=")
         module, _, attribute = name.rpartition(".")
-        right = getattr(sys.modules[module], attribute)
+        right = getattr(importlib.import_module(module), attribute)
         holders = [
             m for m in list(sys.modules.values()) if getattr(m, "__dict__", {}).get(attribute) is right
         ]

@@ -184,7 +184,7 @@ def small_clip_tensors() -> dict[str, Tensor]:
 
 def small_clip() -> Detector:
     """`clip_vit_b32` at the size of `small_clip_tensors`; resized as torch-fidelity does."""
-    from fact_metrics.features.clip import CLIPViTB32, clip_config
+    from fact_metrics.features.detectors.clip import CLIPViTB32, clip_config
     from fact_metrics.features.resize import resize
 
     class SmallCLIP(CLIPViTB32):

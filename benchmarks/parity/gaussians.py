@@ -16,8 +16,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 
 from benchmarks.parity import Parity
 from fact_metrics.engines.frechet import compute_fid
-from fact_metrics.families.inception_score import compute_inception_score
-from fact_metrics.families.kid import compute_kid
+from fact_metrics.engines.inception_score import compute_inception_score
+from fact_metrics.engines.kid import compute_kid
 
 TORCH_FIDELITY, CLEAN_FID, SCIPY = "torch-fidelity 0.4.0", "clean-fid 0.1.35", "scipy sqrtm"
 EXACT = "QR and SVD of the images, numpy"

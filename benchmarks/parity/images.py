@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks.parity import Parity
 from fact_metrics.engines.pair_distances import compute_mse, compute_psnr, compute_ssim
-from fact_metrics.families.path_length import PATHS, LatentPath, compute_ppl, measure_path
+from fact_metrics.engines.path_length import PATHS, LatentPath, compute_ppl, measure_path
 from fact_metrics.features import Detector
 
 

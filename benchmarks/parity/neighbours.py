@@ -13,12 +13,12 @@ from scipy.spatial.distance import pdist
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
 from benchmarks.parity import Parity
+from fact_metrics.engines.density_coverage import compute_prdc
+from fact_metrics.engines.diversity import compute_noise_diversity, compute_style_diversity
+from fact_metrics.engines.memorization import compute_authpct, compute_mifid
 from fact_metrics.engines.overlap import Overlap
-from fact_metrics.families.density_coverage import compute_prdc
-from fact_metrics.families.diversity import compute_noise_diversity, compute_style_diversity
-from fact_metrics.families.memorization import compute_authpct, compute_mifid
-from fact_metrics.families.precision_recall import compute_precision, compute_recall
-from fact_metrics.families.realism import compute_realism
+from fact_metrics.engines.precision_recall import compute_precision, compute_recall
+from fact_metrics.engines.realism import compute_realism
 
 DEFINITION = "definition, float64, all pairs"
 FOUR = ("precision", "recall", "density", "coverage")

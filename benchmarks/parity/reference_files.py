@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fact_metrics import weight_store
+from fact_metrics.features import weight_store
 
 IMAGES, RESOLUTION = 3, 64
 # A matrix of more numbers than this repeats them, a row starting so many after the one above: small files.

@@ -22,8 +22,9 @@ def audit_(
     if not path.exists():
         raise UsageError(f"{path} does not exist; give a folder, zip or tar of images")
     from fact_eval.jobs.audit import audit, audit_data, check_counts, compare_with_reference, lines
-    from fact_eval.jobs.catalog import load_cards
     from fact_metrics.base.progress import Progress
+    from fact_metrics.registry import list_specs
+    from fact_train.datasets import dataset_entry
 
     with Progress(quiet=as_json).stage(f"{path}, image files", 1) as stage:
         found = audit(path, progress=stage.update)
@@ -32,7 +33,8 @@ def audit_(
         theirs = audit_data(reference)
         findings += compare_with_reference(found, theirs)
         real = theirs.splits
-    cards = [card for card in load_cards() if card.fits(reference or "") and not card.needs_encoder]
+    traits = dataset_entry(reference or "").traits
+    cards = [card for card in list_specs() if card.fits(traits) and not card.needs_encoder]
     findings += check_counts(cards, generated=found.count, real=real)
     if as_json:
         report = {"path": str(path), "images": found.count, "size": found.size, "lossy": found.lossy}

@@ -10,24 +10,56 @@ import typer
 from fact_eval.commands.options import AsJson, say
 
 
-def list_(as_json: AsJson = False) -> None:
-    """List metrics and detectors with their sources."""
-    from fact_eval.jobs.catalog import load_cards, load_detector_cards
-    from fact_metrics.recommended import ELSEWHERE, RECOMMENDED
+def list_(
+    family: Annotated[
+        str | None, typer.Option(metavar="NAME", help="only this family: its grammar, detectors and metrics")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List metrics, the grammar of their names, detectors and recommended detectors."""
+    from fact_eval.reports.tables import detectors_list, family_list, specs_list
+    from fact_metrics.base.errors import unknown_name
+    from fact_metrics.features import detector_spec, list_detectors
+    from fact_metrics.registry import FAMILIES, list_specs
+    from fact_train.datasets import DATASETS, GENERAL_DETECTOR
 
-    cards, detectors = load_cards(), load_detector_cards()
+    families = [one for one in FAMILIES.values() if family in (None, one.name)]
+    if not families:
+        raise unknown_name("family", family, {one.name for one in FAMILIES.values()})
+    specs = [spec for spec in list_specs() if family in (None, spec.family)]
+    detectors = [detector_spec(name) for name in list_detectors()]
     if as_json:
-        listed = {"metrics": cards, "detectors": detectors}
-        listed = {name: [dataclasses.asdict(card) for card in each] for name, each in listed.items()}
-        recommended = {name: dataclasses.asdict(each) for name, each in RECOMMENDED.items()}
-        print(json.dumps({**listed, "recommended": recommended, "elsewhere": ELSEWHERE}, indent=1))
+        recommended = {
+            entry.name: {"detector": entry.detector, "why": entry.evidence}
+            for entry in DATASETS.values()
+            if entry.evidence is not None
+        }
+        listed = {
+            "grammar": {one.key: one.pattern for one in families},
+            "metrics": [
+                {**dataclasses.asdict(spec), "weights": spec.weights, "protocol": spec.protocol}
+                for spec in specs
+            ],
+            "detectors": [
+                {**dataclasses.asdict(detector), "fingerprint": detector.fingerprint}
+                for detector in detectors
+            ],
+            "recommended": recommended,
+            "elsewhere": GENERAL_DETECTOR,
+        }
+        print(json.dumps(listed, indent=1))
         return
-    from fact_eval.reports.tables import cards_list, detectors_list
-
-    print(f"Metrics\n\n{cards_list(cards)}\n\nDetectors\n\n{detectors_list(detectors)}\n\nRecommended\n")
-    for dataset, each in RECOMMENDED.items():
-        print(f"{dataset}: {each.detector} ({each.why})")
-    print(f"other data: {ELSEWHERE} (embedded; not compared on such data), or the standard protocol")
+    if family is not None:
+        print(f"{family_list(families)}\n\n{specs_list(specs)}")
+        return
+    print("Metrics\n")
+    print("Names follow a grammar: `<family><N>[<k>]_<full|train|test>_<detector>`.")
+    print("So kid5k_test_pixels works too. `fact-eval list --family kid` shows what fits.\n")
+    print(f"{specs_list(specs)}\n\nDetectors\n\n{detectors_list(detectors)}\n\nRecommended detectors\n")
+    for entry in DATASETS.values():
+        if entry.evidence is not None:
+            print(f"{entry.name}: {entry.detector} ({entry.evidence})")
+    print(f"other data: {GENERAL_DETECTOR} (no download; not measured there), or the standard protocol")
 
 
 def train_digits_(

@@ -45,19 +45,19 @@ def explain(
     The report covers the encoder, the classifier, the W-gap with its picture, and the stability of training.
     """
     from fact_eval.images.sampling import parse_seeds
-    from fact_eval.jobs.catalog import load_cards
     from fact_eval.jobs.plan import Request, plan_run
     from fact_eval.jobs.runs import find_runs
     from fact_eval.reports.explain import draw_w_gap, health_lines, measure_health
     from fact_eval.reports.tables import records_table
     from fact_eval.scoring.session import score
     from fact_leaderboard.records import RESULTS, latest_records, read_records
+    from fact_metrics.registry import list_specs
 
     found = [run for run in find_runs(runs) if run.config.get("model") == "stylex"]
     if not found:
         where = ", ".join(map(str, runs))
         raise UsageError(f"no StylEx run in {where}; fact-train --preset mnist trains one")
-    cards = tuple(card for card in load_cards() if card.needs_encoder)
+    cards = tuple(card for card in list_specs() if card.needs_encoder)
     names = {card.name for card in cards}
     request = Request(cards, parse_seeds(seeds), snapshot=snapshot, data=data)
     jobs = [job for run in found for job in plan_run(run, request)]

@@ -9,7 +9,7 @@ import typer
 
 from fact_metrics.base.errors import UsageError
 from fact_metrics.base.processes import is_rank_zero
-from fact_metrics.weight_store import random_weights
+from fact_metrics.features.weight_store import random_weights
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that contain runs at any depth.")]
 Metrics = Annotated[

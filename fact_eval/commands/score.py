@@ -231,21 +231,21 @@ def _request(
     force: bool,
 ):
     from fact_eval.images.sampling import parse_seeds
-    from fact_eval.jobs.catalog import load_cards
     from fact_eval.jobs.plan import Request
     from fact_eval.jobs.protocols import ProtocolChoice, require_weights
     from fact_leaderboard.columns import metrics_for
+    from fact_metrics.registry import get_specs, list_specs
 
     names = [name.strip() for given in metrics or [] for name in given.split(",") if name.strip()]
     named = bool(names) and names != ["all"]
     if named and protocol is not None:
         raise UsageError(f"--protocol {protocol} and --metrics both choose metrics; give only one of them")
-    cards = load_cards(names if named else None)
+    cards = get_specs(names) if named else list_specs()
     if named:
         require_weights(cards, "--metrics")
     elif names:
         cards = _all_cards(cards, protocol or "auto")
-    choice = ProtocolChoice(protocol or "auto", cards, metrics_for, say=say)
+    choice = ProtocolChoice(protocol or "auto", metrics_for, say=say)
     return Request(
         tuple(cards),
         parse_seeds(seeds),

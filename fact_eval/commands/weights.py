@@ -8,7 +8,14 @@ import typer
 
 from fact_eval.commands.options import AsJson, finish, say
 from fact_metrics.base.errors import UserError
-from fact_metrics.weight_store import WEIGHTS, Installed, find_weights, look_up, weight_file, weights_folder
+from fact_metrics.features.weight_store import (
+    WEIGHTS,
+    Installed,
+    find_weights,
+    look_up,
+    weight_file,
+    weights_folder,
+)
 
 weights_app = typer.Typer(help="Install and check weight files.")
 
@@ -18,10 +25,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name from fact-eval w
 @weights_app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the weight files and the detectors that use them."""
-    from fact_eval.jobs.catalog import load_detector_cards
+    from fact_metrics.features import DETECTORS
 
     readers = {
-        name: [card.name for card in load_detector_cards() if name in card.weights] for name in WEIGHTS
+        name: [reader for reader in sorted(DETECTORS) if name in DETECTORS[reader].weights]
+        for name in WEIGHTS
     }
     rows = [_row(name, readers[name]) for name in WEIGHTS]
     if as_json:

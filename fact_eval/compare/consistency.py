@@ -26,15 +26,15 @@ from torch.overrides import TorchFunctionMode
 from fact_eval.images.sources import GeneratorSource
 from fact_metrics.base.errors import UserError, unknown_name
 from fact_metrics.base.tf32 import tf32
-from fact_metrics.engines.fid_error import compute_fid_stderr
-from fact_metrics.engines.frechet import compute_fid
-from fact_metrics.engines.pair_distances import SMALLEST_LPIPS, mean_and_stderr
-from fact_metrics.families.consistency import (
+from fact_metrics.engines.consistency import (
     ConvolutionRecorder,
     RenderingPairs,
     compute_consistency_psnr,
     measure_pairs,
 )
+from fact_metrics.engines.fid_error import compute_fid_stderr
+from fact_metrics.engines.frechet import compute_fid
+from fact_metrics.engines.pair_distances import SMALLEST_LPIPS, mean_and_stderr
 from fact_train.data import Dataset
 from fact_train.snapshot import Snapshot
 

@@ -6,10 +6,11 @@ returned.
 """
 
 from fact_eval.features.store import FeatureCache, features_code
-from fact_eval.images.sampling import SAMPLING
 from fact_leaderboard.intervals import DifferenceEstimate, difference_of_pairs
 from fact_leaderboard.records import Record
 from fact_metrics.base.progress import Progress
+from fact_metrics.registry import compute_difference, find_spec
+from fact_metrics.spec import SAMPLING
 
 
 class PairedImages:
@@ -24,23 +25,20 @@ class PairedImages:
         """B - A of records of one metric, protocol and evaluation seed, or why there is none."""
         if (a.source, b.source) != ("run", "run"):
             return "only runs share latents"
-        from fact_eval.jobs.catalog import card_of
-        from fact_metrics.registry import METRICS, list_metrics
-
-        metric = METRICS[a.metric] if a.metric in list_metrics() else None
-        if metric is None or metric.difference is None:
+        spec = find_spec(a.metric)
+        if spec is None or not spec.paired:
             return ""
-        if card_of(metric).protocol_sha256 != a.protocol_sha256:
+        if spec.protocol_sha256 != a.protocol_sha256:
             return "scored by another version of the metric"
         if a.n_effective != b.n_effective:
             return "not as many images on both sides"
-        generated, reals = metric.needs
+        generated, reals = spec.needs
         sides = [self._generated(record, generated.detector) for record in (a, b)]
         sides.append(self._reals(a, reals.detector, reals.count))
         if any(rows is None for rows in sides):
             return "features are not in the store"
         with self._progress.stage(f"{a.metric}: {a.n_effective:,} pairs of images", 1):
-            value, stderr = metric.difference(*sides)
+            value, stderr = compute_difference(spec, *sides)
         return difference_of_pairs(value, stderr, n=a.n_effective)
 
     def _generated(self, record: Record, detector: str):

@@ -33,10 +33,10 @@ from fact_metrics.engines.pair_distances import (
     mean_and_stderr,
 )
 from fact_metrics.features import DETECTORS
-from fact_metrics.weight_store import find_weights
+from fact_metrics.features.weight_store import find_weights
 from fact_train.data.decode import Header, decode, read_header
 from fact_train.data.folder import EXTENSIONS
-from fact_train.data.parallel import Progress, for_each_image
+from fact_train.data.parallel import ProgressCallback, for_each_image
 from fact_train.data.processing import ALPHAS
 
 BATCH = 64
@@ -49,7 +49,7 @@ SHOWN = 5  # names in a message
 class Measure:
     """A distance of pairs: compute(a, b, device) is [N] of uint8 [N, C, H, W], sides of at least `smallest`.
 
-    `weights` are the downloaded files it needs (metrics/weight_store.py).
+    `weights` are the downloaded files it needs (metrics/features/weight_store.py).
     """
 
     compute: Callable[[torch.Tensor, torch.Tensor, str], torch.Tensor]
@@ -124,7 +124,7 @@ def reconstruct_folders(
     measures: Sequence[str] = OFFLINE,
     alpha: str = "refuse",
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Reconstruction:
     """Compare every image of folder or zip `a` with the image of that name in `b`; write the CSV to `out`.
 

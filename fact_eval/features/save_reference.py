@@ -14,7 +14,7 @@ from fact_metrics.base.errors import UsageError
 from fact_metrics.base.progress import Progress
 from fact_metrics.engines.frechet import compute_statistics
 from fact_metrics.features import get_detector
-from fact_metrics.recommended import recommended_detector
+from fact_train.datasets import dataset_entry
 
 
 def save_reference(
@@ -34,7 +34,7 @@ def save_reference(
         get_detector(detector, device)  # reject an unknown name before reading the data
     progress = Progress()
     dataset = open_images(data, split=split, progress=progress)
-    detector = detector or recommended_detector(dataset.name)
+    detector = detector or dataset_entry(dataset.name).detector
     fingerprint = get_detector(detector, device).describe()
     title = f"{dataset.name} {split}, real images"
     request = FeatureRequest(PicturesSource(dataset), {detector: len(dataset)}, title)

@@ -45,8 +45,6 @@ FEATURE_MODULES = (
     "fact_train.networks",
     "fact_train.classifiers.classifier",
     "fact_train.settings.config",
-    "fact_train.training.trainer",
-    "fact_train.training.stylex",
     # images
     "fact_train.data",
     "fact_eval.images",

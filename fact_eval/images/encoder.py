@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fact_eval.images.sampling import SAMPLING
 from fact_eval.images.sources import GeneratorSource, PicturesSource
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.pixels import to_uint8
-from fact_metrics.registry import EncodedPairs
+from fact_metrics.inputs import EncodedPairs
+from fact_metrics.spec import SAMPLING
 from fact_train.data import Dataset
 
 

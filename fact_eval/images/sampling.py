@@ -1,5 +1,7 @@
 """Seeds of scored images: one per image, independent of batch size and machine.
 
+Protocols state them in the words of SAMPLING (metrics/spec.py).
+
 Image i of evaluation seed s draws from `torch.Generator().manual_seed(image_seed(s, i, stream))`, always on
 the CPU, then moved. torch's CPU generator keeps only 32 bits of a seed, so s * 10,000,000 + i must stay
 below 2**32 (s <= 428). Every stream but `image` XORs these 32 bits with its own constant, the first four
@@ -14,17 +16,6 @@ from fact_metrics.base.errors import UsageError
 
 SEED_STRIDE = 10_000_000
 MAX_SEED = 2**32 // SEED_STRIDE - 1
-
-# Part of every protocol: how images are generated. Change the text only together with the behaviour.
-SAMPLING = {
-    "latents": "N(0, 1) per image from a CPU torch.Generator seeded with seed * 10000000 + index",
-    "streams": "other random numbers: that seed XOR the first 4 bytes of SHA-256 of the stream's name",
-    "labels": "those of training images drawn uniformly",
-    "noise": "as trained; where it is random, fresh per image",
-    "truncation_psi": 1.0,
-    "uint8": "(x * 127.5 + 128).clamp(0, 255), truncated",
-    "subsets": "first of torch.randperm(len); seed 0 for the reference, the evaluation seed for the scored",
-}
 
 
 def image_seed(seed: int, index: int, stream: str = "image") -> int:

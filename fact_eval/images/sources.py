@@ -9,9 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fact_eval.images.sampling import SAMPLING, image_seed
+from fact_eval.images.sampling import image_seed
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.pixels import to_uint8
+from fact_metrics.spec import SAMPLING
 
 
 class ImageSource(Protocol):

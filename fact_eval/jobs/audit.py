@@ -16,17 +16,17 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image
 
 from fact_eval.features.reference_stats import is_statistics
-from fact_eval.jobs.catalog import Card
 from fact_eval.jobs.plan import Job
 from fact_metrics.base.errors import UserError
+from fact_metrics.spec import MetricSpec
 from fact_train.data import open_dataset
 from fact_train.data.dataset import SPLITS
 from fact_train.data.decode import GRAY_MODES, load_upright, open_image
 from fact_train.data.files import attempt_all, image_files
 from fact_train.data.folder import EXTENSIONS
 from fact_train.data.idx import is_idx_folder
-from fact_train.data.parallel import Progress
-from fact_train.data.registry import DATASETS
+from fact_train.data.parallel import ProgressCallback
+from fact_train.datasets import dataset_names
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Audit:
         return [finding for finding in self.findings if finding.error]
 
 
-def audit(path: Path, *, decode: bool = True, progress: Progress | None = None) -> Audit:
+def audit(path: Path, *, decode: bool = True, progress: ProgressCallback | None = None) -> Audit:
     """Check every image file of a folder, zip or tar; without `decode` only the headers.
 
     Only decoding finds damaged pixels, transparent pixels and duplicates. UserError if there is no image.
@@ -106,7 +106,7 @@ def image_file_path(data: str | Path) -> Path | None:
     path = Path(data)
     if is_statistics(path):
         return None
-    files = str(data) not in DATASETS and (path.is_dir() or path.is_file()) and path.suffix != ".npz"
+    files = str(data) not in dataset_names() and (path.is_dir() or path.is_file()) and path.suffix != ".npz"
     return path if files and not (path.is_dir() and is_idx_folder(path)) else None
 
 
@@ -182,7 +182,9 @@ def compare_with_reference(pictures: Audit, reference: Audit) -> list[Finding]:
     return findings
 
 
-def check_counts(cards: Iterable[Card], *, generated: int | None, real: dict[str, int]) -> list[Finding]:
+def check_counts(
+    cards: Iterable[MetricSpec], *, generated: int | None, real: dict[str, int]
+) -> list[Finding]:
     """Warnings for metrics with fewer images than requested, or fewer than the width of their features.
 
     `generated`: how many images there are, None for a generator; `real`: how many per split.
@@ -230,7 +232,7 @@ def _by_data(jobs: Iterable[Job]) -> dict[str, list[Job]]:
     return groups
 
 
-def _cards(jobs: Iterable[Job]) -> list[Card]:
+def _cards(jobs: Iterable[Job]) -> list[MetricSpec]:
     return list({card.name: card for job in jobs for card, _ in job.missing}.values())
 
 

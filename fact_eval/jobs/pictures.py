@@ -5,12 +5,12 @@ from pathlib import Path
 
 from fact_eval.features.reference_stats import NEEDS_IMAGES, is_statistics, read_statistics
 from fact_eval.images.datasets import open_images
-from fact_eval.jobs.catalog import Card
 from fact_eval.jobs.plan import Job, ReferenceData, Request
 from fact_leaderboard.records import RESULTS
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
+from fact_metrics.spec import MetricSpec
 from fact_train.data.errors import NeedsOption, UnusableFiles
 
 
@@ -98,7 +98,7 @@ def _without_option(error: UserError) -> UserError:
     return UserError(error.problem) if isinstance(error, NeedsOption) else error
 
 
-def _obstacle(card: Card) -> str | None:
+def _obstacle(card: MetricSpec) -> str | None:
     if card.needs_generator:
         return "needs a generator, not pictures"
     if card.needs_encoder:
@@ -106,13 +106,13 @@ def _obstacle(card: Card) -> str | None:
     return None
 
 
-def _shortage(card: Card, available: int) -> str | None:
+def _shortage(card: MetricSpec, available: int) -> str | None:
     if card.n_generated and card.n_generated > available:
         return f"needs {card.n_generated:,} pictures, there are {available:,}"
     return None
 
 
-def _statistics_obstacle(card: Card, reference: ReferenceData, request: Request) -> str | None:
+def _statistics_obstacle(card: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
     """Why a metric cannot use a reference of statistics; None if it can, or if the reference has images."""
     statistics = reference.statistics
     need = next((need for need in card.needs if need.side == "real"), None)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fact_eval.jobs.catalog import Card
 from fact_eval.jobs.runs import Run, choose_snapshots
 from fact_leaderboard.records import RESULTS, Key, done_keys, read_records
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.provenance import portable_argv
+from fact_metrics.registry import find_spec
+from fact_metrics.spec import MetricSpec
+from fact_train.datasets import dataset_entry
 
 if TYPE_CHECKING:
     from fact_eval.features.reference_stats import ReferenceStatistics
@@ -52,9 +54,9 @@ class Job:
     config_sha256: str | None = None
     training: dict = dataclasses.field(default_factory=dict)
     pictures: "Dataset | None" = None  # of an images job, opened
-    missing: tuple[tuple[Card, int], ...] = ()
+    missing: tuple[tuple[MetricSpec, int], ...] = ()
 
-    def key(self, card: Card, seed: int) -> Key:
+    def key(self, card: MetricSpec, seed: int) -> Key:
         """Key of this job's record of a metric and an evaluation seed."""
         return (self.run_id, self.content_sha256, card.name, card.version, card.protocol_sha256, seed)
 
@@ -71,7 +73,7 @@ class Request:
     of a dataset; without `defaults` all that fit are requested.
     """
 
-    cards: tuple[Card, ...]
+    cards: tuple[MetricSpec, ...]
     seeds: tuple[int, ...] = (0,)
     named: bool = False
     defaults: Callable[[str], Sequence[str]] | None = None
@@ -79,20 +81,19 @@ class Request:
     data: str | None = None  # where the real images are now, if they were moved after training
     force: bool = False  # score again what has a record
 
-    def cards_for(self, dataset: str) -> list[Card]:
+    def cards_for(self, dataset: str) -> list[MetricSpec]:
         """The requested metrics that fit a dataset. UsageError if a named one does not."""
-        for card in self.cards:
-            if self.named and not card.fits(dataset):
-                raise UsageError(
-                    f"--metrics {card.name} is for {', '.join(card.datasets)} only, not for {dataset}"
-                )
-        fitting = [card for card in self.cards if card.fits(dataset)]
-        if self.named or self.defaults is None:
-            return fitting
-        names = self.defaults(dataset)
-        return [card for card in fitting if card.name in names]
+        traits = dataset_entry(dataset).traits
+        cards = self.cards
+        if not self.named and self.defaults is not None:
+            found = map(find_spec, self.defaults(dataset))
+            cards = sorted((c for c in found if c is not None), key=lambda c: (c.family, c.name))
+        for card in cards:
+            if self.named and not card.fits(traits):
+                raise UsageError(f"--metrics {card.name} is for {card.needs_trait} only, not for {dataset}")
+        return [card for card in cards if card.fits(traits)]
 
-    def fill(self, job: Job, *, cards: Sequence[Card] | None = None, done: Collection[Key] = ()) -> Job:
+    def fill(self, job: Job, *, cards: Sequence[MetricSpec] | None = None, done: Collection[Key] = ()) -> Job:
         """The job with the records missing from its results file and from `done`; under `force` with all."""
         cards = self.cards_for(job.reference.train["name"]) if cards is None else cards
         done = set() if self.force else done_keys(read_records(job.results)).union(done)
@@ -129,7 +130,7 @@ def plan_run(run: Run, request: Request) -> list[Job]:
     return jobs
 
 
-def _cards_of_run(run: Run, request: Request) -> list[Card]:
+def _cards_of_run(run: Run, request: Request) -> list[MetricSpec]:
     """The requested metrics that fit a run: encoder metrics only if it trained an encoder."""
     cards = request.cards_for(run.options["dataset"]["name"])
     config = run.config

@@ -1,15 +1,16 @@
-"""Which set of metrics is measured: `standard`, `embedded`, or `auto`, which takes one and says why.
+"""Which set of metrics is measured: `standard`, `embedded`, or `auto`, which chooses one and says why.
 
 Standard are the numbers of the field, with networks whose weights must be downloaded; embedded are those that
-need nothing. What either holds is the board's columns (leaderboard/columns.py), handed in by the commands.
+need no download. The board's columns (leaderboard/columns.py) say what is in either; commands hand them in.
 """
 
 from collections.abc import Callable, Sequence
 
-from fact_eval.jobs.catalog import Card
 from fact_metrics.base.errors import UsageError, UserError
-from fact_metrics.recommended import RECOMMENDED
-from fact_metrics.weight_store import look_up, missing_message, random_weights_seed, weight_file
+from fact_metrics.features.weight_store import look_up, missing_message, random_weights_seed, weight_file
+from fact_metrics.registry import find_spec
+from fact_metrics.spec import MetricSpec
+from fact_train.datasets import dataset_entry
 
 CHOICES = ("auto", "standard", "embedded")
 
@@ -20,16 +21,16 @@ def check_choice(protocol: str) -> None:
         raise UsageError(f"--protocol {protocol!r}: give {', '.join(CHOICES[:-1])} or {CHOICES[-1]}")
 
 
-def missing_weights(cards: Sequence[Card]) -> list[str]:
+def missing_weights(specs: Sequence[MetricSpec]) -> list[str]:
     """Names of the weight files that the metrics need and that are not installed; none in smoke mode."""
     if random_weights_seed() is not None:
         return []
-    return [name for name in sorted({n for card in cards for n in card.weights}) if look_up(name)[0] is None]
+    return [name for name in sorted({n for spec in specs for n in spec.weights}) if look_up(name)[0] is None]
 
 
-def require_weights(cards: Sequence[Card], why: str) -> None:
-    """UserError where weights are missing: a line for each, with everything needed to get it."""
-    missing = missing_weights(cards)
+def require_weights(specs: Sequence[MetricSpec], why: str) -> None:
+    """UserError if weights are missing: a line for each, with everything needed to get it."""
+    missing = missing_weights(specs)
     if len(missing) == 1:
         raise UserError(f"{why}: {missing_message(missing[0], look_up(missing[0])[1])}")
     if missing:
@@ -45,23 +46,21 @@ def fetch_command(names: Sequence[str]) -> str:
 
 
 class ProtocolChoice:
-    """The metrics of a dataset under `--protocol`; says once per dataset what `auto` took, and why."""
+    """The metrics of a dataset under `--protocol`; says once per dataset what `auto` chose, and why."""
 
     def __init__(
         self,
         wanted: str,
-        cards: Sequence[Card],
         metrics_for: Callable[[str, str], Sequence[str]],
         *,
         say: Callable[[str], None],
     ):
-        """`metrics_for(dataset, protocol)` names metrics; `auto` is embedded where a detector is recommended.
+        """`metrics_for(dataset, protocol)` names metrics; `auto` is embedded if a detector was measured.
 
-        UserError where `standard` is asked for and weights are missing.
+        UserError if `standard` is asked for and weights are missing.
         """
         check_choice(wanted)
         self._wanted, self._metrics_for, self._say = wanted, metrics_for, say
-        self._cards = {card.name: card for card in cards}
         self._chosen: dict[str, str] = {}
         if wanted == "standard":  # its columns need the same weights on every dataset
             self._choose("")
@@ -73,25 +72,24 @@ class ProtocolChoice:
         return self._metrics_for(dataset, self._chosen[dataset])
 
     def _choose(self, dataset: str) -> str:
-        names = self._metrics_for(dataset, "standard")
-        cards = [self._cards[name] for name in names if name in self._cards]
+        found = map(find_spec, self._metrics_for(dataset, "standard"))
+        specs = [spec for spec in found if spec is not None]
         if self._wanted == "standard":
-            require_weights(cards, "--protocol standard")
+            require_weights(specs, "--protocol standard")
         if self._wanted != "auto":
             return self._wanted
-        needed = sorted({name for card in cards for name in card.weights})
-        missing = missing_weights(cards)
-        if dataset in RECOMMENDED:
-            recommended = RECOMMENDED[dataset]
-            taken, why = "embedded", f"{recommended.detector} is recommended for it: {recommended.why}"
+        needed = sorted({name for spec in specs for name in spec.weights})
+        missing, entry = missing_weights(specs), dataset_entry(dataset)
+        if entry.evidence is not None:
+            chosen, why = "embedded", f"{entry.detector} is recommended for it: {entry.evidence}"
         elif not needed:
             return "embedded"
         elif random_weights_seed() is not None:
-            taken, why = "standard", "with random weights, a smoke test"
+            chosen, why = "standard", "with random weights, a smoke test"
         elif missing:
-            lacking = f"{len(missing)} of the {len(needed)} weight files of standard are not installed"
-            taken, why = "embedded", f"{lacking}; {fetch_command(missing)} gets them"
+            counted = f"{len(missing)} of the {len(needed)} weight files of standard are not installed"
+            chosen, why = "embedded", f"{counted}; {fetch_command(missing)} gets them"
         else:
-            taken, why = "standard", f"all {len(needed)} weight files it needs are installed"
-        self._say(f"protocol for {dataset}: {taken} ({why})")
-        return taken
+            chosen, why = "standard", f"all {len(needed)} weight files it needs are installed"
+        self._say(f"protocol for {dataset}: {chosen} ({why})")
+        return chosen

@@ -1,10 +1,12 @@
-"""Tables for a terminal, from records and cards; `--json` prints the same data."""
+"""Tables for a terminal, from records and specs; `--json` prints the same data."""
 
 from collections.abc import Sequence
 
 from fact_eval.compare.records import Comparison
-from fact_eval.jobs.catalog import Card, DetectorCard
 from fact_leaderboard.records import Record
+from fact_metrics.family import Family
+from fact_metrics.features import DetectorSpec
+from fact_metrics.spec import MetricSpec
 
 
 def records_table(records: Sequence[Record]) -> str:
@@ -27,25 +29,37 @@ def records_table(records: Sequence[Record]) -> str:
     return plain_table(rows)
 
 
-def cards_list(cards: Sequence[Card]) -> str:
-    """Three lines per metric: name with direction and meaning, what it needs, its source."""
+def specs_list(specs: Sequence[MetricSpec]) -> str:
+    """Four lines per metric: name with direction, meaning, what it needs, its source."""
     blocks = []
-    for card in cards:
-        arrow = "↑" if card.higher_is_better else "↓"
-        unit = f" ({card.unit})" if card.unit else ""
-        confined = f", {' and '.join(card.datasets)} only" if card.datasets else ""
-        lines = [f"{card.name} {arrow}", card.summary + unit, _needs(card) + confined, card.citation]
+    for spec in specs:
+        arrow = "↑" if spec.higher_is_better else "↓"
+        unit = f" ({spec.unit})" if spec.unit else ""
+        confined = f", datasets of {spec.needs_trait} only" if spec.needs_trait else ""
+        lines = [f"{spec.name} {arrow}", spec.summary + unit, _needs(spec) + confined, spec.citation]
         blocks.append("\n    ".join(lines))
     return "\n".join(blocks)
 
 
-def detectors_list(cards: Sequence[DetectorCard]) -> str:
-    """Three lines per detector: name, what it is, its source and weights."""
+def family_list(families: Sequence[Family]) -> str:
+    """The grammar of a family and its variants: how names read, the detectors that fit, published names."""
     blocks = []
-    for card in cards:
-        weights = card.fingerprint.get("weights_sha256")
+    for family in families:
+        lines = [family.pattern]
+        if family.gives:
+            lines.append(f"detectors: {', '.join(family.fitting_detectors())}")
+        lines += [f"{name} is {stands}" for name, stands in family.published.items()]
+        blocks.append("\n    ".join(lines))
+    return "\n".join(blocks)
+
+
+def detectors_list(detectors: Sequence[DetectorSpec]) -> str:
+    """Four lines per detector: name, what it is, its width and weights, its source."""
+    blocks = []
+    for detector in detectors:
+        weights = detector.settings.get("weights_sha256")
         known = f", weights sha256 {weights[:12]}" if weights else ""
-        lines = [card.name, card.summary, f"width {card.fingerprint['width']}{known}", card.citation]
+        lines = [detector.name, detector.summary, f"width {detector.width}{known}", detector.citation]
         blocks.append("\n    ".join(lines))
     return "\n".join(blocks)
 
@@ -91,13 +105,18 @@ def _interval(ci: dict | None) -> str:
     return "" if ci is None else f"[{ci['low']:.6g}, {ci['high']:.6g}]"
 
 
-def _needs(card: Card) -> str:
-    sides = []
-    for need in card.needs:
+def _needs(spec: MetricSpec) -> str:
+    parts = []
+    for need in spec.needs:
         count = "all" if need.count is None else f"{need.count:,}"
-        sides.append(f"{count} {need.split or 'generated'} {need.detector}")
-    if card.needs_generator:
-        sides.append("the generator")
-    if card.weights:
-        sides.append(f"weights {' and '.join(card.weights)}")
-    return ", ".join(sides)
+        what = {"generated": "generated images", "reconstructed": f"reconstructed {need.split} images"}
+        parts.append(f"{count} {what.get(need.side, f'{need.split} images')}")
+    if spec.needs_generator:
+        parts.append("the generator")
+    if spec.needs_encoder:
+        parts.append("the encoder of a StylEx run")
+    if spec.detectors:
+        parts.append(f"detector {' and '.join(spec.detectors)}")
+    if spec.weights:
+        parts.append(f"weights {' and '.join(spec.weights)}")
+    return ", ".join(parts)

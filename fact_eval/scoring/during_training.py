@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fact_eval.jobs.catalog import load_cards
 from fact_eval.jobs.plan import Job, Request, plan_run
 from fact_eval.jobs.runs import read_run
 from fact_metrics.base.errors import UserError
+from fact_metrics.registry import get_specs
 
 
 class SnapshotScorer:
@@ -18,7 +18,7 @@ class SnapshotScorer:
     """
 
     def __init__(self, metrics: Sequence[str], *, every_kimg: float | None):
-        self._request = Request(tuple(load_cards(metrics)), named=True, snapshot="all")
+        self._request = Request(tuple(get_specs(metrics)), named=True, snapshot="all")
         self._every, self._evaluation = every_kimg, None
         self._tried: set[str] = set()  # snapshots; a failure is not retried by this process
         self.problems: list[str] = []

@@ -14,7 +14,6 @@ import torch
 from fact_eval.features.extract import FeatureExtractor
 from fact_eval.features.store import FeatureCache
 from fact_eval.images.open import ImageRequest, OpenedImages, open_for_scoring
-from fact_eval.jobs.catalog import Card
 from fact_eval.jobs.plan import Job, ReferenceData
 from fact_eval.scoring.inputs import Inputs, request_features
 from fact_eval.scoring.reals import RealSide, RealStatistics
@@ -24,7 +23,8 @@ from fact_metrics.base.errors import UserError
 from fact_metrics.base.processes import Processes
 from fact_metrics.base.progress import Progress
 from fact_metrics.base.tf32 import tf32
-from fact_metrics.registry import MetricValue, get_metric
+from fact_metrics.registry import compute_metric
+from fact_metrics.spec import MetricSpec, MetricValue
 from fact_train.data.errors import MissingSplit
 
 
@@ -76,7 +76,7 @@ class Evaluation:
         for reals in self._reals.values():
             reals.clear()
 
-    def _score(self, job: Job, seed: int, held_out: str, cards: Sequence[Card]) -> None:
+    def _score(self, job: Job, seed: int, held_out: str, cards: Sequence[MetricSpec]) -> None:
         """The records of a job for one evaluation seed: one pass over the images for all metrics."""
         try:
             reals = self._real_side(job.reference)
@@ -106,7 +106,7 @@ class Evaluation:
         self,
         job: Job,
         seed: int,
-        cards: Sequence[Card],
+        cards: Sequence[MetricSpec],
         images: OpenedImages,
         reals: RealSide | RealStatistics,
     ) -> Inputs:
@@ -117,13 +117,13 @@ class Evaluation:
         reals.add({split: features[split] for split in real_requests})
         return Inputs(images, features, reals, seed=seed, device=self.device)
 
-    def _compute(self, job: Job, card: Card, seed: int, inputs: Inputs, images: OpenedImages) -> None:
+    def _compute(self, job: Job, card: MetricSpec, seed: int, inputs: Inputs, images: OpenedImages) -> None:
         started, clock = provenance.utc_now(), time.monotonic()
         try:
             with self.progress.stage(f"{job.title}: {card.name}", 1, unit="steps") as stage:
                 if inputs.generator is not None:
                     inputs.generator.progress = stage.update
-                value = get_metric(card.name).compute(inputs)
+                value = compute_metric(card, inputs)
             dataset = images.real(card.reference_split).description
             if value.value is not None and not math.isfinite(value.value):
                 raise UserError(f"{card.name} came out as {value.value}")
@@ -154,20 +154,20 @@ class Evaluation:
         )
 
 
-def held_out_split(card: Card) -> str:
+def held_out_split(card: MetricSpec) -> str:
     """The split that a metric does not compare with: the ceiling row is scored on its images."""
     return "train" if card.reference_split == "test" else "test"
 
 
-def _passes(job: Job) -> dict[tuple[int, str], list[Card]]:
+def _passes(job: Job) -> dict[tuple[int, str], list[MetricSpec]]:
     """The missing metrics by (evaluation seed, split of the held-out reals); each group is one pass."""
-    passes: dict[tuple[int, str], list[Card]] = defaultdict(list)
+    passes: dict[tuple[int, str], list[MetricSpec]] = defaultdict(list)
     for card, seed in job.missing:
         passes[seed, held_out_split(card) if job.source == "reals" else ""].append(card)
     return passes
 
 
-def _image_request(job: Job, seed: int, held_out: str, cards: Sequence[Card]) -> ImageRequest:
+def _image_request(job: Job, seed: int, held_out: str, cards: Sequence[MetricSpec]) -> ImageRequest:
     splits = [need.split for card in cards for need in card.needs if need.side == "real"]
     splits += [card.reference_split for card in cards]  # the record describes it
     return ImageRequest(

@@ -1,4 +1,4 @@
-"""What a metric computes from: `MetricInputs` of metrics/registry.py, for one source and evaluation seed."""
+"""What a metric computes from: `MetricInputs` of metrics/inputs.py, for one source and evaluation seed."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
@@ -7,10 +7,10 @@ import torch
 
 from fact_eval.features.chunks import FeatureRequest, Features
 from fact_eval.images.open import OpenedImages
-from fact_eval.jobs.catalog import Need
 from fact_eval.scoring.reals import RealSide, RealStatistics
 from fact_metrics.engines.frechet import FeatureStatistics
-from fact_metrics.registry import EncoderInputs, FeatureNeed
+from fact_metrics.inputs import EncoderInputs
+from fact_metrics.spec import FeatureNeed
 
 T = TypeVar("T")
 TITLES = {"generated": "images", "reconstructed": "reconstructions"}
@@ -44,7 +44,7 @@ class Inputs:
         source = self.encoder.source if need.side == "reconstructed" else self._images.source
         return self._features[need.side].get(need.detector, available_count(need.count, source.size))
 
-    def of_reals(self, need: FeatureNeed, name: str, function: Callable[[torch.Tensor], T]) -> T:
+    def cached_real(self, need: FeatureNeed, name: str, function: Callable[[torch.Tensor], T]) -> T:
         """function(features of a need's reals, on `device`); cached with the features."""
         key = (need.detector, need.split, need.count, name)
         return self._reals.cached(key, lambda: function(self.features(need).to(self.device)))
@@ -54,7 +54,9 @@ class Inputs:
         return self._reals.statistics(need.detector, correction=correction)
 
 
-def request_features(needs: Iterable[Need], images: OpenedImages, *, title: str) -> dict[str, FeatureRequest]:
+def request_features(
+    needs: Iterable[FeatureNeed], images: OpenedImages, *, title: str
+) -> dict[str, FeatureRequest]:
     """What to extract of the scored sources, by side."""
     counts: dict[str, dict[str, int]] = {side: {} for side in images.scored}
     for need in needs:

@@ -12,13 +12,12 @@ import torch
 from fact_eval.features.chunks import FeatureRequest, Features
 from fact_eval.features.reference_stats import NEEDS_IMAGES
 from fact_eval.images.reals import DescribedImages, RealImages, RealSplit
-from fact_eval.jobs.catalog import Need
 from fact_eval.jobs.plan import ReferenceData
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
 from fact_metrics.engines.frechet import FeatureStatistics
 from fact_metrics.features import get_detector
-from fact_metrics.registry import FeatureNeed
+from fact_metrics.spec import FeatureNeed
 
 T = TypeVar("T")
 # A split by its name; raises the UserError that kept it from being opened.
@@ -35,7 +34,7 @@ class RealSide:
         self._features: dict[str, Features] = defaultdict(Features)
         self._cached: dict[Hashable, object] = {}
 
-    def requests(self, needs: Iterable[Need], open_split: OpenSplit) -> dict[str, FeatureRequest]:
+    def requests(self, needs: Iterable[FeatureNeed], open_split: OpenSplit) -> dict[str, FeatureRequest]:
         """What to extract for needs of the real side, by split; features of earlier jobs are reused."""
         counts: dict[str, dict[str, int]] = defaultdict(dict)
         for need in needs:
@@ -81,7 +80,7 @@ class RealStatistics:
         self.images = DescribedImages(reference.train)
         self._reference = reference
 
-    def requests(self, needs: Iterable[Need], open_split: OpenSplit) -> dict[str, FeatureRequest]:
+    def requests(self, needs: Iterable[FeatureNeed], open_split: OpenSplit) -> dict[str, FeatureRequest]:
         """Empty: there are no images."""
         return {}
 

@@ -5,15 +5,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fact_eval.jobs.catalog import Card
 from fact_eval.jobs.plan import Job
 from fact_leaderboard.records import Record, append_records
 from fact_metrics.base import provenance
 from fact_metrics.base.canonical import finite
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.processes import describe_error
-from fact_metrics.registry import MetricValue
-from fact_metrics.weight_store import mentions_random_weights
+from fact_metrics.features.weight_store import mentions_random_weights
+from fact_metrics.spec import MetricSpec, MetricValue
 
 
 @dataclass
@@ -48,7 +47,7 @@ class RecordWriter:
     def value(
         self,
         job: Job,
-        card: Card,
+        card: MetricSpec,
         seed: int,
         value: MetricValue,
         *,
@@ -60,12 +59,12 @@ class RecordWriter:
         self._append(job, card, seed, started, value=value, dataset=dataset, seconds=seconds)
 
     def blank(
-        self, job: Job, card: Card, seed: int, reason: Exception, *, started: str | None = None
+        self, job: Job, card: MetricSpec, seed: int, reason: Exception, *, started: str | None = None
     ) -> None:
         """A metric that has no value on these images: an ok record without one."""
         self._append(job, card, seed, started, error=str(reason))
 
-    def failure(self, job: Job, card: Card, seed: int, error: Exception) -> None:
+    def failure(self, job: Job, card: MetricSpec, seed: int, error: Exception) -> None:
         """A failure, which the next command retries. An error that is not the user's prints its traceback."""
         message = describe_error(error)
         if not isinstance(error, UserError):
@@ -73,11 +72,11 @@ class RecordWriter:
         self._append(job, card, seed, None, status="failed", error=message)
         self.outcome.failures.append((job.title, card.name, message))
 
-    def cancelled(self, job: Job, card: Card, seed: int, *, started: str) -> None:
+    def cancelled(self, job: Job, card: MetricSpec, seed: int, *, started: str) -> None:
         """A metric that Ctrl-C or SIGTERM interrupted."""
         self._append(job, card, seed, started, status="cancelled", error="interrupted")
 
-    def _append(self, job: Job, card: Card, seed: int, started: str | None, **result) -> None:
+    def _append(self, job: Job, card: MetricSpec, seed: int, started: str | None, **result) -> None:
         times = {"started": started or provenance.utc_now(), "finished": provenance.utc_now()}
         record = make_record(job, card, seed, origin={**self._origin, **times}, **result)
         if self._write and append_records(job.results, [record], again=self._again):
@@ -86,7 +85,7 @@ class RecordWriter:
 
 def make_record(
     job: Job,
-    card: Card,
+    card: MetricSpec,
     seed: int,
     *,
     origin: dict,

@@ -1,7 +1,7 @@
 """Adds, fetches and checks weight files; a manifest beside them records their SHA-256.
 
-metrics/weight_store.py says what the files are and where they are looked up. A file gets its name only when
-it is complete and its hash is known; writers of one folder take a lock.
+metrics/features/weight_store.py says what the files are and where they are looked up. A file gets its name
+only when it is complete and its hash is known; writers of one folder take a lock.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from fact_eval.weights.download import download
 from fact_metrics.base.atomic import write_atomically, write_json
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.provenance import utc_now
-from fact_metrics.weight_store import (
+from fact_metrics.features.weight_store import (
     MANIFEST,
     SCHEMA,
     WEIGHTS,

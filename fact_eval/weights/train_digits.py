@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save as save_safetensors
 
-from fact_metrics.families.legibility import compute_legibility
-from fact_metrics.features.detector import fold_batchnorm
-from fact_metrics.features.digits import DigitsNet
+from fact_metrics.engines.legibility import compute_legibility
+from fact_metrics.features.networks.batchnorm import fold_batchnorm
+from fact_metrics.features.networks.digits import DigitsNet
 
 COMMAND = "fact-eval train-digits"
 EPOCHS = 12

@@ -1,4 +1,7 @@
-"""Augmentation of everything D sees: AUGMENTATIONS, one class for each value of --augment, one interface."""
+"""Augmentation of everything D sees: AUGMENTATIONS, one class for each value of --augment, one interface.
+
+Imports point up: wavelets < geometry, color, corruption < pipe; diffaugment, adaptive, pipe < axis.
+"""
 
 from fact_train.augment.axis import AUGMENTATIONS, Augmentation, build_augmentation
 from fact_train.augment.diffaugment import POLICIES, DiffAugment

@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
-from fact_train.training import distributed
+from fact_train import distributed
 
 
 class AdaptiveP:
-    """The controller of p: raised while r_t = E[sign D(real)] exceeds its target, lowered while it is below.
+    """The controller of p: raises it while r_t = E[sign D(real)] exceeds the target, lowers it otherwise.
 
-    Every `interval` steps p moves by batch * interval / (kimg * 1000), so that it goes from 0 to 1 in `kimg`
-    thousand images at the fastest; it stays at or above 0 and, if given, at or below `ceiling`. p lives on
-    the device and is never waited for.
+    Every `interval` steps p moves by batch * interval / (kimg * 1000): it takes at least `kimg` thousand
+    images from 0 to 1. p stays at or above 0 and, if given, at or below `ceiling`. It is a tensor on the
+    device, so that no step waits for it.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class AdaptiveP:
         self._seen = torch.zeros(2, dtype=torch.float64, device=device)  # sum of the signs, their number
 
     def observe(self, signs: Tensor) -> None:
-        """The signs of D's scores of some real images, as D saw them."""
+        """Count the signs of D's scores of some real images, any shape."""
         total = signs.detach().double().sum()
         self._seen = self._seen + torch.stack([total, torch.full_like(total, signs.numel())])
 
     def update(self, steps: int) -> Tensor | None:
-        """After `steps` steps: where the interval is over, moves p and returns r_t over all processes."""
+        """After `steps` steps: at the end of an interval, move p and return r_t over all processes."""
         if steps % self.interval:
             return None
         total, count = distributed.average_(self._seen.clone())

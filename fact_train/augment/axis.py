@@ -1,4 +1,4 @@
-"""The values of --augment: what D sees of an image, and how strongly, as training goes on."""
+"""The values of --augment: how the images that D sees are changed, and how strongly over training."""
 
 from typing import Any
 
@@ -12,20 +12,20 @@ from fact_train.settings.config import TrainConfig
 
 
 class Augmentation:
-    """None at all; the interface of the others."""
+    """No augmentation, and the interface of the others."""
 
     def __init__(self, cfg: TrainConfig, device: torch.device) -> None:
         pass
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The images [N, C, H, H] as D is to see them; every sample draws for itself."""
+        """The images [N, C, H, H] that D sees; every sample draws its own transformation."""
         return images
 
     def observe(self, signs: Tensor) -> None:
         """The signs of D's scores of the real images of one micro-batch."""
 
     def update(self, steps: int) -> dict[str, Tensor]:
-        """Once after every step, `steps` of them so far: what there is to report."""
+        """Called after every step, `steps` of them so far; returns values to report."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class Augmentation:
 
 
 class FixedAugmentation(Augmentation):
-    """The pipe at one p throughout."""
+    """The pipe with a constant p."""
 
     def __init__(self, cfg: TrainConfig, device: torch.device) -> None:
         self.pipe = AugmentPipe(cfg.augment_set, fixed_shapes=device.type != "cpu")
@@ -47,7 +47,7 @@ class FixedAugmentation(Augmentation):
 
 
 class AdaptiveAugmentation(Augmentation):
-    """The pipe at a p that follows how far D overfits."""
+    """The pipe with a p that follows how far D overfits."""
 
     def __init__(self, cfg: TrainConfig, device: torch.device) -> None:
         self.pipe = AugmentPipe(cfg.augment_set, fixed_shapes=device.type != "cpu")

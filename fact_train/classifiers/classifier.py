@@ -1,8 +1,8 @@
-"""The explained classifier C: its file, its card, what it says of a dataset.
+"""The explained classifier C: its file, its card, and its answers on a dataset.
 
 One safetensors file holds weights and card (architecture, classes, accuracy, confusion matrix, data, recipe,
-hash of the weights); no pickle. `fact-train classifier` makes one;
-the files in fact_train/classifiers/bundled are known by their bare names.
+hash of the weights); no pickle. `fact-train classifier` makes one. The files in
+fact_train/classifiers/bundled go by their bare names.
 """
 
 import json
@@ -21,7 +21,7 @@ from fact_train.networks.classifier import Classifier
 
 SCHEMA = 1
 BUNDLED = Path(__file__).parent / "bundled"
-SAMPLE = 2048  # training images that C is asked about before anything is trained
+SAMPLE = 2048  # training images that C classifies before training starts
 ONE_CLASS = 0.995  # a larger share of one class: C explains nothing
 BATCH = 256
 
@@ -34,7 +34,7 @@ def bundled_names() -> list[str]:
 
 
 def find_classifier(name: str) -> Path:
-    """File of a bundled name or a path. UsageError where there is neither."""
+    """File of a bundled classifier's name, or the path itself. UsageError where neither exists."""
     bundled = BUNDLED / f"{name}.safetensors"
     if bundled.is_file():
         return bundled
@@ -55,7 +55,10 @@ def save_classifier(path: Path, net: Classifier, card: Card) -> Card:
 
 
 def load_classifier(name: str, device: torch.device | str = "cpu") -> tuple[Classifier, Card]:
-    """C, frozen and in eval mode, and its card. UserError where the file is torn, foreign or altered."""
+    """C, frozen and in eval mode, and its card.
+
+    UsageError for an unknown name; UserError where the file is truncated, altered, or not a classifier.
+    """
     path = find_classifier(name)
     try:
         with safe_open(str(path), framework="pt") as f:
@@ -85,12 +88,13 @@ def new_classifier(card: Card) -> Classifier:
 
 
 def check_fits(name: str, card: Card, dataset: Dataset) -> None:
-    """Raise UserError where C was made for images of another shape."""
-    theirs, ours = (card["resolution"], card["channels"]), (dataset.resolution, dataset.num_channels)
-    if theirs != ours:
+    """Raise UserError where C was trained on images of another shape than the dataset's."""
+    expected = f"{card['channels']}x{card['resolution']}x{card['resolution']}"
+    actual = f"{dataset.num_channels}x{dataset.resolution}x{dataset.resolution}"
+    if expected != actual:
         raise UserError(
-            f"--classifier {name} is for {theirs[1]}x{theirs[0]}x{theirs[0]} images, {dataset.name} has "
-            f"{ours[1]}x{ours[0]}x{ours[0]}; train one with `fact-train classifier --data ...`."
+            f"--classifier {name} is for {expected} images, {dataset.name} has {actual}; "
+            "train one with `fact-train classifier --data ...`."
         )
 
 
@@ -102,15 +106,15 @@ def classify(net: Classifier, dataset: Dataset, index: Tensor, device: torch.dev
 
 
 def class_balance(net: Classifier, dataset: Dataset, *, seed: int, device="cpu") -> list[float]:
-    """Share of each class in what C says of a random sample of the dataset."""
+    """Share of each class among C's answers on a random sample of the dataset."""
     count = min(SAMPLE, len(dataset))
     index = batch_indices(size=len(dataset), seed=seed, position=0, count=count)
-    said = classify(net, dataset, index, device).argmax(dim=1)
-    return (said.bincount(minlength=net.num_classes).double() / count).tolist()
+    answers = classify(net, dataset, index, device).argmax(dim=1)
+    return (answers.bincount(minlength=net.num_classes).double() / count).tolist()
 
 
 def check_not_degenerate(name: str, card: Card, balance: list[float], dataset: Dataset) -> None:
-    """Raise UserError where C says one class of nearly every image: there would be nothing to explain."""
+    """Raise UserError where C gives nearly every image the same class: there would be nothing to explain."""
     share, which = max((share, i) for i, share in enumerate(balance))
     if share > ONE_CLASS:
         raise UserError(
@@ -121,7 +125,7 @@ def check_not_degenerate(name: str, card: Card, balance: list[float], dataset: D
 
 
 def describe(name: str, card: Card, balance: list[float]) -> str:
-    """One line: what C is, how good, and how it divides the training images."""
+    """One line: what C is, its accuracy, and the share of each class among its answers."""
     shares = ", ".join(
         f"{group['name']} {share:.1%}" for group, share in zip(card["classes"], balance, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Training the explained classifier on any labelled dataset, and scoring it on images it has not seen."""
+"""Training of the explained classifier on any labelled dataset, and its accuracy on held-out images."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -72,10 +72,10 @@ def train_classifier(
     report: Callable[[str], None] = print,
     **options,
 ) -> Card:
-    """Train C, score it on the test split (or on a tenth kept aside), write `out`; returns its card.
+    """Train C, score it on the test split (or on a held-out tenth), write `out`; returns its card.
 
     `options` go to `open_dataset`. Classes are drawn equally often, whatever their share of the data.
-    UserError where there are no class labels, or where the result says one class only.
+    UserError where there are no class labels, or where the result gives all images the same class.
     """
     with Progress().decoding(data) as progress:
         train = open_dataset(data, split="train", progress=progress, **options)
@@ -83,8 +83,8 @@ def train_classifier(
     index, targets = _labelled(train, groups)
     held_out, index_held, targets_held = _held_out(data, train, index, targets, groups, options)
     if held_out is train:
-        kept = ~torch.isin(index, index_held)
-        index, targets = index[kept], targets[kept]
+        trained_on = ~torch.isin(index, index_held)
+        index, targets = index[trained_on], targets[trained_on]
     counts = targets.bincount(minlength=len(groups))
     if not counts.all():
         missing = groups[int(counts.argmin())]["name"]
@@ -105,7 +105,7 @@ def train_classifier(
         "input_size": input_size,
         "classes": groups,
         "accuracy": accuracy,
-        "confusion": confusion.tolist(),  # rows: true class, columns: what C says
+        "confusion": confusion.tolist(),  # rows: true class, columns: predicted class
         "held_out": {"split": held_out.split, "n": len(index_held)},
         "dataset": train.describe(),
         "recipe": {
@@ -126,9 +126,9 @@ def train_classifier(
     return card
 
 
-def confusion_matrix(said: Tensor, true: Tensor, *, num_classes: int) -> Tensor:
-    """Counts, int64 [K, K]: row the true class, column what C says."""
-    flat = (true * num_classes + said).bincount(minlength=num_classes**2)
+def confusion_matrix(predicted: Tensor, true: Tensor, *, num_classes: int) -> Tensor:
+    """Counts, int64 [K, K]: row the true class, column the predicted class."""
+    flat = (true * num_classes + predicted).bincount(minlength=num_classes**2)
     return flat.reshape(num_classes, num_classes)
 
 
@@ -185,12 +185,15 @@ def _new(
             arch=arch, img_channels=train.num_channels, num_classes=len(groups), input_size=input_size
         )
     if init is not None:
-        _take_weights(net, Path(init))
+        _load_initial_weights(net, Path(init))
     return net
 
 
-def _take_weights(net: Classifier, path: Path) -> None:
-    """Start from a state dict of the same architecture; layers of another shape (the last one) stay new."""
+def _load_initial_weights(net: Classifier, path: Path) -> None:
+    """Load a state dict of the same architecture; a last layer of another shape keeps its random weights.
+
+    UsageError where the file is missing, UserError where it cannot be read or is of another architecture.
+    """
     if not path.is_file():
         raise UsageError(f"--init {path} does not exist.")
     try:

@@ -61,9 +61,9 @@ def classifier(
     """
     import sys
 
+    from fact_metrics.base.devices import resolve_device, set_threads
     from fact_metrics.base.errors import UsageError
     from fact_train.classifiers.training import train_classifier
-    from fact_train.training.loop import resolve_device, set_threads
 
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: the name must end in .safetensors.")

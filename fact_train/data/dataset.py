@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fact_metrics.base.errors import UserError
-from fact_train.data.facts import Facts
+from fact_train.data.index import DatasetIndex
 from fact_train.data.parallel import for_each_image
 from fact_train.data.processing import Processing
 
@@ -25,7 +25,7 @@ class Dataset:
     """Images and labels of one split, ready for indexing; made by `open_dataset`.
 
     `name`, `split`; `resolution`; `num_channels` (1 or 3); `num_classes` (0: unlabelled; for vector labels
-    their length); `processing`: every option, with what was found in the files filled in.
+    their length); `processing`: every option, completed from the files.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class Dataset:
         labels: np.ndarray | None,
         num_classes: int,
         processing: Processing,
-        facts: Facts | None = None,
+        index: DatasetIndex | None = None,
         decode: Callable[[list[int]], None] | None = None,
     ) -> None:
         """Takes uint8 images [N, C, R, R]; labels int64 [N], float32 [N, num_classes] or None.
 
-        `decode(positions)` fills in images that are not there yet, each before its first use; without it all
-        are there.
+        `decode(positions)` fills in images that are still empty, each before its first use; None: no image
+        is empty.
         """
         self.name = name
         self.split = split
@@ -51,9 +51,9 @@ class Dataset:
         self.processing = processing
         self._images = torch.from_numpy(images)
         self._labels = None if labels is None else torch.from_numpy(labels)
-        self._facts = facts or Facts()
-        self._decode, self._decoding = decode, threading.Lock()
-        self._there = np.full(len(images), decode is None)
+        self._index = index or DatasetIndex()
+        self._decode, self._decode_lock = decode, threading.Lock()
+        self._is_decoded = np.full(len(images), decode is None)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -69,7 +69,7 @@ class Dataset:
     def images(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Images at the indices: uint8 [N, C, R, R], a copy. IndexError outside [0, len(self))."""
         indices = torch.as_tensor(indices, dtype=torch.int64)
-        self._bring(indices.numpy())
+        self._decode_missing(indices.numpy())
         return self._images.index_select(0, indices)
 
     def labels(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor | None:
@@ -81,15 +81,15 @@ class Dataset:
     @property
     def sha256(self) -> str:
         """Content hash of every pixel, label and processing option; not of paths, formats or dates."""
-        return self._facts.find("sha256", self._hash)
+        return self._index.get("sha256", self._hash)
 
     @property
     def repeats(self) -> int:
-        """How many images have the same pixels as one before them."""
-        return self._facts.find("repeats", self._count_repeats)
+        """How many images repeat the pixels of an earlier one."""
+        return self._index.get("repeats", self._count_repeats)
 
     def _hash(self) -> str:
-        self._bring(np.arange(len(self)))
+        self._decode_missing(np.arange(len(self)))
         labels = None if self._labels is None else self._labels.numpy()
         header = {
             "format": 1,
@@ -105,17 +105,17 @@ class Dataset:
         return digest.hexdigest()
 
     def _count_repeats(self) -> int:
-        self._bring(np.arange(len(self)))
+        self._decode_missing(np.arange(len(self)))
         images = self._images.numpy()
         hashes = for_each_image(lambda index: hashlib.sha256(images[index]).digest(), len(self))
         return len(hashes) - len(set(hashes))
 
-    def _bring(self, indices: np.ndarray) -> None:
-        """Decode what is not there yet of these images."""
-        with self._decoding:
-            if missing := np.unique(indices[~self._there[indices]]).tolist():
+    def _decode_missing(self, indices: np.ndarray) -> None:
+        """Decode those of these images that are still empty."""
+        with self._decode_lock:
+            if missing := np.unique(indices[~self._is_decoded[indices]]).tolist():
                 self._decode(missing)
-                self._there[missing] = True
+                self._is_decoded[missing] = True
 
     def describe(self) -> dict:
         """Everything about the set that can change a number, as JSON types."""

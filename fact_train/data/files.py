@@ -22,7 +22,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import Stamp, stamp
 from fact_train.data.errors import UnusableFiles
-from fact_train.data.parallel import Progress, for_each_image
+from fact_train.data.parallel import ProgressCallback, for_each_image
 
 Result = TypeVar("Result")
 
@@ -58,9 +58,9 @@ def attempt_all(
     files: Files,
     names: Sequence[str],
     function: Callable[[int, BinaryIO, str], Result],
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Result | UserError]:
-    """function(position, stream, path) of every file, in order; the UserError where one cannot be used."""
+    """function(position, stream, path) of every file, in order; for an unusable file, its UserError."""
 
     def attempt(position: int) -> Result | UserError:
         path = str(files.path / names[position])
@@ -76,7 +76,7 @@ def attempt_all(
 
 
 def raise_first(results: Sequence[object]) -> None:
-    """UnusableFiles where there is a UserError among the results."""
+    """Raise UnusableFiles if there is a UserError among the results."""
     problems = [result for result in results if isinstance(result, UserError)]
     if problems:
         raise UnusableFiles(problems, len(results)) from problems[0]

@@ -7,10 +7,10 @@
   else is read. Otherwise everything is the train split, and there is no test split.
 - Every file is decoded once, in threads, while opening: afterwards no file can fail and no epoch decodes
   again. Pixels are held as uint8, in memory or beyond 4 GiB in a file under TMPDIR (allocate_images).
-- Opened lazily, files that were all decoded before and did not change since (facts.py) are decoded when
-  their images are asked for, and those alone.
-- All damaged files are found while opening; the error names the first and says how many there are. What is
-  done with every odd kind of file: decode.py.
+- Opened lazily, files that were all decoded before and have not changed since (index.py) are decoded on
+  demand, one by one.
+- Opening reports all damaged files: the error names the first and counts them. What happens to every
+  unusual kind of file: decode.py.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ from fact_metrics.base.errors import UserError
 from fact_train.data.dataset import SPLITS, Dataset, allocate_images
 from fact_train.data.decode import Header, decode, read_header
 from fact_train.data.errors import MissingSplit, NeedsOption
-from fact_train.data.facts import Facts
 from fact_train.data.files import Files, attempt_all, image_files, raise_first
+from fact_train.data.index import DatasetIndex
 from fact_train.data.labels import count_classes, label_array, parse_labels
-from fact_train.data.parallel import Progress
+from fact_train.data.parallel import ProgressCallback
 from fact_train.data.processing import Processing, centre, check_resolution, resize
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
@@ -38,7 +38,12 @@ LABEL_FILE = "dataset.json"
 
 
 def open_folder(
-    path: Path, *, split: str, processing: Processing, progress: Progress | None = None, lazy: bool = False
+    path: Path,
+    *,
+    split: str,
+    processing: Processing,
+    progress: ProgressCallback | None = None,
+    lazy: bool = False,
 ) -> Dataset:
     """A folder, zip or tar of images as a dataset. UserError for what cannot be used, naming the first file.
 
@@ -47,12 +52,12 @@ def open_folder(
     name = path.resolve().name if path.is_dir() else path.stem.removesuffix(".tar")
     with ExitStack() as stack:
         files = stack.enter_context(image_files(path))
-        facts = Facts.of_files(files, split, processing)
+        index = DatasetIndex.of_files(files, split, processing)
         if not lazy:
-            return _open_files(files, name, split, processing, facts, progress)
-        with facts.locked():
-            dataset = _open_files(files, name, split, processing, facts, progress, lazy=True)
-            dataset.sha256  # noqa: B018 - kept before another process may look for it
+            return _open_files(files, name, split, processing, index, progress)
+        with index.locked():
+            dataset = _open_files(files, name, split, processing, index, progress, lazy=True)
+            dataset.sha256  # noqa: B018 - saved before another process may look for it
         weakref.finalize(dataset, stack.pop_all().close)
         return dataset
 
@@ -62,40 +67,40 @@ def _open_files(
     name: str,
     split: str,
     processing: Processing,
-    facts: Facts,
-    progress: Progress | None,
+    index: DatasetIndex,
+    progress: ProgressCallback | None,
     *,
     lazy: bool = False,
 ) -> Dataset:
     image_names, prefix = _names_of_split(files, split)
     labels, num_classes = _read_labels(files, image_names, prefix)
     chosen = processing.choose(len(image_names)).numpy()
-    chosen_names = [prefix + image_names[index] for index in chosen]
+    chosen_names = [prefix + image_names[i] for i in chosen]
 
-    if known := facts.recall():
-        processing = Processing(**facts.known["processing"])
+    if is_indexed := index.load():
+        processing = Processing(**index.entries["processing"])
     else:
         headers = attempt_all(files, chosen_names, lambda position, stream, path: read_header(stream, path))
         headers_by_name = dict(zip(chosen_names, headers, strict=True))
         processing = _resolve(files.path, headers_by_name, processing, len(image_names))
-        facts.known["processing"] = dataclasses.asdict(processing)
+        index.entries["processing"] = dataclasses.asdict(processing)
     resolution, channels = processing.resolution, processing.channels
     images = allocate_images((len(chosen), channels, resolution, resolution))
 
     def place(position: int, stream: BinaryIO, path: str) -> None:
-        if known and files.stamp(chosen_names[position]) != facts.stamps[chosen_names[position]]:
+        if is_indexed and files.stamp(chosen_names[position]) != index.stamps[chosen_names[position]]:
             raise UserError(f"{path}: changed since it was opened; run the same command again")
         whole = io.BytesIO(stream.read())  # to its end: there a zip checks its CRC
         image = decode(whole, path, channels=channels, alpha=processing.alpha)
         image = resize(centre(image, processing.square_side(*image.size)), resolution, processing.resize)
         images[position] = np.asarray(image).reshape(resolution, resolution, channels).transpose(2, 0, 1)
 
-    def decode_some(positions: Sequence[int], progress: Progress | None = None) -> None:
+    def decode_some(positions: Sequence[int], progress: ProgressCallback | None = None) -> None:
         names = [chosen_names[position] for position in positions]
         raise_first(attempt_all(files, names, lambda i, *file: place(positions[i], *file), progress))
 
-    later = lazy and known
-    if not later:
+    on_demand = lazy and is_indexed
+    if not on_demand:
         decode_some(range(len(chosen)), progress)
     return Dataset(
         name=name,
@@ -104,8 +109,8 @@ def _open_files(
         labels=None if labels is None else labels[chosen],
         num_classes=num_classes,
         processing=processing,
-        facts=facts,
-        decode=decode_some if later else None,
+        index=index,
+        decode=decode_some if on_demand else None,
     )
 
 

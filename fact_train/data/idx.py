@@ -17,7 +17,7 @@ from PIL import Image
 from fact_metrics.base.errors import UserError
 from fact_train.data.dataset import Dataset, allocate_images
 from fact_train.data.errors import MissingSplit, NeedsOption
-from fact_train.data.parallel import Progress, for_each_image
+from fact_train.data.parallel import ProgressCallback, for_each_image
 from fact_train.data.processing import SMALLEST_RESOLUTION, Processing, centre, resize
 
 MNIST_FOLDER = Path(__file__).parent / "mnist"
@@ -33,7 +33,7 @@ IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
 
 
-def open_mnist(*, split: str, processing: Processing, progress: Progress | None) -> Dataset:
+def open_mnist(*, split: str, processing: Processing, progress: ProgressCallback | None) -> Dataset:
     """The bundled MNIST: 60,000 train or 10,000 test digits. UserError where a file is damaged."""
     return open_idx(MNIST_FOLDER, split=split, processing=processing, progress=progress, md5=MNIST_MD5)
 
@@ -48,7 +48,7 @@ def open_idx(
     *,
     split: str,
     processing: Processing,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     md5: dict[str, str] | None = None,
 ) -> Dataset:
     """One split of a folder of idx files; the classes are counted over both splits.
@@ -116,7 +116,11 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _process(
-    pixels: np.ndarray, chosen: np.ndarray, path: Path, processing: Processing, progress: Progress | None
+    pixels: np.ndarray,
+    chosen: np.ndarray,
+    path: Path,
+    processing: Processing,
+    progress: ProgressCallback | None,
 ) -> tuple[np.ndarray, Processing]:
     """Crop, pad and resize pixels [N, H, W]: images [n, C, R, R] and the resolved options."""
     height, width = pixels.shape[1:]

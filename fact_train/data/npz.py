@@ -13,13 +13,15 @@ from PIL import Image
 from fact_metrics.base.errors import UserError
 from fact_train.data.dataset import Dataset, allocate_images
 from fact_train.data.errors import MissingSplit, NeedsOption
-from fact_train.data.parallel import Progress, for_each_image
+from fact_train.data.parallel import ProgressCallback, for_each_image
 from fact_train.data.processing import Processing, centre, check_resolution, resize
 
 IMAGES, LABELS = ("arr_0", "images"), ("arr_1", "labels")
 
 
-def open_npz(path: Path, *, split: str, processing: Processing, progress: Progress | None = None) -> Dataset:
+def open_npz(
+    path: Path, *, split: str, processing: Processing, progress: ProgressCallback | None = None
+) -> Dataset:
     """The images of an npz as a train split. UserError names the file and what is wrong with it."""
     if split != "train":
         raise MissingSplit(path, split, "give a folder with subfolders train/ and test/")

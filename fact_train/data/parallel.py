@@ -5,17 +5,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-Progress = Callable[[int, int], None]  # called with (images done, images in all)
+ProgressCallback = Callable[[int, int], None]  # called with (images done, images in all)
 Result = TypeVar("Result")
 
-MAX_THREADS = 16  # beyond it the interpreter's lock decides, not decoding
-MAX_BLOCK = 64  # images handed to a thread at once: for small ones the handing over is half the cost
+MAX_THREADS = 16  # with more, threads wait for the interpreter's lock
+MAX_BLOCK = 64  # images per task: with one small image each, half the time is overhead
 
 
 def for_each_image(
-    function: Callable[[int], Result], count: int, progress: Progress | None = None
+    function: Callable[[int], Result], count: int, progress: ProgressCallback | None = None
 ) -> list[Result]:
-    """[function(0), ..., function(count - 1)]; the first exception (or Ctrl-C) cancels what has not begun."""
+    """[function(0), ..., function(count - 1)]; the first exception (or Ctrl-C) cancels the rest."""
     threads = min(MAX_THREADS, os.cpu_count() or 1)
     block = max(1, min(MAX_BLOCK, count // (4 * threads)))
 

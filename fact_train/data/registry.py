@@ -1,27 +1,18 @@
-"""`open_dataset`, by registered name or by path. A new named dataset is one opener and one entry."""
+"""`open_dataset`, by a name of fact_train/datasets.py or by path."""
 
 import difflib
+import importlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from fact_metrics.base.errors import unknown_name
 from fact_train.data.dataset import SPLITS, Dataset
 from fact_train.data.folder import open_folder
-from fact_train.data.idx import is_idx_folder, open_idx, open_mnist
+from fact_train.data.idx import is_idx_folder, open_idx
 from fact_train.data.npz import open_npz
-from fact_train.data.parallel import Progress
+from fact_train.data.parallel import ProgressCallback
 from fact_train.data.processing import Processing
-
-# name -> opener(split=, processing=, progress=)
-DATASETS: dict[str, Callable[..., Dataset]] = {
-    "mnist": open_mnist,
-}
-
-
-def dataset_names() -> list[str]:
-    """The names `open_dataset` knows; it also takes paths."""
-    return sorted(DATASETS)
+from fact_train.datasets import DATASETS, dataset_names
 
 
 def open_dataset(
@@ -35,7 +26,7 @@ def open_dataset(
     alpha: str = "refuse",
     max_images: int | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     lazy: bool = False,
 ) -> Dataset:
     """Open one split ("train" or "test") of a dataset, decode all of it and hold it as uint8.
@@ -68,8 +59,9 @@ def open_dataset(
     )
     options = {"split": split, "processing": processing, "progress": progress}
     text = os.fspath(data)
-    if text in DATASETS:
-        return DATASETS[text](**options)
+    if text in dataset_names():
+        module, _, function = DATASETS[text].opener.partition(":")
+        return getattr(importlib.import_module(module), function)(**options)
     path = Path(os.path.expanduser(text))
     if os.path.isfile(path) and path.suffix == ".npz":
         return open_npz(path, **options)
@@ -79,4 +71,4 @@ def open_dataset(
         return open_folder(path, lazy=lazy, **options)
     beside = os.listdir(path.parent) if os.access(path.parent, os.R_OK) else []
     close = [str(path.parent / name) for name in difflib.get_close_matches(path.name, beside)]
-    raise unknown_name("dataset or path", text, [*DATASETS, *close])
+    raise unknown_name("dataset or path", text, [*dataset_names(), *close])

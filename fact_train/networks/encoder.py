@@ -5,9 +5,10 @@ images beside it.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fact_train.networks.discriminator import Discriminator
+from fact_train.networks.mapping import join_class_part
 
 SMALLEST_STD = 1e-4
 
@@ -32,3 +33,17 @@ class Encoder(Discriminator):
         out = self.b4.out
         out.weight.div_(std[:, None])
         out.bias.sub_(mean / out.bias_gain).div_(std)
+
+
+def encoder_ws(w: Tensor, class_parts: Tensor, *, num_ws: int) -> Tensor:
+    """E's part of w [N, w_dim] and class parts [N, K] to ws [N, num_ws, w_dim + K], equal for every layer."""
+    return join_class_part(w.unsqueeze(1).expand(-1, num_ws, -1), class_parts)
+
+
+@torch.no_grad()
+def reconstruct(G: nn.Module, E: nn.Module, images: Tensor, class_parts: Tensor) -> Tensor:
+    """G([E(x), c]) of images x [N, C, R, R] in [-1, 1] and class parts c [N, K], in the shape of x.
+
+    The noise maps are the constant ones, and w is not truncated.
+    """
+    return G.synthesis(encoder_ws(E(images), class_parts, num_ws=G.num_ws), noise_mode="const")

@@ -115,6 +115,10 @@ class ClassPartMapping(Mapping):
     def forward(self, z: Tensor, c: Tensor, truncation_psi: float = 1.0) -> Tensor:
         return join_class_part(super().forward(z, None, truncation_psi), c)
 
+    def mean_w(self, ws: Tensor) -> Tensor:
+        """[w_dim]: of the mapping's part alone."""
+        return ws[:, 0, : self.w_dim].detach().mean(dim=0)
+
 
 def join_class_part(ws: Tensor, c: Tensor) -> Tensor:
     """[N, num_ws, w_dim] and class parts [N, K] -> [N, num_ws, w_dim + K], the same K for every layer."""

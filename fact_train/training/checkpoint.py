@@ -16,6 +16,7 @@ KEEP = 2  # checkpoints per run: the newest and the one before it
 
 
 def checkpoint_name(nimg: int) -> str:
+    """File name of the checkpoint at `nimg` images."""
     return f"training-state-{nimg // 1000:06d}.pt"
 
 
@@ -25,7 +26,10 @@ def list_checkpoints(outdir: Path) -> list[Path]:
 
 
 def save_checkpoint(outdir: Path, trainer: Trainer) -> Path:
-    """Write the whole state, then drop all but the newest KEEP. The previous one stays valid throughout."""
+    """Write the whole state, then delete all but the newest KEEP. The previous file stays valid throughout.
+
+    UserError where the disk has no room.
+    """
     path = Path(outdir) / checkpoint_name(trainer.nimg)
     state = {"schema": SCHEMA, "config": trainer.cfg.science(), **trainer.state_dict()}
     write_torch(path, state)
@@ -35,7 +39,7 @@ def save_checkpoint(outdir: Path, trainer: Trainer) -> Path:
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The saved state. UserError where the file is torn or a byte of it changed (checksums of every part)."""
+    """The saved state. UserError where the file is truncated, or a checksum of one of its parts is wrong."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -50,9 +54,9 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 
 def load_latest(outdir: Path, trainer: Trainer) -> Path | None:
-    """Load the newest good checkpoint into the trainer; None where there is none.
+    """Load the newest good checkpoint into the trainer; returns its path, or None in a new folder.
 
-    A damaged newest one is named in a warning and the one before it is used; UserError where all are damaged.
+    A warning names a damaged newest file, and the file before it is loaded. UserError where all are damaged.
     """
     paths = list_checkpoints(outdir)
     problems = []

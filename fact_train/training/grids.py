@@ -7,14 +7,10 @@ from PIL import Image
 from torch import Tensor
 
 from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.pixels import to_uint8
 from fact_train.data import Dataset
 from fact_train.networks.generator import Generator
 from fact_train.seeds import generator_for
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Float images in [-1, 1] to uint8 [0, 255] by StyleGAN's rounding: clamp(127.5 x + 128), truncated."""
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def grid_size(resolution: int) -> tuple[int, int]:
@@ -43,12 +39,12 @@ def save_png(path: Path, picture: Tensor) -> None:
 
 
 def real_grid(dataset: Dataset, *, seed: int) -> Tensor:
-    """Real images; with labels, one row a class where the rows suffice."""
+    """Picture of real images; with labels, one row a class if the rows suffice."""
     return tile(dataset.images(grid_indices(dataset, seed=seed)), grid_size(dataset.resolution)[1])
 
 
 def grid_indices(dataset: Dataset, *, seed: int) -> Tensor:
-    """Which images stand in the grid of reals, row by row: int64 [rows * columns]."""
+    """Indices of the images in reals.png, row by row: int64 [rows * columns]."""
     rows, columns = grid_size(dataset.resolution)
     gen = generator_for("cpu", "grid", seed)
     order = torch.randperm(len(dataset), generator=gen)
@@ -99,7 +95,7 @@ class SampleGrid:
 
 
 def pairs_picture(above: Tensor, below: Tensor, columns: int) -> Tensor:
-    """Two sets of images [N, C, H, W] as one picture, rows of the one over the same rows of the other."""
+    """Two sets of images [N, C, H, W] as one picture: each row of `above`, then the same row of `below`."""
     rows = [torch.cat([a, b]) for a, b in zip(above.split(columns), below.split(columns), strict=True)]
     return tile(torch.cat(rows), columns)
 

@@ -1,43 +1,21 @@
-"""The training loop: set up, resume, probe, then step, tick, save until done. Nothing else."""
+"""Training from a configuration: open the data, resume, probe, then run (run.py) until done."""
 
-import os
-import signal
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import torch
-
-from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.devices import resolve_device, set_threads
 from fact_metrics.base.memory import keep_freed_memory
 from fact_metrics.base.progress import Progress
-from fact_train import run_folder, snapshot
-from fact_train.data import open_dataset
+from fact_train import distributed, run_folder
+from fact_train.data import Dataset, open_dataset
 from fact_train.settings.config import TrainConfig
-from fact_train.training import checkpoint, distributed, grids
-from fact_train.training.probe import Probe, probe
-from fact_train.training.run_log import RunLog, tick_line
-from fact_train.training.stats import StatsWriter
-from fact_train.training.stylex import new_trainer
+from fact_train.training import checkpoint
+from fact_train.training.probe import probe
+from fact_train.training.run import AfterSnapshot, Run
+from fact_train.training.run_log import RunLog
 from fact_train.training.trainer import Trainer
-
-AfterSnapshot = Callable[..., None]  # (outdir, device=, say=, done=)
-
-
-class NonFiniteLoss(UserError):
-    """Training diverged; the message names the step, the term and the last good checkpoint."""
-
-
-class Stopped(UserError):
-    """A signal ended the run after its state was saved. Exit 130 for Ctrl-C, 75 for SIGTERM."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -63,23 +41,17 @@ def train(
     threads = set_threads(cfg.threads)
     distributed.init(device)
     try:
-        return _train(cfg, Path(outdir), preset, label, device, threads, after_snapshot)
+        trainer = Trainer(cfg, _open_data(cfg), device, threads=threads)
+        with run_folder.locked(outdir) if distributed.rank() == 0 else nullcontext():
+            run = _open_run(trainer, Path(outdir), preset, label, after_snapshot)
+            return _train(run, threads)
     finally:
         distributed.shutdown()
 
 
-def _train(
-    cfg: TrainConfig,
-    outdir: Path,
-    preset: str,
-    label: str,
-    device: torch.device,
-    threads: int,
-    after_snapshot: AfterSnapshot | None,
-) -> Result:
-    """Rank 0 holds the folder and writes; the other processes of a group only train."""
+def _open_data(cfg: TrainConfig) -> Dataset:
     with Progress(quiet=distributed.rank() > 0).decoding(cfg.data) as progress:
-        dataset = open_dataset(
+        return open_dataset(
             cfg.data,
             split="train",
             resolution=cfg.resolution,
@@ -90,214 +62,59 @@ def _train(
             max_images=cfg.max_images,
             progress=progress,
         )
-    trainer = new_trainer(cfg, dataset, device, threads=threads)
-    with run_folder.locked(outdir) if distributed.rank() == 0 else nullcontext():
-        return _train_locked(trainer, outdir, preset, label, threads, after_snapshot)
 
 
-def _train_locked(
-    trainer: Trainer,
-    outdir: Path,
-    preset: str,
-    label: str,
-    threads: int,
-    after_snapshot: AfterSnapshot | None,
-) -> Result:
-    lead = distributed.rank() == 0
-    log = RunLog(outdir, enabled=lead)
-    cfg, dataset, device = trainer.cfg, trainer.dataset, trainer.device
-    if lead:
+def _open_run(
+    trainer: Trainer, outdir: Path, preset: str, label: str, after_snapshot: AfterSnapshot | None
+) -> Run:
+    """The run of a folder at its newest checkpoint. Rank 0 writes the folder's options, the others read."""
+    is_rank_0 = distributed.rank() == 0
+    log = RunLog(outdir, enabled=is_rank_0)
+    if is_rank_0:
         run_id = run_folder.prepare(
             outdir,
-            cfg,
+            trainer.cfg,
             preset=preset,
             label=label,
-            dataset=dataset.describe(),
-            classifier=trainer.card,
+            dataset=trainer.dataset.describe(),
+            classifier=trainer.model.classifier_card,
         )
     distributed.barrier()
-    if not lead:
+    if not is_rank_0:
         run_id = run_folder.read_options(outdir)["run_id"]
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        resumed = checkpoint.load_latest(outdir, trainer)
-    for w in caught:
-        log.say(f"warning: {w.message}")
-    target = round(cfg.kimg * 1000)
-    final = outdir / snapshot.snapshot_name(trainer.nimg)
-    saved = after_snapshot and partial(after_snapshot, outdir, device=str(device), say=log.say)
-    if trainer.nimg >= target and final.exists():
-        if saved is not None:
-            saved(done=True)
-        return Result(outdir, final, trainer.nimg, trained=False)
-
-    for note in trainer.notes:
-        log.say(note)
-    grid = trainer.grid()
-    if lead and resumed is None:
-        grids.save_png(outdir / "reals.png", grids.real_grid(dataset, seed=cfg.seed))
-        grids.save_png(outdir / "fakes_init.png", grid.draw(trainer.G_ema))
-    found: Probe = probe(trainer)
-    workers = trainer.crew.describe() if device.type == "cpu" else f"{threads} CPU threads"
-    log.say(f"device {device}, {distributed.world_size()} process(es), {workers}")
-    log.say(found.describe(images_left=target - trainer.nimg))
-    if resumed is not None:
-        log.say(f"resuming at {trainer.nimg / 1000:g} kimg from {resumed.name}")
-
-    writer = StatsWriter(outdir, nimg=trainer.nimg) if lead else None
-    with _signals() as stop, log.live(target=target, done=trainer.nimg):
-        _loop(trainer, cfg, outdir, run_id, grid, writer, log, stop, target, saved)
-    if writer is not None:
-        writer.close()
-    final = outdir / snapshot.snapshot_name(trainer.nimg)
-    if lead and not final.exists():  # stopped exactly at the end, or a target that was passed long ago
-        snapshot.save_snapshot(final, trainer, run_id=run_id)
-    if saved is not None:
-        saved(done=True)
-    return Result(outdir, final, trainer.nimg, trained=True)
-
-
-def _loop(
-    trainer: Trainer,
-    cfg: TrainConfig,
-    outdir: Path,
-    run_id: str,
-    grid: grids.SampleGrid,
-    writer: StatsWriter | None,
-    log: RunLog,
-    stop: list[int],
-    target: int,
-    saved: Callable[..., None] | None,
-) -> None:
-    tick_size = max(round(cfg.kimg_per_tick * 1000), 1)
-    on_cpu = trainer.device.type == "cpu"
-    tick_start, tick_nimg = time.perf_counter(), trainer.nimg
-    while trainer.nimg < target:
-        before = trainer.nimg
-        trainer.step()
-        log.advance(trainer.nimg)
-        done = trainer.nimg >= target
-        tick, passed = trainer.nimg // tick_size, trainer.nimg // tick_size > before // tick_size
-        signum = distributed.any_rank(stop[0], trainer.device)
-        saving = done or signum or (passed and tick % cfg.snapshot_ticks == 0)
-        if on_cpu or passed or saving:  # on a GPU, reading the flag would wait for the device
-            _refuse_non_finite(trainer, outdir, weights=bool(saving))
-        if signum and not done:
-            if writer is not None:
-                checkpoint.save_checkpoint(outdir, trainer)
-            code = 130 if signum == signal.SIGINT else 75
-            raise Stopped(
-                f"stopped by {signal.Signals(signum).name} at {trainer.nimg / 1000:g} kimg with the state "
-                f"saved in {outdir}; run the same command again to continue.",
-                code,
-            )
-        if not (passed or done):
-            continue
-        now = time.perf_counter()
-        stats = trainer.stats.collect()
-        seconds, images = now - tick_start, trainer.nimg - tick_nimg
-        tick_start, tick_nimg = now, trainer.nimg
-        if writer is None:
-            if saving and not done and saved is not None:
-                saved(done=False)
-            continue
-        timing = {
-            "Timing/sec_per_kimg": seconds / (images / 1000),
-            "Timing/img_per_sec": images / seconds,
-            "Timing/total_sec": now - log.started,
-            "Resources/peak_mem_gb": peak_memory_gb(trainer.device),
-        }
-        log.tick(tick_line(tick, trainer.nimg, stats, timing))
-        writer.write(
-            {**stats, **timing, "Progress/tick": tick, "Progress/kimg": trainer.nimg / 1000},
-            nimg=trainer.nimg,
-        )
-        if done or tick % cfg.image_ticks == 0:
-            for name, picture in trainer.pictures(grid).items():
-                grids.save_png(outdir / f"{name}{trainer.nimg // 1000:06d}.png", picture)
-                writer.image(name, picture, nimg=trainer.nimg)
-        if saving:
-            snapshot.save_snapshot(outdir / snapshot.snapshot_name(trainer.nimg), trainer, run_id=run_id)
-            checkpoint.save_checkpoint(outdir, trainer)
-            if not done and saved is not None:
-                saved(done=False)
-        tick_start = time.perf_counter()
-
-
-def _refuse_non_finite(trainer: Trainer, outdir: Path, *, weights: bool) -> None:
-    found = trainer.stats.first_non_finite()
-    if found is None and weights and not trainer.weights_finite():
-        found = ("a weight", trainer.steps - 1)
-    if found is None:
-        return
-    term, step = found
-    good = checkpoint.list_checkpoints(outdir)
-    kept = f"the last good checkpoint is {good[-1]}" if good else "no checkpoint had been saved yet"
-    raise NonFiniteLoss(
-        f"{term} is not finite at step {step} ({step * trainer.cfg.batch / 1000:g} kimg); {kept}. "
-        "Lower --g-lr and --d-lr, or raise --r1-gamma."
+        resumed_from = checkpoint.load_latest(outdir, trainer)
+    for warning in caught:
+        log.say(f"warning: {warning.message}")
+    return Run(
+        trainer=trainer,
+        outdir=outdir,
+        run_id=run_id,
+        target=round(trainer.cfg.kimg * 1000),
+        log=log,
+        resumed_from=resumed_from,
+        after_snapshot=after_snapshot,
     )
 
 
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A one-element list that holds the number of the first SIGINT or SIGTERM; a second one acts at once."""
-    stop = [0]
-    previous = {}
-
-    def handle(signum: int, frame: object) -> None:
-        stop[0] = signum
-        for s, old in previous.items():
-            signal.signal(s, old)
-
-    for s in (signal.SIGINT, signal.SIGTERM):
-        previous[s] = signal.signal(s, handle)
-    try:
-        yield stop
-    finally:
-        for s, old in previous.items():
-            signal.signal(s, old)
-
-
-def resolve_device(name: str) -> torch.device:
-    """auto is cuda where there is one; under torchrun each process takes the GPU of its LOCAL_RANK."""
-    available = torch.cuda.is_available()
-    if name == "auto":
-        name = "cuda" if available else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name}: it is one of auto, cpu, cuda, cuda:N.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: it is one of auto, cpu, cuda, cuda:N.")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if available else 0
-        index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", 0))
-        if index >= count:
-            raise UserError(
-                f"--device {name}: this machine has {count} usable GPUs; use --device cpu or auto."
-            )
-        device = torch.device("cuda", index)
-        torch.cuda.set_device(device)
-    return device
-
-
-def set_threads(threads: int | None) -> int:
-    """Use this many CPU threads.
-
-    None: the cores this process may run on, shared among the local processes.
-    """
-    if threads is None:
-        threads = max(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
-    torch.set_num_threads(threads)
-    return threads
-
-
-def peak_memory_gb(device: torch.device) -> float:
-    """Most memory so far, GiB: of the device where it is a GPU, of the process otherwise."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def _train(run: Run, threads: int) -> Result:
+    """Train a run to its target, unless it is there."""
+    trainer = run.trainer
+    if run.is_complete:
+        run.notify(done=True)
+        return Result(run.outdir, run.snapshot_path, trainer.nimg, trained=False)
+    for note in trainer.model.notes:
+        run.log.say(note)
+    if run.resumed_from is None:
+        run.save_first_pictures()
+    measured = probe(trainer)
+    workers = trainer.pool.describe() if trainer.device.type == "cpu" else f"{threads} CPU threads"
+    run.log.say(f"device {trainer.device}, {distributed.world_size()} process(es), {workers}")
+    run.log.say(measured.describe(images_left=run.target - trainer.nimg))
+    if run.resumed_from is not None:
+        run.log.say(f"resuming at {trainer.nimg / 1000:g} kimg from {run.resumed_from.name}")
+    run.train()
+    path = run.save_final_snapshot()
+    run.notify(done=True)
+    return Result(run.outdir, path, trainer.nimg, trained=True)

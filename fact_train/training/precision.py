@@ -1,9 +1,9 @@
-"""What the feature maps of training are computed in; weights, styles, images and optimisers are float32.
+"""The precision of feature maps in training; weights, styles, images and optimisers are float32.
 
-fp32 is full float32, also on a GPU, where torch would use TF32 in convolutions unasked. tf32 rounds the
-factors of products to 10 bits (GPU only). bf16 keeps feature maps in bfloat16 down to 4x4 pixels and up from
-there: half the memory, 8 bits of mantissa. fp16 has 11 bits and ends at 65,504: demodulated convolutions
-normalise weights and styles beforehand, and conv_clamp 256 is StyleGAN2-ADA's companion.
+fp32 is full float32, also on a GPU, where torch uses TF32 in convolutions by default. tf32 rounds the factors
+of products to 10 bits (GPU only). bf16 holds feature maps in bfloat16 at all resolutions: half the memory, 8
+bits of mantissa. fp16 has 11 bits and ends at 65,504; demodulated convolutions normalise weights and styles
+beforehand, and StyleGAN2-ADA combines it with conv_clamp 256.
 """
 
 import torch
@@ -14,7 +14,10 @@ PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat
 
 
 def set_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of feature maps; allows or forbids TF32 in this process. UsageError for tf32 off a GPU."""
+    """Allow or forbid TF32 in this process; returns the dtype of feature maps.
+
+    UsageError for tf32 without a GPU.
+    """
     if name == "tf32" and device.type != "cuda":
         raise UsageError(f"--precision tf32: {device.type} has no TF32; use fp32 or bf16, or --device cuda.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"

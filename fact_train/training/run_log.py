@@ -1,4 +1,4 @@
-"""What a run says: a live line on a terminal, one fixed-column line per tick in log.txt and on stderr."""
+"""Messages of a run: a progress bar on a terminal; a fixed-column line per tick in log.txt and on stderr."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ from rich.progress import Progress as Bar
 
 
 class RunLog:
-    """Writes to stderr and log.txt; silent on all processes but the first."""
+    """Writes to stderr and log.txt; disabled in all processes but rank 0."""
 
     def __init__(self, outdir: Path, *, enabled: bool) -> None:
         self.enabled = enabled
@@ -30,14 +30,12 @@ class RunLog:
         self._task = None
 
     def say(self, line: str) -> None:
-        """One line for the person and the log."""
+        """One line on stderr and in the log."""
         if not self.enabled:
             return
         self.console.print(line, markup=False)
         with open(self.log, "a", encoding="utf-8") as f:
             f.write(line + "\n")
-
-    tick = say
 
     @contextmanager
     def live(self, *, target: int, done: int) -> Iterator[None]:
@@ -63,6 +61,7 @@ class RunLog:
                 self._bar = None
 
     def advance(self, nimg: int) -> None:
+        """Move the progress bar to `nimg` images."""
         if self._bar is not None:
             self._bar.update(self._task, completed=nimg)
 

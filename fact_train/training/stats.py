@@ -1,4 +1,4 @@
-"""What a run reports: means over a tick, per-term finiteness, stats.jsonl and TensorBoard."""
+"""What a run reports: means over a tick, whether each term is finite, stats.jsonl and TensorBoard."""
 
 import json
 import math
@@ -13,10 +13,10 @@ from fact_metrics.base.atomic import write_text
 
 
 class Stats:
-    """Running count, sum and sum of squares of named tensors, kept on their device in float64.
+    """Running count, sum and sum of squares of named tensors, in float64 on their device.
 
-    Each entry also remembers the first step whose values were not finite, so that finding out costs no
-    synchronisation inside a step.
+    Each entry also holds the first step whose values were not finite, so that no step has to wait for a GPU
+    to find out.
     """
 
     def __init__(self) -> None:
@@ -62,8 +62,8 @@ class Stats:
 class StatsWriter:
     """Appends one JSON line a tick to stats.jsonl and the same values to TensorBoard.
 
-    Opening at `nimg` > 0 first drops what an interrupted run wrote beyond that point, so that no tick stands
-    twice.
+    Opening at `nimg` > 0 first deletes the ticks that an interrupted run wrote beyond that point, so that no
+    tick stands there twice.
     """
 
     def __init__(self, outdir: Path, *, nimg: int) -> None:
@@ -93,15 +93,25 @@ class StatsWriter:
         self._board.close()
 
 
+def peak_memory_gb(device: torch.device) -> float:
+    """Most memory so far, GiB: of the device where it is a GPU, of the process otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def _rewind(path: Path, *, nimg: int) -> None:
+    """Delete the ticks after `nimg` images, and all for 0."""
     if not path.exists():
         return
-    kept = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue  # a line torn by a crash
         if entry["nimg"] <= nimg and nimg > 0:
-            kept.append(line)
-    write_text(path, "".join(line + "\n" for line in kept))
+            lines.append(line)
+    write_text(path, "".join(line + "\n" for line in lines))

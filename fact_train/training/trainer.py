@@ -1,135 +1,46 @@
-"""One training step of StyleGAN2: networks, optimisers, the four phases, the moving average, and their whole
-state.
+"""The trainer: takes the steps of any model of MODELS, and holds the state that a checkpoint saves.
 
-The order is StyleGAN2-ADA's: generator, path length (every pl_interval steps), discriminator, R1 (every
-r1_interval steps), each with its own gradient step (simultaneous updates: generator and discriminator from
-one state, then the regularisers).
+A model says which phases a step has and what each is to learn (models/). The trainer runs a phase: its
+micro-batches in parallel, their gradients summed and averaged over processes, one optimiser step.
 """
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
 
-from fact_metrics.base.errors import UsageError
-from fact_train.augment import build_augmentation
-from fact_train.data import Dataset, batch_indices
-from fact_train.networks.discriminator import Discriminator
-from fact_train.networks.generator import Generator
-from fact_train.networks.injection import StyleOptions
-from fact_train.networks.mapping import W_AVG_DECAY
+from fact_train import distributed
+from fact_train.data import Dataset
 from fact_train.seeds import generator_for
 from fact_train.settings.config import TrainConfig
-from fact_train.training import distributed, losses
-from fact_train.training.grids import SampleGrid
+from fact_train.training.averages import move_averages
+from fact_train.training.models import MODELS
 from fact_train.training.precision import set_precision
+from fact_train.training.real_images import real_images
 from fact_train.training.stats import Stats
-from fact_train.training.step import Phase, Work, adam, gradients, set_gradients, share_of_batch
-from fact_train.training.thread_pool import Crew
-
-
-def build_networks(
-    cfg: TrainConfig, dataset: dict[str, Any], *, class_dim: int = 0
-) -> tuple[Generator, Discriminator]:
-    """G and D of a configuration for a dataset description (resolution, channels, classes), randomly
-    initialised; `class_dim` is the number of classes of the classifier that StylEx explains.
-    """
-    shape = dict(
-        img_resolution=dataset["resolution"],
-        img_channels=dataset["channels"],
-    )
-    labels = dataset["classes"] if cfg.cond else 0
-    G = Generator(
-        **shape,
-        c_dim=labels,
-        class_dim=class_dim,
-        z_dim=cfg.z_dim,
-        w_dim=cfg.w_dim,
-        map_depth=cfg.map_depth,
-        mapping_lr_mult=cfg.mapping_lr_mult,
-        channel_base=cfg.channel_base,
-        channel_max=cfg.channel_max,
-        latent_space=cfg.latent_space,
-        latent_norm=cfg.latent_norm,
-        latent_div_sqrt=cfg.latent_div_sqrt,
-        architecture=cfg.g_arch,
-        injection=cfg.injection,
-        style=StyleOptions.of(cfg),
-        torgb_style=cfg.torgb_style,
-        noise=cfg.noise,
-        noise_learned=cfg.noise_learned,
-        noise_strength_init=cfg.noise_strength_init,
-        conv_clamp=cfg.conv_clamp,
-        fused_modconv=cfg.fused_modconv,
-    )
-    D = Discriminator(
-        **shape,
-        c_dim=labels if cfg.d_cond == "off" else class_dim,
-        conditioning="projection" if cfg.d_cond == "off" else cfg.d_cond,
-        channel_base=round(cfg.channel_base * cfg.d_channel_mult),
-        channel_max=round(cfg.channel_max * cfg.d_channel_mult),
-        architecture=cfg.d_arch,
-        mbstd_group_size=cfg.mbstd_group_size,
-        conv_clamp=cfg.conv_clamp,
-    )
-    return G, D
+from fact_train.training.step import Phase, StepInputs, Work, gradients, set_gradients, share_of_batch
+from fact_train.training.thread_pool import MicroBatchPool
 
 
 class Trainer:
-    """Holds everything that training changes; `step()` advances it, `state_dict()` is all of it.
+    """`step()` trains the model by one batch; `state_dict()` is everything that training changes.
 
-    On a CPU, `threads` micro-batches are computed at a time, on one thread each (or on an equal share of the
-    threads where there are fewer micro-batches than threads).
+    On a CPU, `threads` micro-batches are computed at a time, on one thread each, or on an equal share of the
+    threads where there are fewer micro-batches than threads. Raises UsageError where a setting does not fit
+    the dataset or the number of processes.
     """
-
-    class_dim = 0  # of the classifier that StylEx explains
-    card: dict[str, Any] | None = None  # what it is
-    notes: tuple[str, ...] = ()  # what a run should say of itself when it starts
-    period = 1  # steps after which every kind of step has been seen
 
     def __init__(self, cfg: TrainConfig, dataset: Dataset, device: torch.device, *, threads: int = 1) -> None:
         self.cfg, self.dataset, self.device = cfg, dataset, device
+        set_precision(cfg.precision, device)  # before any network computes
         self.share = share_of_batch(cfg, rank=distributed.rank(), world_size=distributed.world_size())
-        if cfg.cond and not dataset.num_classes:
-            raise UsageError(f"--cond: dataset {dataset.name} has no class labels.")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator_for("cpu", "weights", cfg.seed).initial_seed())
-            G, D = build_networks(cfg, dataset.describe(), class_dim=self.class_dim)
-        self.G, self.D = G.to(device).train(), D.to(device).train()
-        self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        self.G_opt = adam(self._g_groups(), cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
-        self.D_opt = adam(
-            [(self.D, cfg.d_lr * cfg.ttur_mult)], cfg, interval=cfg.r1_interval if cfg.r1_gamma else None
-        )
-        self.r1_gamma = losses.resolve_r1_gamma(cfg.r1_gamma, resolution=dataset.resolution, batch=cfg.batch)
-        self.notes += losses.r1_notes(
-            cfg.r1_gamma, self.r1_gamma, resolution=dataset.resolution, batch=cfg.batch
-        )
-        self.pl_mean = torch.zeros([], device=device)
-        self.augment = build_augmentation(cfg, device)
+        self.model = MODELS[cfg.model](cfg, dataset, device, self.share)
         self.stats = Stats()
         self.steps = 0
-        self.dtype = set_precision(cfg.precision, device)
-        jobs = self.share.rounds * (2 if cfg.updates == "simultaneous" else 1)
-        side_by_side = min(threads, jobs) if device.type == "cpu" else 1
-        self.crew = Crew(side_by_side, threads=threads)
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """Everything that is trained, by the name of its attribute."""
-        return {"G": self.G, "D": self.D}
-
-    def _g_groups(self) -> list[tuple[nn.Module, float]]:
-        """What G's optimiser trains, with the learning rate."""
-        return [(self.G if self.cfg.train_mapping else self.G.synthesis, self.cfg.g_lr)]
-
-    @property
-    def averages(self) -> list[tuple[nn.Module, nn.Module]]:
-        """(moving average, network it follows)."""
-        return [(self.G_ema, self.G)]
+        micro_batches = self.share.rounds * (2 if cfg.updates == "simultaneous" else 1)
+        workers = min(threads, micro_batches) if device.type == "cpu" else 1
+        self.pool = MicroBatchPool(workers, threads=threads)
 
     @property
     def nimg(self) -> int:
@@ -137,227 +48,81 @@ class Trainer:
         return self.steps * self.cfg.batch
 
     def step(self, *, regularise: bool | None = None) -> None:
-        """One step of all phases; `regularise` forces (or forbids) the lazy ones, for probing and timing."""
-        for together in self._phases(*self._real_batch(self.steps), regularise=regularise):
-            self._take(*together)
-        self._average()
+        """One step of all phases; `regularise` forces or forbids the lazy ones, for probing and timing."""
+        inputs = self.inputs(regularise=regularise)
+        for phases in self.model.phases(inputs):
+            self.take(inputs, *phases)
+        self.average()
+        self._report(self.model.end_step(self.steps + 1).items())
         self.steps += 1
-        for name, value in self.augment.update(self.steps).items():
-            self.stats.report(name, value, step=self.steps - 1)
 
-    def _phases(
-        self, real: Tensor, real_c: Tensor | None, *, regularise: bool | None
-    ) -> Iterator[tuple[Phase, ...]]:
-        """The phases of this step in their order; those of one tuple start from the same weights."""
-        cfg, t = self.cfg, self.steps
-        g_main = Phase("G", self.G_opt, self._generator_main)
-        d_main = Phase("D", self.D_opt, lambda work: self._discriminator_main(work, real, real_c))
-        path_length = [(Phase("PL", self.G_opt, self._path_length),)]
-        r1 = [(Phase("R1", self.D_opt, lambda work: self._r1(work, real, real_c)),)]
-        if not (cfg.pl_weight and (t % cfg.pl_interval == 0 if regularise is None else regularise)):
-            path_length = []
-        if not (cfg.r1_gamma and (t % cfg.r1_interval == 0 if regularise is None else regularise)):
-            r1 = []
-        if cfg.updates == "simultaneous":
-            yield from [(g_main, d_main), *path_length, *r1]
-        else:
-            yield from [(g_main,), *path_length, (d_main,), *r1]
-
-    # Phases: each returns the loss of one micro-batch, a mean over its samples.
-
-    def _generator_main(self, work: Work) -> Tensor:
-        ws, c = self._sample_ws(work, work.size)
-        scores = self._discriminate(self._generate(ws, work), c, work)
-        loss = losses.generator_loss(scores)
-        work.report("Loss/G", loss)
-        work.report("Scores/generated", scores)
-        return loss.mean()
-
-    def _path_length(self, work: Work) -> Tensor:
-        cfg = self.cfg
-        ws, _ = self._sample_ws(work, max(work.size // cfg.pl_batch_shrink, 1))
-        if not ws.requires_grad:  # a mapping that does not learn
-            ws.requires_grad_(True)
-        images = self._generate(ws, work)
-        factor = cfg.style_vectors**cfg.pl_power
-        lengths = losses.path_lengths(images, ws, generator=work.gen) * factor
-        penalty, work.pl_mean = losses.path_length_penalty(lengths, self.pl_mean, decay=cfg.pl_decay)
-        work.report("Loss/path_length_penalty", penalty)
-        work.report("Path_length", lengths)
-        return penalty.mean() * (cfg.pl_weight * cfg.pl_interval)
-
-    def _discriminator_main(self, work: Work, real: Tensor, real_c: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            ws, c = self._sample_ws(work, work.size)
-            generated = self._generate(ws, work)
-        real, real_c = self._mine(work, real), self._mine(work, real_c)
-        images = torch.cat([generated, real])  # one pass over both: half as many operations to start
-        c = None if c is None else torch.cat([c, real_c])
-        scores_generated, scores_real = self._discriminate(images, c, work, parts=2).chunk(2)
-        loss = losses.discriminator_loss(scores_real, scores_generated)
-        work.report("Loss/D", loss)
-        work.report("Scores/real", scores_real)
-        work.report("Signs/real", scores_real.sign())
-        return loss.mean() * self.cfg.d_loss_scale
-
-    def _r1(self, work: Work, real: Tensor, real_c: Tensor | None) -> Tensor:
-        x = self._mine(work, real).detach().requires_grad_(True)
-        penalty = losses.r1_penalty(self._discriminate(x, self._mine(work, real_c), work), x)
-        work.report("Loss/r1_penalty", penalty)
-        cfg = self.cfg
-        gamma = losses.r1_weight(
-            self.r1_gamma, final=cfg.r1_gamma_final, decay_kimg=cfg.r1_decay_kimg, nimg=self.nimg
+    def inputs(self, *, regularise: bool | None = None) -> StepInputs:
+        """The real batch of the next step, and what the model knows of it."""
+        images, index = real_images(self.cfg, self.dataset, self.share, self.device, step=self.steps)
+        return StepInputs(
+            step=self.steps,
+            nimg=self.nimg,
+            share=self.share,
+            real=images,
+            c=self.model.condition(images, index),
+            regularise=regularise,
         )
-        return penalty.mean() * (gamma / 2 * cfg.r1_interval)
 
-    def _take(self, *phases: Phase) -> None:
+    def take(self, inputs: StepInputs, *phases: Phase) -> None:
         """Gradients of these phases, all at the present weights, then one optimiser step of each.
 
         The gradients of a phase are summed over micro-batches and averaged over processes.
         """
         params = {phase.name: phase.params for phase in phases}
-        for net in self.networks.values():
+        for net in self.model.networks.values():
             net.requires_grad_(False)
         for learning in params.values():
             for p in learning:
                 p.requires_grad_(True)
         rounds = self.share.rounds
-        jobs = [(phase, self._work(phase.name, part)) for phase in phases for part in self.share.slices()]
-        found = self.crew.map(
-            lambda job: gradients(job[0].loss_of(job[1]) / rounds, params[job[0].name]), jobs
-        )
+        jobs = [(phase, self.work(inputs, phase, index)) for phase in phases for index in range(rounds)]
+
+        def gradients_of(job: tuple[Phase, Work]) -> tuple[Tensor | None, ...]:
+            phase, work = job
+            return gradients(phase.loss_of(work) / rounds, params[phase.name])
+
+        grads = self.pool.map(gradients_of, jobs)
         for i, phase in enumerate(phases):
-            mine = slice(i * rounds, (i + 1) * rounds)
-            self._take_in([work for _, work in jobs[mine]])
-            set_gradients(params[phase.name], found[mine])
+            own = slice(i * rounds, (i + 1) * rounds)  # this phase's micro-batches
+            works = [work for _, work in jobs[own]]
+            for work in works:
+                self._report(work.reports)
+            self._report(self.model.end_phase(works).items())
+            set_gradients(params[phase.name], grads[own])
             distributed.average_gradients(params[phase.name])
             phase.optimiser.step()
 
-    def _work(self, phase: str, part: slice) -> Work:
-        stream = ("phase", self.cfg.seed, self.steps, phase, part.start)
+    def work(self, inputs: StepInputs, phase: Phase, index: int) -> Work:
+        """Micro-batch `index` of a phase, with the random streams of its place in the batch."""
+        stream = ("phase", self.cfg.seed, inputs.step, phase.name, self.share.start + index * self.share.size)
         gen = generator_for(self.device, *stream)
         host_gen = gen if self.device.type == "cpu" else generator_for("cpu", *stream)
-        return Work(part, gen, host_gen, phase=phase)
+        return Work(inputs, index, gen, host_gen, turn=inputs.step // phase.interval)
 
-    def _take_in(self, works: list[Work]) -> None:
-        """What the micro-batches of a phase leave, in their order."""
-        for work in works:
-            for name, values in work.reports:
-                self.stats.report(name, values, step=self.steps)
-                if name == "Signs/real":
-                    self.augment.observe(values)
-            for mean in work.w_means:
-                self.G.mapping.w_avg.lerp_(mean, W_AVG_DECAY)
-        if works[0].pl_mean is not None:
-            self.pl_mean = distributed.average_(torch.stack([work.pl_mean for work in works]).mean())
-
-    # Samples
-
-    def _sample_ws(self, work: Work, n: int) -> tuple[Tensor, Tensor | None]:
-        """ws [n, num_ws * K, w_dim] of fresh latents and the labels they were drawn with."""
-        z = torch.randn(n, *self.G.z_shape, generator=work.gen, device=self.device)
-        c = None
-        if self.cfg.cond:
-            c = self._one_hot(torch.randint(len(self.dataset), [n], generator=work.host_gen))
-        ws = self.G.mapping(z, c)
-        work.w_means.append(self.G.mapping.mean_w(ws))
-        mixed = losses.style_mixing(
-            self.G.mapping,
-            ws,
-            c,
-            prob=self.cfg.style_mixing_prob,
-            generator=work.gen,
-            host_generator=work.host_gen,
-        )
-        return mixed, c
-
-    def _generate(self, ws: Tensor, work: Work) -> Tensor:
-        return self.G.synthesis(ws, generator=work.gen, dtype=self.dtype)
-
-    def _discriminate(self, images: Tensor, c: Tensor | None, work: Work, *, parts: int = 1) -> Tensor:
-        """Scores [N, 1]: the one place where images, `parts` batches of them, are augmented and meet D."""
-        images = self.augment(images, work.gen)
-        return self.D(images, c, parts=parts, dtype=self.dtype)
-
-    def _mine(self, work: Work, batch: Tensor | None) -> Tensor | None:
-        """The micro-batch's rows of this process' batch."""
-        return None if batch is None else batch[work.part.start - self.share.start :][: work.size]
-
-    def _real_batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This process' real images of a step, float32 in [-1, 1], and their labels."""
-        cfg, share = self.cfg, self.share
-        count = share.size * share.rounds
-        index = batch_indices(
-            size=len(self.dataset), seed=cfg.seed, position=step * cfg.batch + share.start, count=count
-        )
-        x = self._to_device(self.dataset.images(index)).float() / 127.5 - 1
-        if cfg.mirror:
-            gen = generator_for("cpu", "mirror", cfg.seed, step, share.start)
-            flip = torch.rand(count, generator=gen) < 0.5
-            x = torch.where(self._to_device(flip)[:, None, None, None], x.flip(3), x)
-        return x, self._one_hot(index) if cfg.cond else None
-
-    def _one_hot(self, index: Tensor) -> Tensor:
-        labels = self.dataset.labels(index)
-        if labels.dtype == torch.int64:
-            labels = nn.functional.one_hot(labels, self.dataset.num_classes).float()
-        return self._to_device(labels)
-
-    def _to_device(self, x: Tensor) -> Tensor:
-        """Without waiting for a GPU: only pinned memory is copied while the host goes on."""
-        return x if self.device.type == "cpu" else x.pin_memory().to(self.device, non_blocking=True)
-
-    # Pictures
-
-    def grid(self) -> SampleGrid:
-        """The latents that every picture of this run is drawn from."""
-        return SampleGrid(self.G_ema, self.dataset, seed=self.cfg.seed, device=self.device)
-
-    def pictures(self, grid: SampleGrid) -> dict[str, Tensor]:
-        """What the run shows now and then: pictures [C, H, W] uint8 by the names of their files."""
-        return {"fakes": grid.draw(self.G_ema)}
-
-    # Averages and state
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        """G_ema follows G with half-life ema_kimg, ramped up; w_avg, of every process, is copied."""
-        cfg = self.cfg
-        half_life = cfg.ema_kimg * 1000
-        if cfg.ema_rampup is not None:
-            half_life = min(half_life, self.nimg * cfg.ema_rampup)
-        update = get_ema_multi_avg_fn(0.5 ** (cfg.batch / max(half_life, 1e-8)))
-        for average, net in self.averages:
-            update(list(average.parameters()), list(net.parameters()), None)
-        distributed.average_(self.G.mapping.w_avg)
-        self.G_ema.mapping.w_avg.copy_(self.G.mapping.w_avg)  # the other buffers, noise maps, never change
+    def average(self) -> None:
+        """Move the averages towards the networks."""
+        move_averages(self.model.averages, self.cfg, nimg=self.nimg)
 
     def weights_finite(self) -> bool:
         """Whether every trained weight is finite; a checkpoint is only worth saving if so."""
-        totals = [p.detach().sum() for net in self.networks.values() for p in net.parameters()]
+        totals = [p.detach().sum() for net in self.model.networks.values() for p in net.parameters()]
         return bool(torch.stack(totals).isfinite().all())
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, averages, counters and unfinished statistics; tensors are not copied."""
-        return {
-            "G": self.G.state_dict(),
-            "D": self.D.state_dict(),
-            "G_ema": self.G_ema.state_dict(),
-            "G_opt": self.G_opt.state_dict(),
-            "D_opt": self.D_opt.state_dict(),
-            "pl_mean": self.pl_mean,
-            "augment": self.augment.state_dict(),
-            "steps": self.steps,
-            "stats": self.stats.state_dict(),
-        }
+        """The model's state, counters and unfinished statistics; tensors are not copied."""
+        return {**self.model.state_dict(), "steps": self.steps, "stats": self.stats.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.G.load_state_dict(state["G"])
-        self.D.load_state_dict(state["D"])
-        self.G_ema.load_state_dict(state["G_ema"])
-        self.G_opt.load_state_dict(state["G_opt"])
-        self.D_opt.load_state_dict(state["D_opt"])
-        self.pl_mean = state["pl_mean"].to(self.device)
-        self.augment.load_state_dict(state.get("augment", {}))  # older states have none, and need none
+        """Go on from a state. UsageError where it belongs to another classifier."""
+        self.model.load_state_dict(state)
         self.steps = state["steps"]
         self.stats.load_state_dict(state["stats"], device=self.device)
+
+    def _report(self, reports: Iterable[tuple[str, Tensor]]) -> None:
+        for name, values in reports:
+            self.stats.report(name, values, step=self.steps)

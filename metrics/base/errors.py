@@ -18,7 +18,11 @@ class UsageError(UserError):
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """UsageError for a name that is not registered, with the closest known ones."""
+    return UsageError(f"unknown {kind} {name!r}; {close_names(name, known)}")
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """`did you mean a or b?` of the known names closest to a name, or all of them if none is close."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
-    return UsageError(f"unknown {kind} {name!r}; {hint}")
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."

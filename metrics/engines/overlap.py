@@ -7,30 +7,11 @@ arXiv:2002.09797; prdc, dgm-eval).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from weakref import WeakKeyDictionary
 
 import torch
 
+from fact_metrics.engines.conventions import Balls
 from fact_metrics.engines.neighbours import Hits, count_hits, find_radii
-from fact_metrics.registry import FeatureNeed, MetricInputs
-
-
-@dataclass(frozen=True)
-class Balls:
-    """A ball around every row of a set, out to its k-th nearest other row; is that distance still inside?"""
-
-    k: int
-    closed: bool
-
-    def settings(self) -> dict:
-        """The convention as it stands in a protocol."""
-        inside = "<= radius" if self.closed else "< radius"
-        return {"k": self.k, "inside": inside, "distances": "exact in float64"}
-
-
-IMPROVED = Balls(k=3, closed=True)
-PRDC = Balls(k=5, closed=False)
 
 
 @dataclass(frozen=True)
@@ -131,18 +112,3 @@ def binomial_stderr(successes: int, n: int) -> float:
     """
     p = (successes + 1) / (n + 2)
     return (p * (1 - p) / n) ** 0.5
-
-
-_MEASURED: WeakKeyDictionary[MetricInputs, dict[tuple[FeatureNeed, ...], list[Overlap]]] = WeakKeyDictionary()
-
-
-def overlap_of(inputs: MetricInputs, needs: tuple[FeatureNeed, ...], balls: Balls) -> Overlap:
-    """The overlap of a metric's features: measured once for both conventions, kept while its inputs are."""
-    measured = _MEASURED.setdefault(inputs, {})
-    if needs not in measured:
-        gen, real = (inputs.features(need).to(inputs.device) for need in needs)
-        conventions = (IMPROVED, PRDC)
-        ks = [balls.k for balls in conventions]
-        radii = inputs.of_reals(needs[1], f"radii of {ks}", partial(find_radii, ks=ks))
-        measured[needs] = measure_overlap(gen, real, conventions=conventions, real_radii=radii)
-    return next(overlap for overlap in measured[needs] if overlap.balls == balls)

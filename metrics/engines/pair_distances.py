@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 
 from fact_metrics.features import get_detector
-from fact_metrics.features.detector import Detector, to_rgb
+from fact_metrics.features.detector import Detector
+from fact_metrics.features.images import to_rgb
 
 RANGES = ((-1, 1), (0, 1), (0, 255))
 RANGE_TOLERANCE = 1e-3  # of half the range, for what rounding adds

@@ -1,58 +1,48 @@
-"""CMMD: maximum mean discrepancy between CLIP embeddings of generated and of real images, times 1000.
+"""CMMD: maximum mean discrepancy between CLIP embeddings of generated and of real images, times 1000."""
 
-Jayasumana et al. 2024, arXiv:2401.09603: L2-normalised embeddings, RBF kernel with sigma = 10, the biased
-estimate (pairs of a row with itself count), times 1000. Equals google-research's and sayakpaul/cmmd-pytorch
-on the same embeddings, which hold whole kernel matrices; here blocks.
-"""
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from fact_metrics.engines.kernel import Mmd, compute_mmd_stderr, sum_kernel
-from fact_metrics.families.kid import check_sets, rbf_kernel
-from fact_metrics.registry import MetricInputs, MetricValue, published_needs, register_metric
+from fact_metrics.family import REALS, Family, Source
+from fact_metrics.spec import MetricSpec, MetricValue
 
-SCALE = 1000.0
+if TYPE_CHECKING:
+    from fact_metrics.inputs import DeclaredInputs
 
-
-def compute_cmmd(features_gen: torch.Tensor, features_real: torch.Tensor) -> Mmd:
-    """CMMD of embeddings [N, D] and [M, D], which are L2-normalised here. Lower is better; 0 for equal sets.
-
-    The error is that of new draws of both sets. float64 where both are, else float32.
-    Raises ValueError under 4 rows, where the widths differ, a value is not finite or an embedding is 0.
-    """
-    x, y = (_normalised(features) for features in check_sets(features_gen, features_real))
-    kernel = rbf_kernel(x.shape[1])  # less 1, so that pairs of a row with itself are 0 and need not be added
-    xx, yy, xy = sum_kernel(kernel, x), sum_kernel(kernel, y), sum_kernel(kernel, x, y)
-    n, m = len(x), len(y)
-    value = xx.rows.sum() / n**2 + yy.rows.sum() / m**2 - 2 * xy.rows.sum() / (n * m)
-    return Mmd(SCALE * value.item(), SCALE * compute_mmd_stderr(xx, yy, xy, reference="sample"))
+SETTINGS = {
+    "kernel": "exp(-|x - y|^2 / (2 * 10^2)) of unit vectors",
+    "estimate": "biased, all images, x 1000",
+    "dtype": "float32 products, float64 sums",
+    "stderr": "U-statistic, to second order; both sets are samples",
+}
 
 
-def _normalised(features: torch.Tensor) -> torch.Tensor:
-    norms = features.norm(dim=1, keepdim=True)
-    if not (norms > 0).all():
-        raise ValueError(f"{int((norms == 0).sum())} embeddings are 0 and have no direction")
-    return features / norms
+def compute(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """The distance; 0 for equal sets."""
+    from fact_metrics.engines.cmmd import compute_cmmd
 
-
-NEEDS = published_needs("clip_vit_l14_336")
-
-
-@register_metric(
-    family="cmmd",
-    higher_is_better=False,
-    citation="Jayasumana et al. 2024, arXiv:2401.09603",
-    reference="google-research's cmmd and sayakpaul/cmmd-pytorch on the same embeddings",
-    needs=NEEDS,
-    settings={
-        "kernel": "exp(-|x - y|^2 / (2 * 10^2)) of unit vectors",
-        "estimate": "biased, all images, x 1000",
-        "dtype": "float32 products, float64 sums",
-        "stderr": "U-statistic, to second order; both sets are samples",
-    },
-)
-def cmmd50k_full(inputs: MetricInputs) -> MetricValue:
-    """Kernel distance to all training images, on CLIP ViT-L/14 embeddings at 336 pixels, times 1000."""
-    gen, real = (inputs.features(need).to(inputs.device) for need in NEEDS)
+    gen, real = (inputs.features(need).to(inputs.device) for need in spec.needs)
     found = compute_cmmd(gen, real)
     return MetricValue(found.value, stderr=found.stderr, n_generated=len(gen), n_real=len(real))
+
+
+FAMILIES = (
+    Family(
+        name="cmmd",
+        summary="Kernel distance to {reals}, on {features}, times 1000.",
+        higher_is_better=False,
+        source=Source(
+            "Jayasumana et al. 2024, arXiv:2401.09603",
+            "google-research's cmmd and sayakpaul/cmmd-pytorch on the same embeddings",
+        ),
+        compute=compute,
+        reals=REALS,
+        gives=("features",),
+        detectors=("clip_vit_l14_336", "clip_vit_b32"),
+        settings=lambda choice: SETTINGS,
+        minimum=4,
+        published={"cmmd50k_full": "cmmd50k_full_clip_vit_l14_336"},
+        listed=("cmmd50k_full",),
+    ),
+)

@@ -1,133 +1,36 @@
-"""FID at infinitely many generated images: the bias of a finite sample taken out.
+"""FID-infinity: FID at infinitely many generated images. The reals are held fixed."""
 
-FID-infinity: Chong & Forsyth 2020, arXiv:1911.07023 (a line through FID against 1/N); and Richardson's step
-2 FID(N) - FID(N/2), which needs three distances instead of fifteen. The reference implementations draw their
-subsets without a seed; here the seed is an argument. The reals are held fixed.
-"""
+from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+from fact_metrics.engines.conventions import INFINITY_SIZES, INFINITY_SMALLEST
+from fact_metrics.family import Choice, Family, Source
+from fact_metrics.spec import MetricSpec, MetricValue
 
-from fact_metrics.engines.fid_error import MINIMUM, compute_fid_influence, jackknife_variance
-from fact_metrics.engines.frechet import (
-    FeatureStatistics,
-    as_statistics,
-    compute_fid_from_statistics,
-    compute_statistics,
-)
-from fact_metrics.registry import (
-    DIGIT_DATASETS,
-    FeatureNeed,
-    MetricInputs,
-    MetricValue,
-    Register,
-    against_reals,
-    register_metric,
-)
-
-SIZES = 15
-SMALLEST = 5000
+if TYPE_CHECKING:
+    from fact_metrics.inputs import DeclaredInputs
 
 
-@dataclass(frozen=True)
-class FidCurve:
-    """FID of seeded subsets of the sizes, and the line value + slope / N through them; value: N = infinity.
-
-    `stderr` is over new draws of the generated images and of the subsets, None under 10 images.
-    """
-
-    value: float
-    stderr: float | None
-    slope: float
-    sizes: tuple[int, ...]
-    fids: tuple[float, ...]
-
-
-def compute_fid_infinity(
-    features_gen: torch.Tensor,
-    features_real: torch.Tensor | FeatureStatistics,
-    *,
-    seed: int = 0,
-    sizes: int = SIZES,
-    smallest: int = SMALLEST,
-) -> FidCurve:
-    """FID extrapolated to N = infinity by least squares on 1/N over equally spaced subset sizes.
-
-    Sizes run from `smallest`, or half of N where that is less, to N; each subset is drawn without replacement
-    and by itself. Lower is better; may come out a little below 0. Raises ValueError where N < 4, there are
-    fewer than two sizes, and as `compute_fid`.
-    """
-    real = as_statistics(features_real)
-    n = len(features_gen)
-    counts = torch.linspace(min(smallest, n // 2), n, sizes, dtype=torch.float64).round().long().tolist()
-    if n < 4 or len(set(counts)) < 2:
-        raise ValueError(f"FID-infinity needs two subset sizes of two images or more, got {counts} of {n}")
-    rng = torch.Generator().manual_seed(seed)
-    fids = [_fid(features_gen[torch.randperm(n, generator=rng)[:count]], real) for count in counts]
-    x = 1 / torch.tensor(counts, dtype=torch.float64)
-    y = torch.tensor(fids, dtype=torch.float64)
-    slopes = (x - x.mean()) / (x - x.mean()).square().sum()
-    weights = 1 / len(x) - x.mean() * slopes  # the intercept is a weighted sum of the distances
-    stderr = None
-    if n >= MINIMUM:
-        # Subsets share images by chance alone: each adds its own variance beyond that of all N.
-        own = n * (weights.square() * (x - 1 / n)).sum().item()
-        stderr = math.sqrt(jackknife_variance(compute_fid_influence(features_gen, real)) * (1 + own))
-    return FidCurve((weights @ y).item(), stderr, (slopes @ y).item(), tuple(counts), tuple(fids))
+def settings(choice: Choice) -> dict:
+    """Of every FID-infinity."""
+    return {
+        "sizes": INFINITY_SIZES,
+        "smallest": INFINITY_SMALLEST,
+        "fit": "least squares on 1/N, intercept",
+        "subsets": "without replacement, from the evaluation seed",
+        "covariance": "N - 1",
+        "dtype": "float64",
+        "stderr": "exact leave-one-out influence, and that of the subsets",
+        "reals": "population",
+    }
 
 
-def compute_fid_extrapolated(
-    features_gen: torch.Tensor, features_real: torch.Tensor | FeatureStatistics, *, seed: int = 0
-) -> FidCurve:
-    """2 FID(N) - FID(N/2), the latter averaged over two disjoint halves drawn by the seed. Lower is better.
+def compute(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """The extrapolated distance; `extras` have the line and the distances it goes through."""
+    from fact_metrics.engines.fid_extrapolation import compute_fid_infinity
 
-    Its error is the plain jackknife's, and smaller than that of FID-infinity. An odd N leaves one image out
-    of the halves. May come out a little below 0. Raises ValueError where N < 4, and as `compute_fid`.
-    """
-    real = as_statistics(features_real)
-    n = len(features_gen)
-    if n < 4:
-        raise ValueError(f"two halves of two images need N >= 4, got {n}")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    halves = [_fid(features_gen[order[start : start + n // 2]], real) for start in (0, n // 2)]
-    whole, half = _fid(features_gen, real), sum(halves) / 2
-    stderr = None
-    if n >= MINIMUM:
-        stderr = math.sqrt(jackknife_variance(compute_fid_influence(features_gen, real)))
-    return FidCurve(2 * whole - half, stderr, n * (half - whole), (n // 2, n // 2, n), (*halves, whole))
-
-
-def _fid(features: torch.Tensor, real: FeatureStatistics) -> float:
-    return compute_fid_from_statistics(
-        compute_statistics(features, correction=real.correction), real, clamp=False
-    )
-
-
-def _fid_infinity(needs: tuple[FeatureNeed, ...], *, datasets: tuple[str, ...] | None = None) -> Register:
-    return register_metric(
-        family="fid_infinity",
-        higher_is_better=False,
-        citation="Chong & Forsyth 2020, arXiv:1911.07023",
-        reference="FID_IS_infinity, with seeded subsets",
-        needs=needs,
-        settings={
-            "sizes": SIZES,
-            "smallest": SMALLEST,
-            "fit": "least squares on 1/N, intercept",
-            "subsets": "without replacement, from the evaluation seed",
-            "covariance": "N - 1",
-            "dtype": "float64",
-            "stderr": "exact leave-one-out influence, and that of the subsets",
-            "reals": "population",
-        },
-        datasets=datasets,
-    )
-
-
-def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...]) -> MetricValue:
-    gen, real = (inputs.features(need).to(inputs.device) for need in needs)
+    gen, real = (inputs.features(need).to(inputs.device) for need in spec.needs)
     curve = compute_fid_infinity(gen, real, seed=inputs.seed)
     return MetricValue(
         curve.value,
@@ -138,17 +41,17 @@ def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...]) -> MetricValue:
     )
 
 
-FULL_DIGITS = against_reals("digits", split="train")
-FULL_EFFICIENTNET = against_reals("efficientnet_lite0", split="train")
-
-
-@_fid_infinity(FULL_DIGITS, datasets=DIGIT_DATASETS)
-def fid_infinity10k_full_digits(inputs: MetricInputs) -> MetricValue:
-    """FID to all training images at infinitely many generated ones, on features of the digit classifier."""
-    return _value(inputs, FULL_DIGITS)
-
-
-@_fid_infinity(FULL_EFFICIENTNET)
-def fid_infinity10k_full_efficientnet_lite0(inputs: MetricInputs) -> MetricValue:
-    """FID to all training images at infinitely many generated ones, on EfficientNet-Lite0 features."""
-    return _value(inputs, FULL_EFFICIENTNET)
+FAMILIES = (
+    Family(
+        name="fid_infinity",
+        summary="FID to {reals} at infinitely many generated ones, on {features}.",
+        higher_is_better=False,
+        source=Source("Chong & Forsyth 2020, arXiv:1911.07023", "FID_IS_infinity, with seeded subsets"),
+        compute=compute,
+        reals=("full",),
+        gives=("features",),
+        settings=settings,
+        minimum=4,
+        listed=("fid_infinity10k_full_digits", "fid_infinity10k_full_efficientnet_lite0"),
+    ),
+)

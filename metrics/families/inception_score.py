@@ -1,97 +1,59 @@
-"""Inception score: how sure a classifier is of each image, and of how many classes.
+"""Inception score: how sure a classifier is of each image, and of how many classes."""
 
-Salimans et al. 2016, arXiv:1606.03498: exp of the mean KL(p(y|x) || p(y)), in splits. Equals torch-fidelity
-on the same logits. Inception's logits are taken without the bias of the last layer, over 1,008 classes, as in
-the original graph, torch-fidelity (`logits_unbiased`) and NVIDIA's `no_output_bias`; that is up to the
-detector.
-"""
+from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
+from fact_metrics.engines.conventions import SCORE_SPLITS
+from fact_metrics.family import Choice, Family, Source
+from fact_metrics.features import DETECTORS
+from fact_metrics.spec import MetricSpec, MetricValue
 
-from fact_metrics.registry import FeatureNeed, MetricInputs, MetricValue, register_metric
+if TYPE_CHECKING:
+    from fact_metrics.inputs import DeclaredInputs
 
-SPLITS = 10
-SEED = 2020
-SUM_TOLERANCE = 1e-4
+CLASSES = {"inception_logits": "1,008, without the bias of the last layer", "digits_probs": "10"}
 
 
-@dataclass(frozen=True)
-class InceptionScore:
-    """Scores of the splits, float64 [S]. Every split is biased downward by its size, and so is their mean."""
-
-    scores: torch.Tensor
-
-    @property
-    def value(self) -> float:
-        """Mean over splits: what peers report."""
-        return self.scores.mean().item()
-
-    @property
-    def split_std(self) -> float:
-        """Population standard deviation over splits: what peers print after "+-"."""
-        return self.scores.std(correction=0).item()
-
-    @property
-    def split_stderr(self) -> float | None:
-        """Standard error of the mean over splits, which are disjoint; None for one split."""
-        if len(self.scores) == 1:
-            return None
-        return self.scores.std().item() / len(self.scores) ** 0.5
-
-
-def compute_inception_score(
-    outputs: torch.Tensor, *, logits: bool, splits: int = SPLITS, seed: int | None = SEED
-) -> InceptionScore:
-    """Inception score of classifier outputs [N, K]: logits, or probabilities. From 1 to K; higher is better.
-
-    Images are shuffled by the seed (torch-fidelity's and its default), or kept in order (None: NVIDIA).
-    Raises ValueError where there are fewer images than splits, a value is not finite, or probabilities are
-    negative or do not add up to 1.
-    """
-    if outputs.ndim != 2 or not 1 <= splits <= len(outputs):
-        raise ValueError(f"{splits} splits need as many rows of [N, K], got {list(outputs.shape)}")
-    if not torch.isfinite(outputs).all():
-        raise ValueError("classifier outputs hold values that are not finite")
-    n = len(outputs)
-    if seed is not None:
-        order = torch.from_numpy(np.random.RandomState(seed).permutation(n)).to(outputs.device)
-        outputs = outputs[order]
-    outputs = outputs.double()
-    if logits:
-        outputs = outputs.softmax(dim=1)
-    elif (outputs < 0).any() or ((outputs.sum(dim=1) - 1).abs() > SUM_TOLERANCE).any():
-        raise ValueError("probabilities must not be negative and must add up to 1; are these logits?")
-    scores = []
-    for split in range(splits):
-        p = outputs[split * n // splits : (split + 1) * n // splits]
-        divergence = torch.special.xlogy(p, p).sum(dim=1) - torch.special.xlogy(p, p.mean(dim=0)).sum(dim=1)
-        scores.append(divergence.mean().exp())
-    return InceptionScore(torch.stack(scores).cpu())
-
-
-LOGITS = FeatureNeed("inception_logits", "generated", count=50_000)
-
-
-@register_metric(
-    family="is",
-    higher_is_better=True,
-    citation="Salimans et al. 2016, arXiv:1606.03498",
-    reference="is50k of StyleGAN2-ADA; torch-fidelity 0.4.0 on the same logits, in order",
-    needs=[LOGITS],
-    settings={
-        "splits": SPLITS,
+def settings(choice: Choice) -> dict:
+    """Of every inception score."""
+    return {
+        "splits": SCORE_SPLITS,
         "order": "as generated",
-        "classes": "1,008, without the bias of the last layer",
+        "classes": CLASSES[choice.detector],
         "dtype": "float64",
         "stderr": "over splits",
-    },
-)
-def is50k(inputs: MetricInputs) -> MetricValue:
-    """Inception score: how sure Inception-v3 is of each image, and of how many classes; mean of 10 splits."""
-    logits = inputs.features(LOGITS).to(inputs.device)
-    score = compute_inception_score(logits, logits=True, seed=None)
+    }
+
+
+def compute(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """The mean over splits; `extras` have the peers' "+-", the standard deviation over splits."""
+    from fact_metrics.engines.inception_score import compute_inception_score
+
+    (need,) = spec.needs
+    outputs = inputs.features(need).to(inputs.device)
+    logits = "class logits" in DETECTORS[need.detector].gives
+    score = compute_inception_score(outputs, logits=logits, seed=None)
     extras = {"split_std": score.split_std}
-    return MetricValue(score.value, stderr=score.split_stderr, n_generated=len(logits), extras=extras)
+    return MetricValue(score.value, stderr=score.split_stderr, n_generated=len(outputs), extras=extras)
+
+
+FAMILIES = (
+    Family(
+        name="is",
+        summary="Inception score: how sure a classifier is of each image, and of how many classes; by "
+        "{features}.",
+        higher_is_better=True,
+        source=Source(
+            "Salimans et al. 2016, arXiv:1606.03498",
+            "is50k of StyleGAN2-ADA; torch-fidelity 0.4.0 on the same logits, in order",
+        ),
+        compute=compute,
+        gives=("class logits", "class probabilities"),
+        detectors=tuple(CLASSES),
+        settings=settings,
+        minimum=SCORE_SPLITS,
+        published={"is50k": "is50k_inception_logits"},
+        listed=("is50k",),
+    ),
+)

@@ -1,248 +1,81 @@
 """KID: squared maximum mean discrepancy between features of generated and of real images.
 
-Binkowski et al. 2018, arXiv:1801.01401. The full-sample unbiased estimate with its analytic standard error,
-and beside it torch-fidelity's mean over random subsets, from the same pass over the kernel matrices. The
-spread over subsets that peers print as "+-" is no standard error: subsets share images, and each is smaller.
+The full-sample unbiased estimate with its analytic standard error. On Inception's pooled features the extras
+also have the peers' number, the mean over 100 random subsets of 1,000 by seed 2020, and their spread.
 """
 
-from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
-from fact_metrics.engines.fid_error import Reference
-from fact_metrics.engines.kernel import Kernel, KernelSums, Mmd, compute_mmd, compute_mmd_stderr, sum_kernel
 from fact_metrics.families.fid import reference_kind
-from fact_metrics.registry import (
-    DIGIT_DATASETS,
-    FeatureNeed,
-    MetricInputs,
-    MetricValue,
-    Register,
-    against_reals,
-    published_needs,
-    register_metric,
-)
+from fact_metrics.family import REALS, Choice, Family, Source
+from fact_metrics.spec import MetricSpec, MetricValue
 
-SUBSETS = 100
-SUBSET_SIZE = 1000
-SEED = 2020
-DEGREE, COEF = 3, 1.0
-SIGMA = 10.0
+if TYPE_CHECKING:
+    import torch
+
+    from fact_metrics.inputs import DeclaredInputs
+
+WITH_SUBSETS = "inception_pool3"  # whose KID is published as a mean over subsets
 
 
-@dataclass(frozen=True)
-class Kid(Mmd):
-    """Unbiased MMD^2 of all images, its standard error, and the estimates of random subsets, float64 [S]."""
-
-    subsets: torch.Tensor
-
-    @property
-    def subset_mean(self) -> float:
-        """What peers report as KID."""
-        return self.subsets.mean().item()
-
-    @property
-    def subset_std(self) -> float:
-        """Population standard deviation over subsets: how unequal they are, not the error of anything."""
-        return self.subsets.std(correction=0).item()
+def settings(choice: Choice) -> dict:
+    """Of every KID."""
+    return {
+        "kernel": "(x.y / D + 1)^3",
+        "estimate": "unbiased, all images, no subsets",
+        "dtype": "float32 products, float64 sums",
+        "stderr": "U-statistic, to second order",
+        "reals": "population" if choice.reals == "full" else "sample",
+    }
 
 
-def compute_kid(
-    features_gen: torch.Tensor,
-    features_real: torch.Tensor,
-    *,
-    kernel: Literal["polynomial", "rbf"] = "polynomial",
-    subsets: int = SUBSETS,
-    subset_size: int = SUBSET_SIZE,
-    seed: int = SEED,
-    reference: Literal["population", "sample"] = "sample",
-    of_reals: KernelSums | None = None,
-) -> Kid:
-    """KID of features [N, D] and [M, D] of one detector. Lower is better; a little below 0 for equal ones.
+def compute(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """The distance, a little below 0 for equal sets."""
+    from fact_metrics.engines.kid import SUBSET_SIZE, SUBSETS, compute_kid, sum_over_reals
 
-    The polynomial kernel is (x.y / D + 1)^3, the RBF kernel exp(-|x - y|^2 / (2 * 10^2)). Subsets and their
-    order are torch-fidelity's for the same seed; 0 of them is off. `reference` says whether the reals are
-    held fixed or add to the error. `of_reals` are the sums over pairs of reals (`sum_over_reals`) where they
-    are at hand; subsets need their own. Precision is that of the features: float64 where both are, else
-    float32. Raises ValueError where a set is smaller than a subset or than 4, the widths differ or a value
-    is not finite.
-    """
-    x, y = check_sets(features_gen, features_real)
-    members = [None, None]
-    if subsets:
-        members = _draw_subsets(x, y, subsets=subsets, size=subset_size, seed=seed)
-    function = _kernel(kernel, x.shape[1])
-    xx = sum_kernel(function, x, members_x=members[0])
-    if of_reals is None or subsets:
-        of_reals = sum_kernel(function, y, members_x=members[1])
-    yy = of_reals
-    xy = sum_kernel(function, x, y, members_x=members[0], members_y=members[1])
-    own = (xx.within + yy.within) / (subset_size * (subset_size - 1))
-    return Kid(
-        compute_mmd(xx, yy, xy),
-        compute_mmd_stderr(xx, yy, xy, reference=reference),
-        own - 2 * xy.within / subset_size**2,
-    )
-
-
-def sum_over_reals(
-    features_real: torch.Tensor, *, kernel: Literal["polynomial", "rbf"] = "polynomial"
-) -> KernelSums:
-    """Sums of the kernel over all pairs of reals [M, D], which every KID against them shares."""
-    (y,) = check_sets(features_real)
-    return sum_kernel(_kernel(kernel, y.shape[1]), y)
-
-
-def compute_kid_difference(
-    features_gen_a: torch.Tensor,
-    features_gen_b: torch.Tensor,
-    features_real: torch.Tensor,
-    *,
-    kernel: Literal["polynomial", "rbf"] = "polynomial",
-    reference: Literal["population", "sample"] = "sample",
-) -> Mmd:
-    """KID of B less KID of A against the same reals, and its standard error; row i of both from one latent.
-
-    That of all images. What images of a pair have in common cancels, and so does most of the error of a
-    sample of reals: the error is that of the U-statistic of pairs, exact to second order.
-    Raises ValueError where A and B differ in length, and as `compute_kid`.
-    """
-    if len(features_gen_a) != len(features_gen_b):
-        raise ValueError(
-            f"pairs need sets of one length, got {len(features_gen_a)} and {len(features_gen_b)}"
-        )
-    a, b, y = check_sets(features_gen_a, features_gen_b, features_real)
-    function = _kernel(kernel, y.shape[1])
-    own, cross = sum_kernel(function, b, less=a), sum_kernel(function, b, y, less=a)
-    of_reals = KernelSums.none(len(y), y.device)  # they cancel
-    return Mmd(
-        compute_mmd(own, of_reals, cross), compute_mmd_stderr(own, of_reals, cross, reference=reference)
-    )
-
-
-def polynomial_kernel(width: int) -> Kernel:
-    """(x.y / width + 1)^3."""
-    return lambda products, x, y: products.mul_(1 / width).add_(COEF).pow_(DEGREE)
-
-
-def rbf_kernel(width: int) -> Kernel:
-    """exp(-|x - y|^2 / (2 * 10^2)) - 1 at any width: the 1 cancels, and near rows would round to it."""
-
-    def kernel(products: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        norms = x.square().sum(dim=1, keepdim=True) + y.square().sum(dim=1)
-        return products.mul_(-2).add_(norms).mul_(-1 / (2 * SIGMA**2)).expm1_()
-
-    return kernel
-
-
-KERNELS = {"polynomial": polynomial_kernel, "rbf": rbf_kernel}
-
-
-def _kernel(name: str, width: int) -> Kernel:
-    if name not in KERNELS:
-        raise ValueError(f"kernel is {name!r}, not one of {', '.join(KERNELS)}")
-    return KERNELS[name](width)
-
-
-def check_sets(*sets: torch.Tensor) -> list[torch.Tensor]:
-    """The sets in one precision: float64 where all are, else float32. Raises ValueError as `compute_kid`."""
-    widths = [list(features.shape) for features in sets]
-    if any(features.ndim != 2 for features in sets) or len({features.shape[1] for features in sets}) > 1:
-        raise ValueError(f"features are not two sets [N, D] of one detector: {widths}")
-    if min(len(features) for features in sets) < 4:
-        raise ValueError(f"a kernel distance and its error need 4 images on each side, got {widths}")
-    if not all(torch.isfinite(features).all() for features in sets):
-        raise ValueError("features hold values that are not finite")
-    double = all(features.dtype == torch.float64 for features in sets)
-    return [(features.double() if double else features.float()).detach() for features in sets]
-
-
-def _draw_subsets(
-    x: torch.Tensor, y: torch.Tensor, *, subsets: int, size: int, seed: int
-) -> list[torch.Tensor]:
-    """Which rows are in which subset, 0 or 1, [S, N] and [S, M]; drawn in turn, as torch-fidelity does."""
-    if min(len(x), len(y)) < size:
-        raise ValueError(
-            f"subsets of {size} images cannot be drawn from {len(x)} generated and {len(y)} real ones; "
-            "give a smaller subset_size, or subsets=0 for the estimate of all images alone"
-        )
-    rng = np.random.RandomState(seed)
-    members = [torch.zeros(subsets, len(features), dtype=x.dtype) for features in (x, y)]
-    for subset in range(subsets):
-        for side in members:
-            side[subset, torch.from_numpy(rng.choice(side.shape[1], size, replace=False))] = 1
-    return [side.to(x.device) for side in members]
-
-
-def _kid(needs: tuple[FeatureNeed, ...], *, datasets: tuple[str, ...] | None = None) -> Register:
-    return register_metric(
-        family="kid",
-        higher_is_better=False,
-        citation="Binkowski et al. 2018, arXiv:1801.01401",
-        reference="torch-fidelity 0.4.0 on the same features, whose subsets average to this value",
-        needs=needs,
-        settings={
-            "kernel": "(x.y / D + 1)^3",
-            "estimate": "unbiased, all images, no subsets",
-            "dtype": "float32 products, float64 sums",
-            "stderr": "U-statistic, to second order",
-            "reals": reference_kind(needs[1]),
-        },
-        datasets=datasets,
-        difference=partial(_difference, reference=reference_kind(needs[1])),
-    )
-
-
-def _difference(
-    gen_a: torch.Tensor, gen_b: torch.Tensor, real: torch.Tensor, *, reference: Reference
-) -> tuple[float, float]:
-    found = compute_kid_difference(gen_a, gen_b, real, reference=reference)
-    return found.value, found.stderr
-
-
-def _value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...], *, subsets: int = 0) -> MetricValue:
-    gen, real = (inputs.features(need).to(inputs.device) for need in needs)
-    subsets = subsets if min(len(gen), len(real)) >= SUBSET_SIZE else 0
-    shared = None if subsets else inputs.of_reals(needs[1], "polynomial kernel sums", sum_over_reals)
-    kid = compute_kid(gen, real, subsets=subsets, reference=reference_kind(needs[1]), of_reals=shared)
+    reals = spec.needs[1]
+    gen, real = (inputs.features(need).to(inputs.device) for need in spec.needs)
+    enough = reals.detector == WITH_SUBSETS and min(len(gen), len(real)) >= SUBSET_SIZE
+    subsets = SUBSETS if enough else 0
+    sums = None if subsets else inputs.cached_real(reals, "polynomial kernel sums", sum_over_reals)
+    kid = compute_kid(gen, real, subsets=subsets, reference=reference_kind(reals), sums_real=sums)
     extras = {"subset_mean": kid.subset_mean, "subset_std": kid.subset_std} if subsets else {}
     return MetricValue(kid.value, stderr=kid.stderr, n_generated=len(gen), n_real=len(real), extras=extras)
 
 
-FULL_DIGITS = against_reals("digits", split="train")
-FULL_EFFICIENTNET = against_reals("efficientnet_lite0", split="train")
-TEST_EFFICIENTNET = against_reals("efficientnet_lite0", split="test")
+def difference(
+    spec: MetricSpec, gen_a: torch.Tensor, gen_b: torch.Tensor, real: torch.Tensor
+) -> tuple[float, float]:
+    """Of two runs on shared latents."""
+    from fact_metrics.engines.kid import compute_kid_difference
+
+    found = compute_kid_difference(gen_a, gen_b, real, reference=reference_kind(spec.needs[1]))
+    return found.value, found.stderr
 
 
-@_kid(FULL_DIGITS, datasets=DIGIT_DATASETS)
-def kid10k_full_digits(inputs: MetricInputs) -> MetricValue:
-    """Kernel distance to all training images, on features of the digit classifier."""
-    return _value(inputs, FULL_DIGITS)
-
-
-@_kid(FULL_EFFICIENTNET)
-def kid10k_full_efficientnet_lite0(inputs: MetricInputs) -> MetricValue:
-    """Kernel distance to all training images, on EfficientNet-Lite0 features."""
-    return _value(inputs, FULL_EFFICIENTNET)
-
-
-@_kid(TEST_EFFICIENTNET)
-def kid10k_test_efficientnet_lite0(inputs: MetricInputs) -> MetricValue:
-    """Kernel distance to the held-out test images, on EfficientNet-Lite0 features."""
-    return _value(inputs, TEST_EFFICIENTNET)
-
-
-POOL3 = published_needs("inception_pool3")
-
-
-@_kid(POOL3)
-def kid50k_full(inputs: MetricInputs) -> MetricValue:
-    """Kernel distance to all training images, on Inception-v3 features.
-
-    Published is the mean over 100 random subsets of 1,000; that, by seed 2020, and the spread over them stand
-    in `extras`.
-    """
-    return _value(inputs, POOL3, subsets=SUBSETS)
+FAMILIES = (
+    Family(
+        name="kid",
+        summary="Kernel distance to {reals}, on {features}.",
+        higher_is_better=False,
+        source=Source(
+            "Binkowski et al. 2018, arXiv:1801.01401",
+            "torch-fidelity 0.4.0 on the same features, whose subsets average to this value",
+        ),
+        compute=compute,
+        reals=REALS,
+        gives=("features",),
+        settings=settings,
+        difference=difference,
+        minimum=4,
+        published={"kid50k_full": "kid50k_full_inception_pool3"},
+        listed=(
+            "kid10k_full_digits",
+            "kid10k_full_efficientnet_lite0",
+            "kid10k_test_efficientnet_lite0",
+            "kid50k_full",
+        ),
+    ),
+)

@@ -1,91 +1,77 @@
-"""Legibility of generated digits: does a classifier trained on real digits read them, and are all ten there?
+"""Legibility of generated digits: whether a classifier of real digits reads them, and finds all ten."""
 
-The judge is the `digits_probs` detector, trained by `fact-eval train-digits` and never seen by a generator.
-It gives pictures that are no digit no confident class (metrics/features/weights/digits.json has the shares).
-"""
+from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
+from fact_metrics.engines.conventions import COVERED, LEGIBLE
+from fact_metrics.family import Family, Source
+from fact_metrics.spec import MetricSpec, MetricValue
 
-from fact_metrics.registry import DIGIT_DATASETS, FeatureNeed, MetricInputs, MetricValue, register_metric
+if TYPE_CHECKING:
+    import torch
 
-LEGIBLE = 0.9
-COVERED = 0.02
+    from fact_metrics.inputs import DeclaredInputs
 
-
-def compute_legibility(probabilities: torch.Tensor) -> float:
-    """Share of images with a class at 0.9 or more, of class probabilities [N, K]. Higher is better."""
-    return find_legible(probabilities).double().mean().item()
-
-
-def compute_classes_covered(probabilities: torch.Tensor) -> int:
-    """Number of classes with 2 % or more of the legible images of [N, K]. Higher is better; 0 to K."""
-    counts = count_legible(probabilities)
-    return int((counts >= COVERED * counts.sum().clamp(min=1)).sum())
+DEFINED_HERE = Source("this project (`fact-eval train-digits`)", "none: defined here")
 
 
-def compute_class_entropy(probabilities: torch.Tensor) -> float | None:
-    """Entropy of legible images' classes over log K: 1 is even, 0 one class; None without such an image."""
-    counts = count_legible(probabilities).double()
-    if counts.sum() == 0:
-        return None
-    shares = counts[counts > 0] / counts.sum()
-    return -(shares * shares.log()).sum().item() / math.log(len(counts)) + 0.0
+def compute_share(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """Share of legible images, with the binomial standard error."""
+    from fact_metrics.engines.legibility import compute_legibility
+
+    probabilities = inputs.features(spec.needs[0])
+    share, n = compute_legibility(probabilities), len(probabilities)
+    return MetricValue(
+        share, stderr=math.sqrt(share * (1 - share) / n), n_generated=n, extras=_classes(probabilities)
+    )
 
 
-def count_legible(probabilities: torch.Tensor) -> torch.Tensor:
-    """Legible images of every class: int64 [K]."""
-    legible = probabilities[find_legible(probabilities)]
-    return legible.argmax(dim=1).bincount(minlength=probabilities.shape[1])
+def compute_covered(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """Number of classes covered."""
+    from fact_metrics.engines.legibility import compute_classes_covered
+
+    probabilities = inputs.features(spec.needs[0])
+    return MetricValue(
+        float(compute_classes_covered(probabilities)),
+        n_generated=len(probabilities),
+        extras=_classes(probabilities),
+    )
 
 
-def find_legible(probabilities: torch.Tensor) -> torch.Tensor:
-    """bool [N]: images with a class at 0.9 or more. Raises ValueError unless rows are probabilities."""
-    sums = probabilities.double().sum(dim=-1)
-    if probabilities.ndim != 2 or len(probabilities) == 0 or not ((sums - 1).abs() < 1e-3).all():
-        raise ValueError(f"class probabilities [N, K] sum to 1 in every row, got {list(probabilities.shape)}")
-    return probabilities.amax(dim=1) >= LEGIBLE
+def _classes(probabilities: torch.Tensor) -> dict:
+    from fact_metrics.engines.legibility import compute_class_entropy, count_legible
 
-
-def _extras(probabilities: torch.Tensor) -> dict:
     return {
         "legible_per_class": count_legible(probabilities).tolist(),
         "class_entropy": compute_class_entropy(probabilities),
     }
 
 
-NEEDS = (FeatureNeed("digits_probs", "generated", count=10_000),)
-SHARED = {
-    "citation": "this project, metrics/features/digits.py",
-    "reference": "none: defined here",
-    "needs": NEEDS,
-    "datasets": DIGIT_DATASETS,
-}
-
-
-@register_metric(family="legible", higher_is_better=True, settings={"legible": f">= {LEGIBLE}"}, **SHARED)
-def legible10k(inputs: MetricInputs) -> MetricValue:
-    """Share of images that a classifier of real digits reads with probability 0.9 or more."""
-    probabilities = inputs.features(NEEDS[0])
-    share, n = compute_legibility(probabilities), len(probabilities)
-    return MetricValue(
-        share, stderr=math.sqrt(share * (1 - share) / n), n_generated=n, extras=_extras(probabilities)
-    )
-
-
-@register_metric(
-    family="covered",
-    higher_is_better=True,
-    unit="of 10",
-    settings={"legible": f">= {LEGIBLE}", "covered": f">= {COVERED} of the legible images"},
-    **SHARED,
+FAMILIES = (
+    Family(
+        name="legible",
+        summary="Share of images that a classifier of real digits reads with probability 0.9 or more.",
+        higher_is_better=True,
+        source=DEFINED_HERE,
+        compute=compute_share,
+        fixed_detector="digits_probs",
+        settings=lambda choice: {"legible": f">= {LEGIBLE}"},
+        listed=("legible10k",),
+    ),
+    Family(
+        name="covered",
+        summary="How many of the ten digits make up 2 % or more of the legible images each.",
+        higher_is_better=True,
+        source=DEFINED_HERE,
+        compute=compute_covered,
+        unit="of 10",
+        fixed_detector="digits_probs",
+        settings=lambda choice: {
+            "legible": f">= {LEGIBLE}",
+            "covered": f">= {COVERED} of the legible images",
+        },
+        listed=("covered10k",),
+    ),
 )
-def covered10k(inputs: MetricInputs) -> MetricValue:
-    """How many of the ten digits make up 2 % or more of the legible images each."""
-    probabilities = inputs.features(NEEDS[0])
-    return MetricValue(
-        float(compute_classes_covered(probabilities)),
-        n_generated=len(probabilities),
-        extras=_extras(probabilities),
-    )

@@ -1,127 +1,43 @@
 """Memorisation: whether generated images stand closer to training images than these do to each other.
 
-AuthPct is Alaa et al. 2022, arXiv:2102.08921, as dgm-eval reports it: the percentage of authentic images.
-(fld subtracts 50 and draws 10,000 of each set.) MiFID is Bai et al. 2021, arXiv:2106.03062, as in the Kaggle
-competition it comes from: FID over the mean cosine distance of a generated image to its nearest training
-image, where that mean is below a threshold. (torchmetrics 1.9 averages over training images instead, to
-their nearest generated one, which a generator that copies a few of them passes.)
+AuthPct is the percentage of authentic images, as dgm-eval reports it. MiFID is FID over the mean cosine
+distance of a generated image to its nearest training image, if that mean is below a threshold.
 """
 
-import torch
+from __future__ import annotations
 
-from fact_metrics.engines.fid_error import compute_fid_influence, compute_fid_stderr, jackknife_variance
-from fact_metrics.engines.frechet import FeatureStatistics, compute_fid, compute_statistics
-from fact_metrics.engines.neighbours import find_neighbours
-from fact_metrics.engines.overlap import binomial_stderr
-from fact_metrics.registry import (
-    DIGIT_DATASETS,
-    FeatureNeed,
-    MetricInputs,
-    MetricValue,
-    Register,
-    against_reals,
-    register_metric,
-)
+from typing import TYPE_CHECKING
 
-THRESHOLD = 0.1  # Kaggle's, for Inception
-# Held-out MNIST images are 0.055 from the nearest of 10,000 training images here (falling by a tenth per
-# doubling): Kaggle's threshold would divide every honest FID and leave that of noise, which is 0.75 away.
-EFFICIENTNET_THRESHOLD = 0.03
-SMALLEST_DISTANCE = 1e-14
-SMALLEST_FID = 1e-8
+from fact_metrics.family import REALS, Choice, Family, Source
+from fact_metrics.spec import MetricSpec, MetricValue
+
+if TYPE_CHECKING:
+    from fact_metrics.inputs import DeclaredInputs
+
+# Kaggle's for Inception. Held-out MNIST images are 0.055 from the nearest of 10,000 training images on
+# EfficientNet (falling by a tenth per doubling): Kaggle's threshold would divide every honest FID there and
+# leave that of noise, which is 0.75 away.
+THRESHOLDS = {"efficientnet_lite0": 0.03, "inception_pool3": 0.1}
+AUTHPCT = {"authentic": "nearest real has a nearer real, <", "distances": "exact in float64"}
 
 
-def find_authentic(features_gen: torch.Tensor, features_real: torch.Tensor) -> torch.Tensor:
-    """Which generated features are authentic, bool [M]: their nearest real has another real nearer to it.
-
-    Features are [M, D] and [N, D] of one detector. A generated image as near as that other real is a copy.
-    Raises ValueError where there are fewer than 2 reals, the widths differ or a value is not finite.
-    """
-    distances, nearest = find_neighbours(features_gen, features_real)
-    copied, which = nearest[:, 0].unique(return_inverse=True)
-    # Among all reals, a real's nearest is itself and its second nearest the nearest other.
-    among_reals, _ = find_neighbours(features_real[copied], features_real, ranks=(2,))
-    return among_reals[which, 0] < distances[:, 0]
+def mifid_settings(choice: Choice) -> dict:
+    """Of every MiFID."""
+    return {
+        "covariance": "N - 1",
+        "distance": "1 - |cos|, mean over generated images",
+        "threshold": THRESHOLDS[choice.detector],
+        "dtype": "float64",
+        "reals": "population",
+    }
 
 
-def compute_authpct(features_gen: torch.Tensor, features_real: torch.Tensor) -> float:
-    """Percentage of generated features that are authentic, in [0, 100]. Higher is better.
+def compute_authentic(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """Percentage of authentic images, with the binomial standard error."""
+    from fact_metrics.engines.memorization import find_authentic
+    from fact_metrics.engines.overlap import binomial_stderr
 
-    Held-out MNIST images reach 60 to 70, and noise 100: read it beside a distance. Arguments as in
-    `find_authentic`.
-    """
-    return 100 * find_authentic(features_gen, features_real).double().mean().item()
-
-
-def find_cosine_distances(features_gen: torch.Tensor, features_real: torch.Tensor) -> torch.Tensor:
-    """1 - |cos| of every generated feature and the real one it is most parallel to, float64, in [0, 1].
-
-    Features are [M, D] and [N, D]; rows of zeros have no direction and are left out on both sides. Raises
-    ValueError where no row is left, the widths differ or a value is not finite.
-    """
-    gen, real = (_directions(features) for features in (features_gen, features_real))
-    signs = (1, -1) if min(gen.min(), real.min()) < 0 else (1,)
-    return torch.stack([find_neighbours(sign * gen, real)[0][:, 0] / 2 for sign in signs]).amin(dim=0)
-
-
-def compute_mifid(
-    features_gen: torch.Tensor, features_real: torch.Tensor, *, threshold: float = THRESHOLD
-) -> float:
-    """FID over the mean of `find_cosine_distances`, or FID itself where that mean is not below the threshold.
-
-    Lower is better; 0 where FID is 0, also for a copy of the training set. Arguments as in `compute_fid`.
-    """
-    distances = find_cosine_distances(features_gen, features_real)
-    return _penalised(compute_fid(features_gen, features_real), distances.mean().item(), threshold)
-
-
-def _penalised(fid: float, distance: float, threshold: float) -> float:
-    penalty = distance if distance < threshold else 1.0
-    return fid / (penalty + SMALLEST_DISTANCE) if fid > SMALLEST_FID else 0.0
-
-
-def _mifid_stderr(
-    features_gen: torch.Tensor, real: FeatureStatistics, fid: float, distances: torch.Tensor, threshold: float
-) -> float | None:
-    """That of FID where nothing is penalised; else the jackknife of the ratio."""
-    m = len(features_gen)
-    if distances.mean() >= threshold:
-        return compute_fid_stderr(features_gen, real)
-    if m < 3 or len(distances) < m:  # images without a direction have no distance of their own
-        return None
-    value = _penalised(fid, distances.mean().item(), threshold)
-    without = zip(
-        (fid - compute_fid_influence(features_gen, real)).tolist(),
-        ((distances.sum() - distances) / (m - 1)).tolist(),
-        strict=True,
-    )
-    influence = [value - _penalised(*parts, threshold) for parts in without]
-    return jackknife_variance(torch.tensor(influence, dtype=torch.float64)) ** 0.5
-
-
-def _directions(features: torch.Tensor) -> torch.Tensor:
-    norms = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float64)
-    directions = (features / norms)[norms[:, 0] != 0]
-    if not len(directions):
-        raise ValueError(f"features {list(features.shape)} are all zeros, without a direction")
-    return directions
-
-
-def _authpct(needs: tuple[FeatureNeed, ...], *, datasets: tuple[str, ...] | None = None) -> Register:
-    return register_metric(
-        family="authpct",
-        higher_is_better=True,
-        citation="Alaa et al. 2022, arXiv:2102.08921",
-        reference="dgm-eval authpct on the same features",
-        unit="%",
-        needs=needs,
-        settings={"authentic": "nearest real has a nearer real, <", "distances": "exact in float64"},
-        datasets=datasets,
-    )
-
-
-def _authpct_value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...]) -> MetricValue:
-    gen, real = (inputs.features(need).to(inputs.device) for need in needs)
+    gen, real = (inputs.features(need).to(inputs.device) for need in spec.needs)
     authentic = find_authentic(gen, real)
     return MetricValue(
         100 * authentic.double().mean().item(),
@@ -131,46 +47,52 @@ def _authpct_value(inputs: MetricInputs, needs: tuple[FeatureNeed, ...]) -> Metr
     )
 
 
-FULL_DIGITS = against_reals("digits", split="train")
-FULL_EFFICIENTNET = against_reals("efficientnet_lite0", split="train")
+def compute_mifid(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """FID over the distance, or FID; `extras` have both."""
+    from fact_metrics.engines.memorization import measure_mifid
 
-
-@_authpct(FULL_DIGITS, datasets=DIGIT_DATASETS)
-def authpct10k_full_digits(inputs: MetricInputs) -> MetricValue:
-    """Percentage of generated images that are no near copy of a training image, on digit features."""
-    return _authpct_value(inputs, FULL_DIGITS)
-
-
-@_authpct(FULL_EFFICIENTNET)
-def authpct10k_full_efficientnet_lite0(inputs: MetricInputs) -> MetricValue:
-    """Percentage of generated images that are no near copy of a training image, on EfficientNet."""
-    return _authpct_value(inputs, FULL_EFFICIENTNET)
-
-
-@register_metric(
-    family="mifid",
-    higher_is_better=False,
-    citation="Bai et al. 2021, arXiv:2106.03062",
-    reference="the Kaggle competition's MiFID on the same features, with another threshold",
-    needs=FULL_EFFICIENTNET,
-    settings={
-        "covariance": "N - 1",
-        "distance": "1 - |cos|, mean over generated images",
-        "threshold": EFFICIENTNET_THRESHOLD,
-        "dtype": "float64",
-        "reals": "population",
-    },
-)
-def mifid10k_full_efficientnet_lite0(inputs: MetricInputs) -> MetricValue:
-    """FID, raised where generated images are near copies of training images, on EfficientNet-Lite0."""
-    gen, features_real = (inputs.features(need).to(inputs.device) for need in FULL_EFFICIENTNET)
-    real = compute_statistics(features_real)
-    fid, distances = compute_fid(gen, real), find_cosine_distances(gen, features_real)
-    distance = distances.mean().item()
+    gen, real = (inputs.features(need).to(inputs.device) for need in spec.needs)
+    found = measure_mifid(gen, real, threshold=spec.settings["threshold"])
     return MetricValue(
-        _penalised(fid, distance, EFFICIENTNET_THRESHOLD),
-        stderr=_mifid_stderr(gen, real, fid, distances, EFFICIENTNET_THRESHOLD),
+        found.value,
+        stderr=found.stderr,
         n_generated=len(gen),
-        n_real=real.n,
-        extras={"fid": fid, "cosine_distance": distance},
+        n_real=len(real),
+        extras={"fid": found.fid, "cosine_distance": found.distance},
     )
+
+
+FAMILIES = (
+    Family(
+        name="authpct",
+        summary="Percentage of generated images without a near copy among {reals}, on {features}.",
+        higher_is_better=True,
+        source=Source("Alaa et al. 2022, arXiv:2102.08921", "dgm-eval authpct on the same features"),
+        compute=compute_authentic,
+        unit="%",
+        reals=REALS,
+        gives=("features",),
+        settings=lambda choice: AUTHPCT,
+        listed=("authpct10k_full_digits", "authpct10k_full_efficientnet_lite0"),
+    ),
+    Family(
+        name="mifid",
+        summary="FID, raised if generated images have near copies among {reals}, on {features}.",
+        higher_is_better=False,
+        source=Source(
+            "Bai et al. 2021, arXiv:2106.03062",
+            "the Kaggle competition's MiFID on the same features, with another threshold",
+        ),
+        sources={
+            "inception_pool3": Source(
+                "Bai et al. 2021, arXiv:2106.03062", "the Kaggle competition's MiFID on the same features"
+            )
+        },
+        compute=compute_mifid,
+        reals=("full",),
+        gives=("features",),
+        detectors=tuple(THRESHOLDS),
+        settings=mifid_settings,
+        listed=("mifid10k_full_efficientnet_lite0",),
+    ),
+)

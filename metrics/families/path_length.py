@@ -1,351 +1,99 @@
 """PPL: perceptual path length, how far images move for a small step between latents. Lower is smoother.
 
-    mean of d(G(path(t)), G(path(t + eps))) / eps^2,   eps = 1e-4,   d = LPIPS
+Five published protocols, by the name that StyleGAN2's tables give them:
 
-Karras et al. 2019, arXiv:1812.04948, sec. 4.1; Karras et al. 2020, arXiv:1912.04958, for the whole image at
-the ends of paths. Five published protocols, by the name that StyleGAN2's tables give them:
+    name          path                     t                  image        in the grammar
+    ppl_zfull     z, spherical             uniform in (0, 1)  face crop    ppl50k_zfull_crop_lpips_vgg
+    ppl_zend      z, spherical             0                  face crop    ppl50k_zend_crop_lpips_vgg
+    ppl_wfull     w, linear                uniform in (0, 1)  face crop    ppl50k_wfull_crop_lpips_vgg
+    ppl_wend      w, linear                0                  face crop    ppl50k_wend_crop_lpips_vgg
+    ppl2_wend     w, linear                0                  whole        ppl50k_wend_lpips_vgg
 
-    name          path                     t                  image        with another LPIPS network
-    ppl_zfull     z, spherical (`slerp`)   uniform in (0, 1)  face crop    ppl50k_zfull_crop_...
-    ppl_zend      z, spherical             0                  face crop    ppl50k_zend_crop_...
-    ppl_wfull     w, linear                uniform in (0, 1)  face crop    ppl50k_wfull_crop_...
-    ppl_wend      w, linear                0                  face crop    ppl50k_wend_crop_...
-    ppl2_wend     w, linear                0                  whole        ppl50k_wend_...
-
-The published names are registered as they stand: VGG16 LPIPS, 50,000 pairs. Elsewhere no `_crop` in a name
-means the whole image. Labels and noise are equal in a pair and fresh for every pair; images are float32 and
-neither clamped nor quantised, as at this step uint8 would measure rounding alone; the mean leaves out
-distances under the 1st and above the 99th percentile. Protocols on the shift-tolerant networks, which work
-offline, are not comparable with the published ones.
+Without `_crop` the whole image counts. Protocols on the shift-tolerant networks, which work offline, are not
+comparable with the published ones.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from functools import partial
+from typing import TYPE_CHECKING
 
-from fact_metrics.base.tf32 import tf32
-from fact_metrics.features import Detector, get_detector
-from fact_metrics.features.perceptual import MIN_RESOLUTION, PerceptualDetector
-from fact_metrics.registry import GeneratorInputs, MetricInputs, MetricValue, Register, register_metric
+from fact_metrics.engines.conventions import PATHS, STEP, VARIANTS, LatentPath
+from fact_metrics.family import Choice, Family, Source
+from fact_metrics.spec import MetricSpec, MetricValue
 
-EPSILON = 1e-4
-SMALLEST_UINT8_EPSILON = 1e-2  # below it most pixels stay within their grey level
-BATCH = 25
-MAX_RESOLUTION = 256
-RESAMPLES = 1000
-LEVEL = 0.95
-END_STREAM = "path end"
-POSITION_STREAM = "path position"
+if TYPE_CHECKING:
+    from fact_metrics.inputs import DeclaredInputs
+
+DETECTOR = "lpips_vgg"  # of the published protocols
+WHERE = {"end": "at the ends of", "full": "anywhere on"}
 
 
-@dataclass(frozen=True)
-class LatentPath:
-    """Where a path runs (z: spherical, w: linear), where on it a step starts, and what of the image counts.
-
-    `full`: t uniform in (0, 1); `end`: t = 0. `crop`: rows 3/8 to 7/8 and columns 2/8 to 6/8, the face in
-    FFHQ.
-    """
-
-    space: Literal["z", "w"]
-    sampling: Literal["full", "end"]
-    crop: bool
-
-    def settings(self) -> dict:
-        """The path as JSON, for a protocol."""
-        return {
-            "space": {"z": "z, spherical", "w": "w, linear"}[self.space],
-            "sampling": {"full": "full: t uniform in (0, 1)", "end": "end"}[self.sampling],
-            "crop": "rows 3/8 to 7/8, columns 2/8 to 6/8" if self.crop else False,
-        }
+def settings(choice: Choice, *, path: LatentPath) -> dict:
+    """Of every path length."""
+    return {
+        "samples": choice.count,
+        **path.settings(),
+        "epsilon": STEP,
+        "images": "float32, not clamped; box-averaged to 256 pixels where larger",
+        "noise": "equal in a pair",
+        "trim": "1st percentile lower to 99th higher",
+    }
 
 
-# The published protocols and their detector.
-PUBLISHED = "lpips_vgg"
-PATHS = {
-    "ppl_zfull": LatentPath("z", "full", crop=True),
-    "ppl_zend": LatentPath("z", "end", crop=True),
-    "ppl_wfull": LatentPath("w", "full", crop=True),
-    "ppl_wend": LatentPath("w", "end", crop=True),
-    "ppl2_wend": LatentPath("w", "end", crop=False),
-}
+def compute(spec: MetricSpec, inputs: DeclaredInputs, *, path: LatentPath) -> MetricValue:
+    """The trimmed mean and its bootstrap interval; None for images too small for the network."""
+    from fact_metrics.engines import path_length
+    from fact_metrics.features import get_detector
+    from fact_metrics.features.perceptual import MIN_RESOLUTION, PerceptualDetector
 
-
-def compute_ppl(distances: torch.Tensor) -> float:
-    """Mean of distances [N] from the 1st (`lower`) to the 99th (`higher`) percentile. Lower is better.
-
-    The percentiles are taken at existing values, as in the reference. Raises ValueError on an empty or
-    non-finite set.
-    """
-    if distances.ndim != 1 or len(distances) == 0 or not torch.isfinite(distances).all():
-        raise ValueError(f"PPL needs finite distances [N], got {list(distances.shape)}")
-    return _trimmed_means(distances.double().unsqueeze(0)).item()
-
-
-def bootstrap_ppl(
-    distances: torch.Tensor, *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
-) -> tuple[float, float, float]:
-    """Standard error, low and high of the trimmed mean of distances [N], by a seeded percentile bootstrap."""
-    rng = torch.Generator().manual_seed(seed)
-    distances = distances.double()
-    means = torch.cat(
-        [
-            _trimmed_means(distances[torch.randint(len(distances), (1, len(distances)), generator=rng)])
-            for _ in range(resamples)
-        ]
-    )
-    tail = (1 - level) / 2
-    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=means.dtype)).tolist()
-    return means.std().item(), low, high
-
-
-def slerp(start: torch.Tensor, end: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """Points [N, D] at t [N] on the great circles from start to end, [N, D] each, of length sqrt(D).
-
-    (sin((1 - t) a) u + sin(t a) v) / sin a, with unit vectors u and v at an angle a (Shoemake 1985; named in
-    Karras et al. 2019, sec. 4.1). Latents live on the sphere that the mapping network normalises them to, so
-    their lengths do not count. In float64; NaN where start and end are parallel. Latents of several rows,
-    [N, K, D], move each row on a circle of its own, all at the same t.
-    """
-    if start.ndim == 3:
-        t = t.repeat_interleave(start.shape[1])
-        return slerp(start.flatten(0, 1), end.flatten(0, 1), t).reshape(start.shape)
-    u, v = (F.normalize(x.double(), dim=1) for x in (start, end))
-    angle = 2 * torch.atan2((u - v).norm(dim=1, keepdim=True), (u + v).norm(dim=1, keepdim=True))
-    t = t.double().unsqueeze(1)
-    points = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()
-    return (points * start.shape[1] ** 0.5).to(start.dtype)
-
-
-def compute_step_distances(
-    images_start: torch.Tensor,
-    images_end: torch.Tensor,
-    detector: Detector,
-    *,
-    epsilon: float = EPSILON,
-    crop: bool = False,
-) -> torch.Tensor:
-    """LPIPS / epsilon^2, [N], of float32 images [N, C, H, W] in about [-1, 1] that are one step apart.
-
-    `crop` keeps rows 3/8 to 7/8 and columns 2/8 to 6/8; what is then above 256 pixels is averaged down by a
-    whole factor. uint8 images pass from an epsilon of 0.01. Raises ValueError on uint8 below it, on half
-    precision and on other integers.
-    """
-    pair = [_prepared(images, epsilon=epsilon, crop=crop) for images in (images_start, images_end)]
-    return detector.distance(*pair) / epsilon**2
-
-
-def measure_path(
-    generator: GeneratorInputs,
-    detector: Detector,
-    path: LatentPath = PATHS["ppl2_wend"],
-    *,
-    samples: int,
-    epsilon: float = EPSILON,
-) -> torch.Tensor:
-    """Step distances [samples], on the CPU, of pair i = 0, 1, ... along paths between independent latents.
-
-    Everything random belongs to the index of its pair, so the batch changes rounding only. float32
-    throughout: autocast and TF32 are off.
-    """
-    distances = []
-    with tf32(False), torch.autocast(detector.device.type, enabled=False):
-        for first in range(0, samples, BATCH):
-            indices = range(first, min(first + BATCH, samples))
-            ws = _step(generator, path, indices, epsilon=epsilon)
-            noise = [torch.cat([one, one]) for one in generator.noise(indices)]
-            pair = generator.synthesis(ws, noise).chunk(2)
-            distances.append(compute_step_distances(*pair, detector, epsilon=epsilon, crop=path.crop).cpu())
-            generator.progress(indices[-1] + 1, samples)
-    return torch.cat(distances)
-
-
-def _step(generator: GeneratorInputs, path: LatentPath, indices: range, *, epsilon: float) -> torch.Tensor:
-    """ws [2 N, num_ws * K, w_dim]: the starts of N steps, then their ends."""
-    labels = generator.labels(indices)
-    z_start, z_end = generator.latents(indices), generator.latents(indices, stream=END_STREAM)
-    t = torch.zeros(len(indices), dtype=torch.float64, device=z_start.device)
-    if path.sampling == "full":  # the distribution function of a normal number is a uniform one
-        t = torch.special.ndtr(generator.latents(indices, stream=POSITION_STREAM).flatten(1)[:, 0].double())
-    if path.space == "z":
-        z = torch.cat([slerp(z_start, z_end, t), slerp(z_start, z_end, t + epsilon)])
-        return generator.mapping(z, None if labels is None else torch.cat([labels, labels]))
-    w_start, w_end = generator.mapping(z_start, labels), generator.mapping(z_end, labels)
-    steps = (x.to(w_start.dtype)[:, None, None] for x in (t, t + epsilon))
-    return torch.cat([w_start.lerp(w_end, x) for x in steps])
-
-
-def _prepared(images: torch.Tensor, *, epsilon: float, crop: bool) -> torch.Tensor:
-    if images.dtype == torch.uint8:
-        if epsilon < SMALLEST_UINT8_EPSILON:
-            raise ValueError(
-                f"uint8 images at epsilon {epsilon:g} would measure their rounding; give float32 images, "
-                f"never quantised, or an epsilon of at least {SMALLEST_UINT8_EPSILON:g}"
-            )
-        images = images.float() / 127.5 - 1
-    elif images.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"PPL takes float32 images, got {images.dtype}: a step would drown in rounding")
-    if crop:
-        height, width = images.shape[-2:]
-        images = images[..., height * 3 // 8 : height * 7 // 8, width * 2 // 8 : width * 6 // 8]
-    factor = max(images.shape[-1] // MAX_RESOLUTION, 1)
-    return F.avg_pool2d(images, factor) if factor > 1 else images
-
-
-def _trimmed_means(distances: torch.Tensor) -> torch.Tensor:
-    low = distances.quantile(0.01, dim=1, interpolation="lower", keepdim=True)
-    high = distances.quantile(0.99, dim=1, interpolation="higher", keepdim=True)
-    kept = (distances >= low) & (distances <= high)
-    return (distances * kept).sum(dim=1) / kept.sum(dim=1)
-
-
-def _value(inputs: MetricInputs, path: LatentPath, detector_name: str, *, samples: int) -> MetricValue:
-    generator, detector = inputs.generator, get_detector(detector_name, inputs.device)
+    generator, detector = inputs.generator, get_detector(spec.detectors[0], inputs.device)
     side = generator.resolution // 2 if path.crop else generator.resolution
     if isinstance(detector, PerceptualDetector) and side < MIN_RESOLUTION:
         reason = f"{side} pixels are left of {generator.resolution}: too few for {detector.name}"
         return MetricValue(None, extras={"undefined": reason})
-    distances = measure_path(generator, detector, path, samples=samples)
-    stderr, low, high = bootstrap_ppl(distances, seed=inputs.seed)
-    interval = {"level": LEVEL, "low": low, "high": high, "method": "percentile bootstrap", "n": RESAMPLES}
-    return MetricValue(compute_ppl(distances), stderr=stderr, ci=interval, n_generated=samples)
+    distances = path_length.measure_path(generator, detector, path, samples=spec.count)
+    stderr, low, high = path_length.bootstrap_ppl(distances, seed=inputs.seed)
+    interval = {
+        "level": path_length.LEVEL,
+        "low": low,
+        "high": high,
+        "method": "percentile bootstrap",
+        "n": path_length.RESAMPLES,
+    }
+    return MetricValue(path_length.compute_ppl(distances), stderr=stderr, ci=interval, n_generated=spec.count)
 
 
-def _ppl(path: LatentPath, detector: str, *, samples: int) -> Register:
-    published = next((name for name, one in PATHS.items() if one == path), "no published one")
-    another = "" if detector == PUBLISHED else ", with another LPIPS network"
-    return register_metric(
-        family="ppl",
+def _family(variant: str, path: LatentPath, listed: tuple[str, ...]) -> Family:
+    of_paper = next((name for name, one in PATHS.items() if one == path), None)
+    tables = f"{of_paper or 'no published one'} of StyleGAN2's tables"
+    paper = "Karras et al. 2020, arXiv:1912.04958"
+    crop = ", face crop" if path.crop else ""
+    return Family(
+        name="ppl",
+        variant=variant,
+        summary=f"Perceptual path length {WHERE[path.sampling]} paths in {path.space.upper()}{crop}, "
+        "{features}, {count} pairs.",
         higher_is_better=False,
-        citation="Karras et al. 2020, arXiv:1912.04958",
-        reference=f"{published} of StyleGAN2's tables{another}",
+        source=Source(paper, f"{tables}, with another LPIPS network"),
+        sources={DETECTOR: Source(paper, tables)},
+        compute=partial(compute, path=path),
+        scored=None,
+        gives=("distance",),
+        settings=partial(settings, path=path),
         needs_generator=True,
-        detectors=(detector,),
-        settings={
-            "samples": samples,
-            **path.settings(),
-            "epsilon": EPSILON,
-            "images": "float32, not clamped; box-averaged to 256 pixels where larger",
-            "noise": "equal in a pair",
-            "trim": "1st percentile lower to 99th higher",
-        },
+        published={of_paper: f"ppl50k_{variant}_{DETECTOR}"} if of_paper else {},
+        listed=(*(f"ppl{rest}" for rest in listed), *([of_paper] if of_paper else [])),
     )
 
 
-Z_FULL, W_FULL = LatentPath("z", "full", crop=False), LatentPath("w", "full", crop=False)
-Z_END, W_END = LatentPath("z", "end", crop=False), PATHS["ppl2_wend"]
-
-
-@_ppl(W_END, "stlpips_vgg", samples=2_000)
-def ppl2k_wend_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """Perceptual path length at the ends of paths in W, shift-tolerant VGG16 LPIPS, 2,000 pairs."""
-    return _value(inputs, W_END, "stlpips_vgg", samples=2_000)
-
-
-@_ppl(W_END, "stlpips_alex", samples=2_000)
-def ppl2k_wend_stlpips_alex(inputs: MetricInputs) -> MetricValue:
-    """Perceptual path length at the ends of paths in W, shift-tolerant AlexNet LPIPS, 2,000 pairs."""
-    return _value(inputs, W_END, "stlpips_alex", samples=2_000)
-
-
-@_ppl(W_END, "stlpips_vgg", samples=50_000)
-def ppl50k_wend_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """Perceptual path length at the ends of paths in W, shift-tolerant VGG16 LPIPS, 50,000 pairs."""
-    return _value(inputs, W_END, "stlpips_vgg", samples=50_000)
-
-
-@_ppl(Z_FULL, "stlpips_vgg", samples=2_000)
-def ppl2k_zfull_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """Perceptual path length anywhere on paths in Z, shift-tolerant VGG16 LPIPS, 2,000 pairs."""
-    return _value(inputs, Z_FULL, "stlpips_vgg", samples=2_000)
-
-
-@_ppl(Z_END, "stlpips_vgg", samples=2_000)
-def ppl2k_zend_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """Perceptual path length at the ends of paths in Z, shift-tolerant VGG16 LPIPS, 2,000 pairs."""
-    return _value(inputs, Z_END, "stlpips_vgg", samples=2_000)
-
-
-@_ppl(W_FULL, "stlpips_vgg", samples=2_000)
-def ppl2k_wfull_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """Perceptual path length anywhere on paths in W, shift-tolerant VGG16 LPIPS, 2,000 pairs."""
-    return _value(inputs, W_FULL, "stlpips_vgg", samples=2_000)
-
-
-@_ppl(PATHS["ppl_zfull"], "stlpips_vgg", samples=2_000)
-def ppl2k_zfull_crop_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """PPL anywhere on paths in Z, face crop, shift-tolerant VGG16 LPIPS, 2,000 pairs."""
-    return _value(inputs, PATHS["ppl_zfull"], "stlpips_vgg", samples=2_000)
-
-
-@_ppl(PATHS["ppl_zend"], "stlpips_vgg", samples=2_000)
-def ppl2k_zend_crop_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """PPL at the ends of paths in Z, face crop, shift-tolerant VGG16 LPIPS, 2,000 pairs."""
-    return _value(inputs, PATHS["ppl_zend"], "stlpips_vgg", samples=2_000)
-
-
-@_ppl(PATHS["ppl_wfull"], "stlpips_vgg", samples=2_000)
-def ppl2k_wfull_crop_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """PPL anywhere on paths in W, face crop, shift-tolerant VGG16 LPIPS, 2,000 pairs."""
-    return _value(inputs, PATHS["ppl_wfull"], "stlpips_vgg", samples=2_000)
-
-
-@_ppl(PATHS["ppl_wend"], "stlpips_vgg", samples=2_000)
-def ppl2k_wend_crop_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """PPL at the ends of paths in W, face crop, shift-tolerant VGG16 LPIPS, 2,000 pairs."""
-    return _value(inputs, PATHS["ppl_wend"], "stlpips_vgg", samples=2_000)
-
-
-@_ppl(PATHS["ppl_zfull"], "stlpips_vgg", samples=50_000)
-def ppl50k_zfull_crop_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """PPL anywhere on paths in Z, face crop, shift-tolerant VGG16 LPIPS, 50,000 pairs."""
-    return _value(inputs, PATHS["ppl_zfull"], "stlpips_vgg", samples=50_000)
-
-
-@_ppl(PATHS["ppl_zend"], "stlpips_vgg", samples=50_000)
-def ppl50k_zend_crop_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """PPL at the ends of paths in Z, face crop, shift-tolerant VGG16 LPIPS, 50,000 pairs."""
-    return _value(inputs, PATHS["ppl_zend"], "stlpips_vgg", samples=50_000)
-
-
-@_ppl(PATHS["ppl_wfull"], "stlpips_vgg", samples=50_000)
-def ppl50k_wfull_crop_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """PPL anywhere on paths in W, face crop, shift-tolerant VGG16 LPIPS, 50,000 pairs."""
-    return _value(inputs, PATHS["ppl_wfull"], "stlpips_vgg", samples=50_000)
-
-
-@_ppl(PATHS["ppl_wend"], "stlpips_vgg", samples=50_000)
-def ppl50k_wend_crop_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """PPL at the ends of paths in W, face crop, shift-tolerant VGG16 LPIPS, 50,000 pairs."""
-    return _value(inputs, PATHS["ppl_wend"], "stlpips_vgg", samples=50_000)
-
-
-@_ppl(PATHS["ppl_zfull"], PUBLISHED, samples=50_000)
-def ppl_zfull(inputs: MetricInputs) -> MetricValue:
-    """Perceptual path length anywhere on paths in Z, face crop, VGG16 LPIPS: StyleGAN2's ppl_zfull."""
-    return _value(inputs, PATHS["ppl_zfull"], PUBLISHED, samples=50_000)
-
-
-@_ppl(PATHS["ppl_zend"], PUBLISHED, samples=50_000)
-def ppl_zend(inputs: MetricInputs) -> MetricValue:
-    """Perceptual path length at the ends of paths in Z, face crop, VGG16 LPIPS: StyleGAN2's ppl_zend."""
-    return _value(inputs, PATHS["ppl_zend"], PUBLISHED, samples=50_000)
-
-
-@_ppl(PATHS["ppl_wfull"], PUBLISHED, samples=50_000)
-def ppl_wfull(inputs: MetricInputs) -> MetricValue:
-    """Perceptual path length anywhere on paths in W, face crop, VGG16 LPIPS: StyleGAN2's ppl_wfull."""
-    return _value(inputs, PATHS["ppl_wfull"], PUBLISHED, samples=50_000)
-
-
-@_ppl(PATHS["ppl_wend"], PUBLISHED, samples=50_000)
-def ppl_wend(inputs: MetricInputs) -> MetricValue:
-    """Perceptual path length at the ends of paths in W, face crop, VGG16 LPIPS: StyleGAN2's ppl_wend."""
-    return _value(inputs, PATHS["ppl_wend"], PUBLISHED, samples=50_000)
-
-
-@_ppl(PATHS["ppl2_wend"], PUBLISHED, samples=50_000)
-def ppl2_wend(inputs: MetricInputs) -> MetricValue:
-    """Perceptual path length at the ends of paths in W, whole image, VGG16 LPIPS: ppl2_wend."""
-    return _value(inputs, PATHS["ppl2_wend"], PUBLISHED, samples=50_000)
+FAMILIES = (
+    _family(
+        "wend", VARIANTS["wend"], ("2k_wend_stlpips_alex", "2k_wend_stlpips_vgg", "50k_wend_stlpips_vgg")
+    ),
+    *(_family(name, VARIANTS[name], (f"2k_{name}_stlpips_vgg",)) for name in ("wfull", "zend", "zfull")),
+    *(
+        _family(name, VARIANTS[name], (f"2k_{name}_stlpips_vgg", f"50k_{name}_stlpips_vgg"))
+        for name in ("wend_crop", "wfull_crop", "zend_crop", "zfull_crop")
+    ),
+)

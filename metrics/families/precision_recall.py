@@ -1,155 +1,122 @@
-"""Improved precision and recall: the share of one set inside the k-nearest-neighbour balls of the other.
+"""Precision, recall, density and coverage: one set inside the k-nearest-neighbour balls of the other.
 
-Kynkäänniemi et al. 2019, arXiv:1904.06991: k = 3, and a distance equal to the radius is inside, as in their
-reference and in torch-fidelity. prdc and dgm-eval count k = 5 with `<` instead: `k=5, closed=False`. Peers
-compare float32 or float16 distances; here every comparison is exact.
+Precision and recall count a distance equal to the radius as inside (Kynkäänniemi et al. 2019), density and
+coverage do not (Naeem et al. 2020). Metrics with equal needs and k share one pass over the distances.
 """
 
-import torch
+from __future__ import annotations
 
-from fact_metrics.engines.overlap import IMPROVED, Balls, count_in_balls, overlap_of, share
-from fact_metrics.registry import (
-    FeatureNeed,
-    MetricInputs,
-    MetricValue,
-    Register,
-    against_reals,
-    published_needs,
-    register_metric,
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fact_metrics.engines.conventions import IMPROVED, PRDC, Balls
+from fact_metrics.family import REALS, Choice, Family, Source
+from fact_metrics.spec import MetricSpec, MetricValue
+
+if TYPE_CHECKING:
+    from fact_metrics.engines.overlap import Overlap
+    from fact_metrics.inputs import DeclaredInputs
+
+KYNKAANNIEMI = Source(
+    "Kynkäänniemi et al. 2019, arXiv:1904.06991", "torch-fidelity 0.4.0 PRC on the same features"
 )
+NAEEM = Source("Naeem et al. 2020, arXiv:2002.09797", "prdc 0.2 on the same features")
 
 
-def compute_precision(
-    features_gen: torch.Tensor,
-    features_real: torch.Tensor,
-    *,
-    k: int = IMPROVED.k,
-    closed: bool = IMPROVED.closed,
-) -> float:
-    """Share of generated features within the k-th-neighbour distance of a real one. Higher is better.
-
-    Features are [M, D] and [N, D] of one detector, of any float type; `closed` says whether a distance equal
-    to the radius is inside. Raises ValueError where there are k reals or fewer, the widths differ or a value
-    is not finite.
-    """
-    return share(count_in_balls(features_gen, features_real, Balls(k, closed)).per_point)
+def settings(choice: Choice, *, closed: bool) -> dict:
+    """k, and whether a distance equal to the radius is inside."""
+    return Balls(choice.k, closed).settings()
 
 
-def compute_recall(
-    features_gen: torch.Tensor,
-    features_real: torch.Tensor,
-    *,
-    k: int = IMPROVED.k,
-    closed: bool = IMPROVED.closed,
-) -> float:
-    """Share of real features within the k-th-neighbour distance of a generated one. Higher is better.
+def measure(spec: MetricSpec, inputs: DeclaredInputs, *, closed: bool) -> Overlap:
+    """The overlap of a metric's features; one pass over the distances serves both conventions."""
+    from fact_metrics.engines.neighbours import find_radii
+    from fact_metrics.engines.overlap import measure_overlap
 
-    As `compute_precision` with the sets exchanged.
-    """
-    return compute_precision(features_real, features_gen, k=k, closed=closed)
+    balls = Balls(spec.settings["k"], closed=closed)
+    both = (IMPROVED, PRDC)
+    if balls not in both:
+        both = (Balls(balls.k, closed=True), Balls(balls.k, closed=False))
 
+    def measured() -> list[Overlap]:
+        gen, real = (inputs.features(need).to(inputs.device) for need in spec.needs)
+        ks = [one.k for one in both]
+        radii = inputs.cached_real(spec.needs[1], f"radii of {ks}", partial(find_radii, ks=ks))
+        return measure_overlap(gen, real, conventions=both, real_radii=radii)
 
-def _protocol(family: str, needs: tuple[FeatureNeed, ...]) -> Register:
-    return register_metric(
-        family=family,
-        higher_is_better=True,
-        citation="Kynkäänniemi et al. 2019, arXiv:1904.06991",
-        reference="torch-fidelity 0.4.0 PRC on the same features",
-        needs=needs,
-        settings=IMPROVED.settings(),
-    )
+    overlaps = inputs.shared(("overlap", spec.needs, both), measured)
+    return next(overlap for overlap in overlaps if overlap.balls == balls)
 
 
-def _precision(inputs: MetricInputs, needs: tuple[FeatureNeed, ...]) -> MetricValue:
-    overlap = overlap_of(inputs, needs, IMPROVED)
+def compute(spec: MetricSpec, inputs: DeclaredInputs, *, of: str, closed: bool) -> MetricValue:
+    """A property of the overlap, with its standard error if there is one."""
+    overlap = measure(spec, inputs, closed=closed)
     return MetricValue(
-        overlap.precision,
-        stderr=overlap.precision_stderr,
+        getattr(overlap, of),
+        stderr=getattr(overlap, f"{of}_stderr", None),
         n_generated=overlap.n_generated,
         n_real=overlap.n_real,
     )
 
 
-def _recall(inputs: MetricInputs, needs: tuple[FeatureNeed, ...]) -> MetricValue:
-    overlap = overlap_of(inputs, needs, IMPROVED)
-    return MetricValue(overlap.recall, n_generated=overlap.n_generated, n_real=overlap.n_real)
+def _family(
+    of: str, summary: str, source: Source, *, closed: bool, published: str, listed: tuple[str, ...]
+) -> Family:
+    return Family(
+        name=of,
+        summary=summary,
+        higher_is_better=True,
+        source=source,
+        compute=partial(compute, of=of, closed=closed),
+        reals=REALS,
+        gives=("features",),
+        neighbours=True,
+        settings=partial(settings, closed=closed),
+        published={published: f"{published}_vgg16_fc2"},
+        listed=(*(f"{of}{rest}" for rest in listed), published),
+    )
 
 
-TEST_ALEX = against_reals("stlpips_alex", split="test")
-TEST_VGG = against_reals("stlpips_vgg", split="test")
-TEST_PIXELS = against_reals("pixels", split="test")
-FULL_ALEX = against_reals("stlpips_alex", split="train")
-FULL_PIXELS = against_reals("pixels_rgb", split="train")
-PUBLISHED = published_needs("vgg16_fc2")
+WITH_3 = (
+    "10k3_full_pixels_rgb",
+    "10k3_full_stlpips_alex",
+    "10k3_test_pixels",
+    "10k3_test_stlpips_alex",
+    "10k3_test_stlpips_vgg",
+)
+WITH_5 = ("10k5_full_stlpips_alex", "10k5_test_stlpips_alex")
 
-
-@_protocol("precision", TEST_ALEX)
-def precision10k3_test_stlpips_alex(inputs: MetricInputs) -> MetricValue:
-    """Share of generated images in the 3-neighbour balls of test images, on AlexNet LPIPS features."""
-    return _precision(inputs, TEST_ALEX)
-
-
-@_protocol("precision", TEST_VGG)
-def precision10k3_test_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """Share of generated images in the 3-neighbour balls of test images, on VGG16 LPIPS features."""
-    return _precision(inputs, TEST_VGG)
-
-
-@_protocol("precision", TEST_PIXELS)
-def precision10k3_test_pixels(inputs: MetricInputs) -> MetricValue:
-    """Share of generated images in the 3-neighbour balls of test images, on raw pixels (MSE)."""
-    return _precision(inputs, TEST_PIXELS)
-
-
-@_protocol("precision", FULL_ALEX)
-def precision10k3_full_stlpips_alex(inputs: MetricInputs) -> MetricValue:
-    """Share of generated images in the 3-neighbour balls of training images, on AlexNet LPIPS features."""
-    return _precision(inputs, FULL_ALEX)
-
-
-@_protocol("precision", FULL_PIXELS)
-def precision10k3_full_pixels_rgb(inputs: MetricInputs) -> MetricValue:
-    """Share of generated images in the 3-neighbour balls of training images, on raw colour pixels (MSE)."""
-    return _precision(inputs, FULL_PIXELS)
-
-
-@_protocol("recall", TEST_ALEX)
-def recall10k3_test_stlpips_alex(inputs: MetricInputs) -> MetricValue:
-    """Share of test images in the 3-neighbour balls of generated ones, on AlexNet LPIPS features."""
-    return _recall(inputs, TEST_ALEX)
-
-
-@_protocol("recall", TEST_VGG)
-def recall10k3_test_stlpips_vgg(inputs: MetricInputs) -> MetricValue:
-    """Share of test images in the 3-neighbour balls of generated ones, on VGG16 LPIPS features."""
-    return _recall(inputs, TEST_VGG)
-
-
-@_protocol("recall", TEST_PIXELS)
-def recall10k3_test_pixels(inputs: MetricInputs) -> MetricValue:
-    """Share of test images in the 3-neighbour balls of generated ones, on raw pixels (MSE)."""
-    return _recall(inputs, TEST_PIXELS)
-
-
-@_protocol("recall", FULL_ALEX)
-def recall10k3_full_stlpips_alex(inputs: MetricInputs) -> MetricValue:
-    """Share of training images in the 3-neighbour balls of generated ones, on AlexNet LPIPS features."""
-    return _recall(inputs, FULL_ALEX)
-
-
-@_protocol("recall", FULL_PIXELS)
-def recall10k3_full_pixels_rgb(inputs: MetricInputs) -> MetricValue:
-    """Share of training images in the 3-neighbour balls of generated ones, on raw colour pixels (MSE)."""
-    return _recall(inputs, FULL_PIXELS)
-
-
-@_protocol("precision", PUBLISHED)
-def precision50k3_full(inputs: MetricInputs) -> MetricValue:
-    """Share of generated images in the 3-neighbour balls of all training images, on VGG16 fc2 features."""
-    return _precision(inputs, PUBLISHED)
-
-
-@_protocol("recall", PUBLISHED)
-def recall50k3_full(inputs: MetricInputs) -> MetricValue:
-    """Share of all training images in the 3-neighbour balls of generated ones, on VGG16 fc2 features."""
-    return _recall(inputs, PUBLISHED)
+FAMILIES = (
+    _family(
+        "precision",
+        "Share of generated images in the {k}-neighbour balls of {reals}, on {features}.",
+        KYNKAANNIEMI,
+        closed=True,
+        published="precision50k3_full",
+        listed=WITH_3,
+    ),
+    _family(
+        "recall",
+        "Share of {reals} in the {k}-neighbour balls of generated ones, on {features}.",
+        KYNKAANNIEMI,
+        closed=True,
+        published="recall50k3_full",
+        listed=WITH_3,
+    ),
+    _family(
+        "density",
+        "How many {k}-neighbour balls of {reals} hold a generated one, over {k}, on {features}.",
+        NAEEM,
+        closed=False,
+        published="density50k5_full",
+        listed=WITH_5,
+    ),
+    _family(
+        "coverage",
+        "Share of {k}-neighbour balls of {reals} that hold a generated one, on {features}.",
+        NAEEM,
+        closed=False,
+        published="coverage50k5_full",
+        listed=WITH_5,
+    ),
+)

@@ -1,56 +1,34 @@
-"""Vendi score: the effective number of different images in a set, without a reference.
+"""Vendi score: the effective number of different images in a set, without a reference."""
 
-Friedman & Dieng 2023, arXiv:2210.02410: exp of the entropy of the eigenvalues of K / N, K the cosine
-similarity of features; equals the vendi-score package. Says how varied a set is, not how good: noise that a
-detector spreads over its features scores high.
-"""
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from fact_metrics.registry import DIGIT_DATASETS, FeatureNeed, MetricInputs, MetricValue, register_metric
+from fact_metrics.family import Family, Source
+from fact_metrics.spec import MetricSpec, MetricValue
 
-CHUNK = 2048
-
-
-def compute_vendi_score(features: torch.Tensor) -> float:
-    """Vendi score of features [N, D] with the cosine kernel: from 1 (all alike) to min(N, D).
-
-    Exact, in float64, through the smaller of the N x N and D x D Gram matrices: they share eigenvalues.
-    Raises ValueError where the set is empty, a value is not finite or a row is 0.
-    """
-    if features.ndim != 2 or len(features) == 0:
-        raise ValueError(f"the Vendi score needs features [N, D], got {list(features.shape)}")
-    if not torch.isfinite(features).all():
-        raise ValueError("features hold values that are not finite")
-    n, width = features.shape
-    norms = features.double().norm(dim=1, keepdim=True)
-    if not (norms > 0).all():
-        raise ValueError(f"{int((norms == 0).sum())} rows of features are 0 and have no direction")
-    if n <= width:
-        rows = features.double() / norms
-        gram = rows @ rows.T
-    else:
-        gram = torch.zeros(width, width, dtype=torch.float64, device=features.device)
-        for part, scale in zip(features.split(CHUNK), norms.split(CHUNK), strict=True):
-            rows = part.double() / scale
-            gram.addmm_(rows.T, rows)
-    shares = torch.linalg.eigvalsh(gram / n).clamp(min=0)
-    return torch.special.entr(shares).sum().exp().item()
+if TYPE_CHECKING:
+    from fact_metrics.inputs import DeclaredInputs
 
 
-VENDI_DIGITS = FeatureNeed("digits", "generated", count=10_000)
+def compute(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """The score: from 1 to the number of images, or the width of the features."""
+    from fact_metrics.engines.vendi import compute_vendi_score
 
-
-@register_metric(
-    family="vendi",
-    higher_is_better=True,
-    citation="Friedman & Dieng 2023, arXiv:2210.02410",
-    reference="vendi-score 0.0.3 on the same features",
-    needs=[VENDI_DIGITS],
-    settings={"kernel": "cosine", "dtype": "float64"},
-    datasets=DIGIT_DATASETS,
-)
-def vendi10k_digits(inputs: MetricInputs) -> MetricValue:
-    """Effective number of different images by the digit classifier's features; variety, not quality."""
-    features = inputs.features(VENDI_DIGITS).to(inputs.device)
+    (need,) = spec.needs
+    features = inputs.features(need).to(inputs.device)
     return MetricValue(compute_vendi_score(features), n_generated=len(features))
+
+
+FAMILIES = (
+    Family(
+        name="vendi",
+        summary="Effective number of different images, on {features}; variety, not quality.",
+        higher_is_better=True,
+        source=Source("Friedman & Dieng 2023, arXiv:2210.02410", "vendi-score 0.0.3 on the same features"),
+        compute=compute,
+        gives=("features",),
+        settings=lambda choice: {"kernel": "cosine", "dtype": "float64"},
+        listed=("vendi10k_digits",),
+    ),
+)

@@ -1,78 +1,36 @@
-"""W-gap: how far the w of a StylEx encoder lie from those of its mapping network.
+"""W-gap: how far the w of a StylEx encoder lie from those of its mapping network."""
 
-One generator is trained on two distributions of w. The reproductions suspect that they drift apart (Vleuten
-et al. 2022, the notes on W from two networks) and print no number. The class part, the same in both, is left
-out. Both distances are made on w divided by the standard deviation that the mapping's w have in each
-dimension, so that a network that scales its w gains nothing.
-"""
+from __future__ import annotations
 
-import torch
+from functools import partial
+from typing import TYPE_CHECKING
 
-from fact_metrics.engines.frechet import compute_fid_from_statistics, compute_statistics
-from fact_metrics.families.kid import compute_kid
-from fact_metrics.registry import MetricInputs, MetricValue, Register, register_metric
+from fact_metrics.family import Choice, Family, Source
+from fact_metrics.spec import MetricSpec, MetricValue
 
-COUNT = 10_000
-SMALLEST_STD = 1e-6  # a dimension that the mapping does not vary is not blown up by more than this
+if TYPE_CHECKING:
+    import torch
+
+    from fact_metrics.inputs import DeclaredInputs
 
 
-def standardise(w_encoder: torch.Tensor, w_mapping: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both sets [N, D] and [M, D] less the mapping's mean, over its standard deviation per dimension.
-
-    float64. Raises ValueError where the widths differ or a set has fewer than two rows.
-    """
-    if w_encoder.ndim != 2 or w_encoder.shape[1:] != w_mapping.shape[1:] or len(w_mapping) < 2:
-        raise ValueError(f"w are two sets [N, D], got {list(w_encoder.shape)} and {list(w_mapping.shape)}")
-    encoder, mapping = w_encoder.double(), w_mapping.double()
-    mean, std = mapping.mean(dim=0), mapping.std(dim=0).clamp(min=SMALLEST_STD)
-    return (encoder - mean) / std, (mapping - mean) / std
-
-
-def compute_w_gap_frechet(w_encoder: torch.Tensor, w_mapping: torch.Tensor) -> float:
-    """Fréchet distance of standardised w per dimension. Lower is closer; 0 for equal sets."""
-    encoder, mapping = standardise(w_encoder, w_mapping)
-    distance = compute_fid_from_statistics(compute_statistics(encoder), compute_statistics(mapping))
-    return distance / encoder.shape[1]
+def settings(choice: Choice, *, distance: str) -> dict:
+    """Of both distances."""
+    return {
+        "distance": distance,
+        "w": "without the class part, over the mapping's mean and deviation per dimension",
+        "encoder": "of held-out images",
+        "mapping": "of the first latents",
+        "count": choice.count,
+        "dtype": "float64",
+    }
 
 
-def compute_w_gap_kernel(w_encoder: torch.Tensor, w_mapping: torch.Tensor):
-    """Unbiased MMD^2 of standardised w with KID's kernel (x.y / D + 1)^3, and its error."""
-    return compute_kid(*standardise(w_encoder, w_mapping), subsets=0)
+def compute_frechet(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """The distance per dimension; `extras` describe the encoder's w in every dimension."""
+    from fact_metrics.engines.w_gap import compute_w_gap_frechet, describe_dimensions
 
-
-def describe_dimensions(w_encoder: torch.Tensor, w_mapping: torch.Tensor) -> dict[str, list[float]]:
-    """Per dimension, in the mapping's standard deviations: the encoder's mean and standard deviation."""
-    encoder, _ = standardise(w_encoder, w_mapping)
-    return {"mean": encoder.mean(dim=0).tolist(), "std": encoder.std(dim=0).tolist()}
-
-
-def _w_gap(distance: str) -> Register:
-    return register_metric(
-        family="wgap",
-        higher_is_better=False,
-        citation="this project; Fréchet: Heusel et al. 2017; kernel: Binkowski et al. 2018",
-        reference="none: defined here",
-        needs_encoder=True,
-        settings={
-            "distance": distance,
-            "w": "without the class part, over the mapping's mean and deviation per dimension",
-            "encoder": "of held-out images",
-            "mapping": "of the first latents",
-            "count": COUNT,
-            "dtype": "float64",
-        },
-    )
-
-
-def _both(inputs: MetricInputs) -> tuple[torch.Tensor, torch.Tensor]:
-    encoder = inputs.encoder.pairs(COUNT).w
-    return encoder, inputs.encoder.mapping_w(COUNT)
-
-
-@_w_gap("Fréchet / D, N - 1")
-def wgap10k_frechet(inputs: MetricInputs) -> MetricValue:
-    """Fréchet distance between w of the encoder and of the mapping, per dimension, in the mapping's units."""
-    encoder, mapping = _both(inputs)
+    encoder, mapping = _both(spec, inputs)
     shown = describe_dimensions(encoder, mapping)
     return MetricValue(
         compute_w_gap_frechet(encoder, mapping),
@@ -82,9 +40,46 @@ def wgap10k_frechet(inputs: MetricInputs) -> MetricValue:
     )
 
 
-@_w_gap("unbiased MMD^2, (x.y / D + 1)^3")
-def wgap10k_kernel(inputs: MetricInputs) -> MetricValue:
-    """Kernel distance between w of the encoder and of the mapping, in the mapping's units."""
-    encoder, mapping = _both(inputs)
+def compute_kernel(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """The unbiased distance and its standard error."""
+    from fact_metrics.engines.w_gap import compute_w_gap_kernel
+
+    encoder, mapping = _both(spec, inputs)
     found = compute_w_gap_kernel(encoder, mapping)
     return MetricValue(found.value, stderr=found.stderr, n_generated=len(encoder), n_real=len(mapping))
+
+
+def _both(spec: MetricSpec, inputs: DeclaredInputs) -> tuple[torch.Tensor, torch.Tensor]:
+    return inputs.encoder.pairs(spec.count).w, inputs.encoder.mapping_w(spec.count)
+
+
+SHARED = {
+    "name": "wgap",
+    "higher_is_better": False,
+    "source": Source(
+        "this project; Fréchet: Heusel et al. 2017; kernel: Binkowski et al. 2018", "none: defined here"
+    ),
+    "scored": None,
+    "needs_encoder": True,
+    "minimum": 4,
+}
+
+FAMILIES = (
+    Family(
+        variant="frechet",
+        summary="Fréchet distance between w of the encoder and of the mapping, per dimension, in the "
+        "mapping's units.",
+        compute=compute_frechet,
+        settings=partial(settings, distance="Fréchet / D, N - 1"),
+        listed=("wgap10k_frechet",),
+        **SHARED,
+    ),
+    Family(
+        variant="kernel",
+        summary="Kernel distance between w of the encoder and of the mapping, in the mapping's units.",
+        compute=compute_kernel,
+        settings=partial(settings, distance="unbiased MMD^2, (x.y / D + 1)^3"),
+        listed=("wgap10k_kernel",),
+        **SHARED,
+    ),
+)

@@ -1,20 +1,14 @@
-"""Feature detectors. Importing this package registers them; weights are read at first use."""
+"""Feature detectors: their specs without torch; networks and weights are read at first use."""
 
-from fact_metrics.features import (
-    clip,
-    digits,
-    dinov2,
-    efficientnet,
-    inception_detectors,
-    lpips,
-    pixels,
-    spectrum,
-    stlpips,
-    vgg16,
-)
+import importlib
+import pkgutil
+
+from fact_metrics.features import detectors
 from fact_metrics.features.detector import (
     DETECTORS,
     Detector,
+    DetectorSpec,
+    detector_spec,
     get_detector,
     list_detectors,
     register_detector,
@@ -23,17 +17,12 @@ from fact_metrics.features.detector import (
 __all__ = [
     "DETECTORS",
     "Detector",
-    "clip",
-    "digits",
-    "dinov2",
-    "efficientnet",
+    "DetectorSpec",
+    "detector_spec",
     "get_detector",
-    "inception_detectors",
     "list_detectors",
-    "lpips",
-    "pixels",
     "register_detector",
-    "spectrum",
-    "stlpips",
-    "vgg16",
 ]
+
+for _module in pkgutil.iter_modules(detectors.__path__):
+    importlib.import_module(f"{detectors.__name__}.{_module.name}")

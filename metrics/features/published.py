@@ -1,17 +1,19 @@
 """What all detectors with downloadable weights share: the network is built at first use from a weight file.
 
-Files, hashes and the error without them: metrics/weight_store.py. Until then `describe()` quotes the
+Files, hashes and the error without them: metrics/features/weight_store.py. Until then `describe()` quotes the
 published hash, so that a protocol is the same on a machine that cannot compute it.
 """
 
-from collections.abc import Collection
-from typing import ClassVar
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Collection
+from typing import TYPE_CHECKING, ClassVar
 
 from fact_metrics.features.detector import Detector
-from fact_metrics.features.weight_files import fingerprint_sha256, load_weights
+from fact_metrics.features.weight_store import fingerprint_sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # ImageNet's channel means and deviations, as torchvision's networks were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -54,6 +56,10 @@ class PublishedDetector(Detector):
 
     def load(self) -> nn.Module:
         """The network with its weights. Raises MissingWeights; UserError on a damaged or foreign file."""
+        import torch
+
+        from fact_metrics.features.weight_files import load_weights
+
         with torch.device("meta"):  # no time for initial values that are overwritten at once
             net = self.build()
         net = net.to_empty(device="cpu")
@@ -62,6 +68,8 @@ class PublishedDetector(Detector):
     @property
     def net(self) -> nn.Module:
         """The network in inference; loaded again where another weight file has been put in place."""
+        import torch
+
         sha256 = fingerprint_sha256(self.weights[0])
         if self._net is None or self._net_sha256 != sha256:
             with torch.inference_mode(False):  # weights made under it could not be differentiated through
@@ -85,12 +93,3 @@ def expect_keys(
     unexpected = [key for key in found if not (key in expected or key in unused or key.startswith(prefixes))]
     if unexpected:
         raise ValueError(f"it also has {unexpected[0]}; expected is {network}")
-
-
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """float32 images in [0, 255] less the means and over the deviations, which are those of [0, 1]."""
-    shift, scale = (
-        torch.tensor(values, dtype=torch.float32, device=images.device).mul_(255).view(1, 3, 1, 1)
-        for values in (mean, std)
-    )
-    return (images - shift) / scale

@@ -2,7 +2,7 @@
 
 State dicts are read with weights_only, safetensors as they are; TorchScript, which is code, only where the
 hash is the published one or the user trusted the file (`fact-eval weights add --trust`, recorded). What the
-files are and where they lie: metrics/weight_store.py, whose names are offered here too.
+files are and where they lie: weight_store.py.
 """
 
 import hashlib
@@ -14,29 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from fact_metrics.base.errors import UserError
-from fact_metrics.weight_store import (
+from fact_metrics.features.weight_store import (
     WEIGHTS,
     Format,
-    MissingWeights,
-    WeightFile,
     find_installed,
     find_weights,
-    fingerprint_sha256,
     random_weights_seed,
-    weights_sha256,
 )
-
-__all__ = [
-    "WEIGHTS",
-    "MissingWeights",
-    "WeightFile",
-    "find_weights",
-    "fingerprint_sha256",
-    "load_weights",
-    "random_weights_seed",
-    "read_weights",
-    "weights_sha256",
-]
 
 
 def read_weights(name: str) -> dict[str, Tensor] | torch.jit.ScriptModule:

@@ -1,0 +1,223 @@
+"""Generator and discriminator in training: networks, optimisers, augmentation, the four losses of StyleGAN2.
+
+The order of phases is StyleGAN2-ADA's: generator, path length (every pl_interval steps), discriminator, R1
+(every r1_interval steps), each with its own optimiser step. With simultaneous updates, generator and
+discriminator start from one state, and the regularisers follow.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fact_train import distributed
+from fact_train.augment import build_augmentation
+from fact_train.data import Dataset
+from fact_train.networks.build import build_networks
+from fact_train.networks.mapping import W_AVG_DECAY
+from fact_train.seeds import generator_for
+from fact_train.settings.config import TrainConfig
+from fact_train.training import losses
+from fact_train.training.precision import PRECISIONS
+from fact_train.training.step import LossOf, Phase, StepInputs, Work, adam
+
+# (work, n) -> ws [n, num_ws * K, w_dim] and what the model knows of these latents, [n, c_dim] or None
+Latents = Callable[[Work, int], tuple[Tensor, Tensor | None]]
+Condition = Callable[[Tensor | None], Tensor | None]
+
+
+class GAN:
+    """G, D, G_ema, their optimisers, and their losses, each of one micro-batch and a mean over its samples.
+
+    `latents` gives the ws that G draws; `d_condition` turns what the model knows of images (labels, logits)
+    into what D is told. G's optimiser also trains the networks of `trained_with_G`, (network, learning rate).
+    `class_dim` is the number of classes of the classifier that StylEx explains.
+    """
+
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        dataset: Dataset,
+        device: torch.device,
+        *,
+        latents: Latents,
+        d_condition: Condition = lambda c: c,
+        class_dim: int = 0,
+        trained_with_G: Iterable[tuple[nn.Module, float]] = (),
+    ) -> None:
+        self.cfg, self.device = cfg, device
+        self._latents, self._d_condition = latents, d_condition
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator_for("cpu", "weights", cfg.seed).initial_seed())
+            G, D = build_networks(cfg, dataset.describe(), class_dim=class_dim)
+        self.G, self.D = G.to(device).train(), D.to(device).train()
+        self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        # what G's optimiser trains, with the learning rates
+        self.g_groups = [(self.G if cfg.train_mapping else self.G.synthesis, cfg.g_lr), *trained_with_G]
+        self.G_opt = adam(self.g_groups, cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
+        self.D_opt = adam(
+            [(self.D, cfg.d_lr * cfg.ttur_mult)], cfg, interval=cfg.r1_interval if cfg.r1_gamma else None
+        )
+        self.r1_gamma = losses.resolve_r1_gamma(cfg.r1_gamma, resolution=dataset.resolution, batch=cfg.batch)
+        self.notes = losses.r1_notes(
+            cfg.r1_gamma, self.r1_gamma, resolution=dataset.resolution, batch=cfg.batch
+        )
+        self.pl_mean = torch.zeros([], device=device)
+        self.augment = build_augmentation(cfg, device)
+        self.dtype = PRECISIONS[cfg.precision]  # of feature maps
+
+    @property
+    def lazy_intervals(self) -> list[int]:
+        """Intervals of the lazy regularisers that are on."""
+        cfg = self.cfg
+        lazy = ((cfg.pl_interval, cfg.pl_weight), (cfg.r1_interval, self.r1_gamma))
+        return [interval for interval, weight in lazy if weight > 0]
+
+    # Phases
+
+    def phases(
+        self, inputs: StepInputs, *, generator_loss: LossOf | None = None
+    ) -> Iterator[tuple[Phase, ...]]:
+        """The phases of a step; those of one tuple start from the same weights.
+
+        `generator_loss` takes the place of this class's own, where a model adds to it.
+        """
+        cfg = self.cfg
+        g_main = Phase("G", self.G_opt, generator_loss or self.generator_loss)
+        d_main = Phase("D", self.D_opt, self.discriminator_loss)
+        path_length, r1 = [], []
+        if cfg.pl_weight and inputs.is_due(interval=cfg.pl_interval):
+            path_length = [(Phase("PL", self.G_opt, self.path_length_loss, interval=cfg.pl_interval),)]
+        if cfg.r1_gamma and inputs.is_due(interval=cfg.r1_interval):
+            r1 = [(Phase("R1", self.D_opt, self.r1_loss, interval=cfg.r1_interval),)]
+        if cfg.updates == "simultaneous":
+            yield from [(g_main, d_main), *path_length, *r1]
+        else:
+            yield from [(g_main,), *path_length, (d_main,), *r1]
+
+    def generator_loss(self, work: Work) -> Tensor:
+        """G against D, on images of new latents."""
+        ws, c = self._latents(work, work.size)
+        return self.adversarial_loss(self.generate(ws, work), c, work)
+
+    def adversarial_loss(self, images: Tensor, c: Tensor | None, work: Work) -> Tensor:
+        """What G loses by the scores of generated images [N, C, R, R]."""
+        scores = self.discriminate(images, c, work)
+        loss = losses.generator_loss(scores)
+        work.report("Loss/G", loss)
+        work.report("Scores/generated", scores)
+        return loss.mean()
+
+    def path_length_loss(self, work: Work) -> Tensor:
+        """Path-length penalty of G on a part of the micro-batch."""
+        cfg = self.cfg
+        ws, _ = self._latents(work, max(work.size // cfg.pl_batch_shrink, 1))
+        if not ws.requires_grad:  # a mapping that does not learn
+            ws.requires_grad_(True)
+        images = self.generate(ws, work)
+        factor = cfg.style_vectors**cfg.pl_power
+        lengths = losses.path_lengths(images, ws, generator=work.gen) * factor
+        penalty, work.pl_mean = losses.path_length_penalty(lengths, self.pl_mean, decay=cfg.pl_decay)
+        work.report("Loss/path_length_penalty", penalty)
+        work.report("Path_length", lengths)
+        return penalty.mean() * (cfg.pl_weight * cfg.pl_interval)
+
+    def discriminator_loss(self, work: Work) -> Tensor:
+        """D on generated and real images."""
+        with torch.no_grad():
+            ws, c = self._latents(work, work.size)
+            generated = self.generate(ws, work)
+        images = torch.cat([generated, work.real])  # one pass over both: half as many operations to start
+        c = None if c is None else torch.cat([c, work.c])
+        scores_generated, scores_real = self.discriminate(images, c, work, parts=2).chunk(2)
+        loss = losses.discriminator_loss(scores_real, scores_generated)
+        work.real_signs = scores_real.detach().sign()
+        work.report("Loss/D", loss)
+        work.report("Scores/real", scores_real)
+        work.report("Signs/real", work.real_signs)
+        return loss.mean() * self.cfg.d_loss_scale
+
+    def r1_loss(self, work: Work) -> Tensor:
+        """R1 penalty of D on real images."""
+        cfg = self.cfg
+        x = work.real.detach().requires_grad_(True)
+        penalty = losses.r1_penalty(self.discriminate(x, work.c, work), x)
+        work.report("Loss/r1_penalty", penalty)
+        gamma = losses.r1_weight(
+            self.r1_gamma, final=cfg.r1_gamma_final, decay_kimg=cfg.r1_decay_kimg, nimg=work.inputs.nimg
+        )
+        return penalty.mean() * (gamma / 2 * cfg.r1_interval)
+
+    # Networks
+
+    def draw_z(self, n: int, work: Work) -> Tensor:
+        """Fresh latents z [n, *z_shape]."""
+        return torch.randn(n, *self.G.z_shape, generator=work.gen, device=self.device)
+
+    def map_latents(self, z: Tensor, c: Tensor | None, work: Work) -> Tensor:
+        """ws [N, num_ws * K, w_dim] of latents and labels or class parts, with style mixing."""
+        ws = self.G.mapping(z, c)
+        work.w_means.append(self.G.mapping.mean_w(ws))
+        return losses.style_mixing(
+            self.G.mapping,
+            ws,
+            c,
+            prob=self.cfg.style_mixing_prob,
+            generator=work.gen,
+            host_generator=work.host_gen,
+        )
+
+    def generate(self, ws: Tensor, work: Work) -> Tensor:
+        """Images [N, C, R, R] of ws."""
+        return self.G.synthesis(ws, generator=work.gen, dtype=self.dtype)
+
+    def discriminate(self, images: Tensor, c: Tensor | None, work: Work, *, parts: int = 1) -> Tensor:
+        """Scores [N, 1] of images, `parts` batches of them: the one place where D sees any, augmented.
+
+        `c` is what the model knows of the images, before `d_condition`.
+        """
+        images = self.augment(images, work.gen)
+        return self.D(images, self._d_condition(c), parts=parts, dtype=self.dtype)
+
+    # State
+
+    def end_phase(self, works: Sequence[Work]) -> dict[str, Tensor]:
+        """Move w_avg, the average of path lengths and the counts of the augmentation."""
+        for work in works:
+            if work.real_signs is not None:
+                self.augment.observe(work.real_signs)
+            for mean in work.w_means:
+                self.G.mapping.w_avg.lerp_(mean, W_AVG_DECAY)
+        pl_means = [work.pl_mean for work in works if work.pl_mean is not None]
+        if pl_means:
+            self.pl_mean = distributed.average_(torch.stack(pl_means).mean())
+        return {}
+
+    @torch.no_grad()
+    def end_step(self, steps: int) -> dict[str, Tensor]:
+        """Average w_avg over processes, copy it to G_ema, move the augmentation's p; returns its values."""
+        distributed.average_(self.G.mapping.w_avg)
+        self.G_ema.mapping.w_avg.copy_(self.G.mapping.w_avg)  # the other buffers, noise maps, never change
+        return self.augment.update(steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "G": self.G.state_dict(),
+            "D": self.D.state_dict(),
+            "G_ema": self.G_ema.state_dict(),
+            "G_opt": self.G_opt.state_dict(),
+            "D_opt": self.D_opt.state_dict(),
+            "pl_mean": self.pl_mean,
+            "augment": self.augment.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.G.load_state_dict(state["G"])
+        self.D.load_state_dict(state["D"])
+        self.G_ema.load_state_dict(state["G_ema"])
+        self.G_opt.load_state_dict(state["G_opt"])
+        self.D_opt.load_state_dict(state["D_opt"])
+        self.pl_mean = state["pl_mean"].to(self.device)
+        self.augment.load_state_dict(state.get("augment", {}))  # states of the first version have none

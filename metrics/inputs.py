@@ -1,0 +1,147 @@
+"""What a metric computes from: the interface that fact_eval, fact_metrics.api and the tests implement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+from fact_metrics.spec import FeatureNeed, MetricSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from fact_metrics.engines.frechet import FeatureStatistics
+
+T = TypeVar("T")
+
+
+class GeneratorInputs(Protocol):
+    """A generator with its random inputs: image i of a stream has its own seed, whatever the batch."""
+
+    z_dim: int
+    num_ws: int
+    resolution: int
+    num_channels: int
+
+    def latents(self, indices: Sequence[int], *, stream: str = "image") -> torch.Tensor:
+        """z [N, z_dim], or [N, K, z_dim] with K style vectors; another stream gives independent latents."""
+
+    def labels(self, indices: Sequence[int]) -> torch.Tensor | None:
+        """c [N, c_dim], or None for an unconditional generator."""
+
+    def mapping(self, z: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+        """ws [N, num_ws * K, w_dim], truncation_psi 1."""
+
+    def noise(self, indices: Sequence[int], *, stream: str = "image") -> list[torch.Tensor]:
+        """Noise inputs of the synthesis network, [N, 1, r, r] each."""
+
+    def synthesis(
+        self, ws: torch.Tensor, noise: list[torch.Tensor], *, fused_modconv: bool | None = None
+    ) -> torch.Tensor:
+        """float32 images [N, C, H, W] in about [-1, 1], not clamped."""
+
+    def progress(self, done: int, total: int) -> None:
+        """May be called between batches."""
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Held-out images and what an explaining GAN makes of them, N of each, on the CPU.
+
+    Images uint8 [N, C, H, W]; `w` [N, w_dim] of the encoder; logits [N, K] of the classifier.
+    """
+
+    originals: torch.Tensor
+    reconstructions: torch.Tensor
+    w: torch.Tensor
+    logits_original: torch.Tensor
+    logits_reconstruction: torch.Tensor
+
+
+class EncoderInputs(Protocol):
+    """The encoder and the classifier of a StylEx run."""
+
+    def pairs(self, count: int) -> EncodedPairs:
+        """The first `count` held-out images (all if there are fewer) and their reconstructions."""
+
+    def mapping_w(self, count: int) -> torch.Tensor:
+        """w [N, w_dim] of the mapping network, without the class part."""
+
+
+class MetricInputs(Protocol):
+    """What a metric reads. `generator` is None for pictures, `encoder` for all but StylEx runs."""
+
+    seed: int
+    device: torch.device
+    generator: GeneratorInputs | None
+    encoder: EncoderInputs | None
+
+    def features(self, need: FeatureNeed) -> torch.Tensor:
+        """[N, D] float32 on the CPU."""
+
+    def cached_real(self, need: FeatureNeed, name: str, function: Callable[[torch.Tensor], T]) -> T:
+        """function(features of a need's reals, on `device`), computed once for all that is scored with them.
+
+        `name` identifies the function, with everything that changes its result but the features.
+        """
+
+    def statistics(self, need: FeatureNeed, *, correction: int) -> FeatureStatistics | None:
+        """Given statistics of a need's reals, n = 0 if unknown; None if there are features."""
+
+
+class UndeclaredNeed(Exception):
+    """A metric asked for something that its spec does not declare: it would be missing from the protocol."""
+
+
+class DeclaredInputs:
+    """The inputs of one metric: hands out what its spec declares, and raises UndeclaredNeed for all else."""
+
+    def __init__(self, spec: MetricSpec, inputs: MetricInputs):
+        self._spec, self._inputs = spec, inputs
+        self.seed, self.device = inputs.seed, inputs.device
+
+    @property
+    def generator(self) -> GeneratorInputs:
+        """The generator, for a spec with `needs_generator`."""
+        self._check(self._spec.needs_generator, "the generator")
+        return self._inputs.generator
+
+    @property
+    def encoder(self) -> EncoderInputs:
+        """The encoder, for a spec with `needs_encoder`."""
+        self._check(self._spec.needs_encoder, "the encoder")
+        return self._inputs.encoder
+
+    def features(self, need: FeatureNeed) -> torch.Tensor:
+        """[N, D] float32 on the CPU."""
+        self._check(need in self._spec.needs, need)
+        return self._inputs.features(need)
+
+    def cached_real(self, need: FeatureNeed, name: str, function: Callable[[torch.Tensor], T]) -> T:
+        """As `MetricInputs.cached_real`."""
+        self._check(need in self._spec.needs, need)
+        return self._inputs.cached_real(need, name, function)
+
+    def statistics(self, need: FeatureNeed, *, correction: int) -> FeatureStatistics | None:
+        """As `MetricInputs.statistics`."""
+        self._check(need in self._spec.needs and self._spec.from_statistics, f"statistics of {need}")
+        return self._inputs.statistics(need, correction=correction)
+
+    def shared(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """compute() of the first metric with this key; metrics of the same inputs share what they measure.
+
+        The key names everything that changes the result but the inputs.
+        """
+        results = _SHARED.setdefault(self._inputs, {})
+        if key not in results:
+            results[key] = compute()
+        return results[key]
+
+    def _check(self, declared: bool, what: object) -> None:
+        if not declared:
+            raise UndeclaredNeed(f"metric {self._spec.name} reads {what}, which its spec does not declare")
+
+
+_SHARED: WeakKeyDictionary[MetricInputs, dict[Hashable, object]] = WeakKeyDictionary()
