@@ -25,7 +25,7 @@ from fact_leaderboard.intervals import holm
 from fact_metrics.engines.fid_error import compute_fid_influence, jackknife_variance
 from fact_metrics.engines.frechet import compute_fid_from_statistics, compute_statistics
 from fact_metrics.features import Detector, get_detector, list_detectors
-from fact_metrics.weight_store import MissingWeights
+from fact_metrics.features.weight_store import MissingWeights
 from fact_train.data import open_dataset
 
 IMAGES, DRAWS, REALS_PER_IMAGE = 500, 2, 4

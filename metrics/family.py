@@ -244,7 +244,7 @@ def _parse_numbers(name: str, numbers: str, family: Family) -> tuple[int, int | 
         raise UsageError(f"metric {name!r}: the number of images is missing: {such}")
     found = re.fullmatch(r"([1-9]\d*)(k?)(\d*)", numbers)
     if found is None:
-        raise UsageError(f"metric {name!r}: {numbers!r} is no number of images: {such}")
+        raise UsageError(f"metric {name!r}: {numbers!r} is not a number of images: {such}")
     digits, thousands, k = found.groups()
     count = int(digits) * (1000 if thousands else 1)
     if not thousands and count % 1000 == 0:

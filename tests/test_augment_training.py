@@ -89,7 +89,7 @@ def test_two_processes_share_one_p() -> None:
     """One sees signs +1, the other -1 twice as often: r_t is -1/3 for both, not 1 and -1."""
     code = """
 import torch, torch.distributed as dist
-from fact_train.training import distributed
+from fact_train import distributed
 from fact_train.augment.adaptive import AdaptiveP
 distributed.init(torch.device("cpu"))
 ada = AdaptiveP(0.5, target=-0.4, interval=1, kimg=1.0, batch=100, ceiling=None, device=torch.device("cpu"))

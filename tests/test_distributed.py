@@ -7,9 +7,9 @@ import pytest
 import torch
 from group_toys import run_group
 
+from fact_train import distributed
 from fact_train.data import open_dataset
 from fact_train.settings.config import TrainConfig
-from fact_train.training import distributed
 from fact_train.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def train(cfg: TrainConfig, steps: int) -> dict[str, torch.Tensor]:
     trainer = Trainer(cfg, open_dataset(cfg.data), CPU)
     for _ in range(steps):
         trainer.step()
-    nets = {"G": trainer.G, "D": trainer.D}
+    nets = {"G": trainer.model.gan.G, "D": trainer.model.gan.D}
     named = [(f"{name}.{p_name}", p) for name, net in nets.items() for p_name, p in net.named_parameters()]
     gradients = {f"grad {name}": p.grad for name, p in named if p.grad is not None}
     return gradients | {f"weight {name}": p.detach() for name, p in named}

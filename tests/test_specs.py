@@ -160,7 +160,7 @@ def test_every_listed_name_is_spelled_as_the_grammar_spells_it():
         ("fid_full_digits", r"the number of images is missing: fid<N>_<full\|train\|test>_<detector>"),
         ("fid", "the number of images is missing"),
         ("fid10000_full_digits", "10,000 images are written 10k"),
-        ("fid010k_full_digits", "'010k' is no number of images"),
+        ("fid010k_full_digits", "'010k' is not a number of images"),
         ("fid10k3_full_digits", "fid takes no number of neighbours, here 3"),
         ("precision10k_full_pixels", "the number of neighbours is missing"),
         ("precision2500_full_pixels", "images come in thousands if neighbours follow them"),

@@ -13,7 +13,7 @@ from PIL import Image
 from fact_eval.jobs.pictures import open_reference, plan_pictures
 from fact_eval.jobs.plan import Request
 from fact_metrics.base.errors import UserError
-from fact_metrics.weight_store import MissingWeights, find_weights
+from fact_metrics.features.weight_store import MissingWeights, find_weights
 from fact_train.classifiers.training import train_classifier
 from fact_train.data import open_dataset
 from fact_train.data.errors import BadResolution, MissingSplit, NeedsOption, UnusableFiles
