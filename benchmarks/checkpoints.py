@@ -44,14 +44,14 @@ def run(
     """Wall and processor seconds of scoring each of the checkpoints, and of the bare loop for all but one."""
     keep_freed_memory()  # as the command does
     chosen, about, limits = start(device, threads)
-    cards = tuple(card for card in get_specs(METRICS) if not card.needs_encoder)
+    specs = tuple(spec for spec in get_specs(METRICS) if not spec.needs_encoder)
     with tempfile.TemporaryDirectory(prefix="checkpoints-") as name, limits:
         root = Path(name)
         evaluation = Evaluation(device=str(chosen), batch=BATCH, cache=FeatureCache(root / "cache"))
         rows = []
         for seed in range(checkpoints):
             folder = untrained_run(root / f"seed{seed}", seed)
-            (job,) = plan_run(read_run(folder), Request(cards, named=True))
+            (job,) = plan_run(read_run(folder), Request(specs, named=True))
             calls = [lambda job=job: evaluation.run([job]), lambda job=job: _bare(job, str(chosen))]
             if not seed:
                 scored, bare = _clock(calls[0]), None
@@ -62,7 +62,7 @@ def run(
             rows.append({"scored": scored, "bare": bare})
         if evaluation.outcome.failures:
             raise RuntimeError(evaluation.outcome.problems())
-    return {"machine": about, "metrics": [card.name for card in cards], "checkpoints": rows}
+    return {"machine": about, "metrics": [spec.name for spec in specs], "checkpoints": rows}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -92,7 +92,7 @@ def _bare(job, device: str) -> None:
     unfused, which are nothing but generation and a detector; and nothing else."""
     source = GeneratorSource(load_snapshot(job.snapshot, device=device), seed=0, device=device)
     wanted: dict[str, int] = {}
-    for need in (need for card, _ in job.missing for need in card.needs if need.side == "generated"):
+    for need in (need for spec, _ in job.missing for need in spec.needs if need.side == "generated"):
         wanted[need.detector] = max(need.count, wanted.get(need.detector, 0))
     with torch.inference_mode():
         for first in range(0, max(wanted.values()), BATCH):
@@ -101,9 +101,9 @@ def _bare(job, device: str) -> None:
                 if first < count:
                     get_detector(name, device)(images[: count - first]).cpu()
         inputs = Inputs(OpenedImages(source, {}), {}, None, seed=0, device=device)
-        for card, _ in job.missing:
-            if card.needs_generator:
-                compute_metric(card, inputs)
+        for spec, _ in job.missing:
+            if spec.needs_generator:
+                compute_metric(spec, inputs)
 
 
 def untrained_run(folder: Path, seed: int) -> Path:

@@ -111,24 +111,24 @@ def axes_table() -> str:
 
 def metrics_list() -> str:
     rows = []
-    for card in registered_metrics():
-        unit = f" ({card.unit})" if card.unit else ""
-        better = "↑" if card.higher_is_better else "↓"
-        weights = ", ".join(f"`{name}`" for name in card.weights)
-        rows.append([f"`{card.name}`", better, card.summary + unit, weights, card.citation])
+    for spec in registered_metrics():
+        unit = f" ({spec.unit})" if spec.unit else ""
+        better = "↑" if spec.higher_is_better else "↓"
+        weights = ", ".join(f"`{name}`" for name in spec.weights)
+        rows.append([f"`{spec.name}`", better, spec.summary + unit, weights, spec.citation])
     return table(["metric", "better", "meaning", "weights to fetch", "source"], rows)
 
 
 def detectors_list() -> str:
     rows = []
-    for card in registered_detectors():
-        facts = card.fingerprint
+    for spec in registered_detectors():
+        facts = spec.fingerprint
         size = f", {facts['size']} px" if facts.get("size") else ""
-        weights = ", ".join(f"`{name}`" for name in card.weights) or "none to fetch"
+        weights = ", ".join(f"`{name}`" for name in spec.weights) or "none to fetch"
         crop = f"; {facts['crop']}" if "crop" in facts else ""
         read = f"{facts['resize']}{size}{crop}"
         width = f"{facts['width']:,}"
-        rows.append([f"`{card.name}`", width, card.summary, facts["layer"], read, facts["range"], weights])
+        rows.append([f"`{spec.name}`", width, spec.summary, facts["layer"], read, facts["range"], weights])
     return table(["detector", "width", "meaning", "layer", "resize", "range", "weights"], rows)
 
 

@@ -71,12 +71,12 @@ def test_no_images_give_no_rows_and_wrong_input_is_refused(name):
 @pytest.mark.parametrize("name", list_detectors())
 def test_fingerprint_is_json_and_needs_no_weights(name, monkeypatch):
     monkeypatch.setattr(torch, "load", None)
-    card = DETECTORS[name]().describe()
-    assert json.loads(json.dumps(card)) == card
+    spec = DETECTORS[name]().describe()
+    assert json.loads(json.dumps(spec)) == spec
     assert {"detector", "version", "width", "resize", "range", "layer", "dtype", "weights_sha256"} <= set(
-        card
+        spec
     )
-    assert (card["weights_sha256"] is None) == (card["network"] == "none")
+    assert (spec["weights_sha256"] is None) == (spec["network"] == "none")
 
 
 def golden_values(name):

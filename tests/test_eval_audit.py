@@ -120,13 +120,13 @@ def test_png_against_jpeg_and_another_size_are_told(tmp_path):
 
 
 def test_too_few_images_for_a_metric_and_for_a_covariance_are_told():
-    cards = get_specs(["fid10k_full_efficientnet_lite0", "kid10k_full_efficientnet_lite0"])
-    findings = check_counts(cards, generated=500, real={"train": 60_000})
+    specs = get_specs(["fid10k_full_efficientnet_lite0", "kid10k_full_efficientnet_lite0"])
+    findings = check_counts(specs, generated=500, real={"train": 60_000})
     assert [f.kind for f in findings] == ["sample size", "rank"]
     assert "500 generated images, 10,000 requested" in findings[0].message
     assert "kid10k" in findings[0].message and "kid10k" not in findings[1].message
-    assert check_counts(cards, generated=None, real={"train": 60_000}) == []
-    (real,) = check_counts(cards, generated=None, real={"train": 1000})
+    assert check_counts(specs, generated=None, real={"train": 60_000}) == []
+    (real,) = check_counts(specs, generated=None, real={"train": 1000})
     assert real.kind == "rank" and "1,000 real images and 1,280 features" in real.message
     both = get_specs(["fid10k_full_efficientnet_lite0", "fid10k_full_digits"])
     (real,) = check_counts(both, generated=None, real={"train": 50})  # a line, however many metrics

@@ -313,10 +313,10 @@ def test_finding_nothing_to_do_needs_no_torch(tmp_path, data):
     request = Request(tuple(list_specs()), defaults=columns.metrics_for)
     (job,) = plan_run(read_run(folder), request)
     assert len(job.missing) >= 8
-    for card, seed in job.missing:
+    for spec, seed in job.missing:
         identity = {"run_id": job.run_id, "snapshot_sha256": job.content_sha256, "seed": seed}
-        protocol = {"protocol": card.protocol, "protocol_sha256": card.protocol_sha256}
-        metric = {"metric": card.name, "metric_version": card.version}
+        protocol = {"protocol": spec.protocol, "protocol_sha256": spec.protocol_sha256}
+        metric = {"metric": spec.name, "metric_version": spec.version}
         append_records(folder / RESULTS, [make_record(**identity, **protocol, **metric)])
     environment = {**os.environ, "FACT_CACHE": str(tmp_path / "cache")}
 

@@ -85,8 +85,8 @@ def test_a_generator_whose_mapping_is_constant_is_recorded_and_shown_as_collapse
 
 
 def test_protocol_says_what_is_fixed_and_under_what_it_is_called_collapsed():
-    (card,) = get_specs(["style_diversity1k_train_pixels"])
-    settings = json.loads(json.dumps(card.protocol))["settings"]
+    (spec,) = get_specs(["style_diversity1k_train_pixels"])
+    settings = json.loads(json.dumps(spec.protocol))["settings"]
     assert settings["collapsed"] == f"value or z_alone < {COLLAPSED}"
     assert settings["noise"] == "where it is random, one draw for all images"
-    assert card.protocol["needs"] == [{"detector": "pixels", "side": "real", "split": "train", "count": 1000}]
+    assert spec.protocol["needs"] == [{"detector": "pixels", "side": "real", "split": "train", "count": 1000}]

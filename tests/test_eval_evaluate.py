@@ -216,7 +216,7 @@ def test_a_failing_metric_leaves_a_record_and_stops_no_other(tmp_path, data, bro
     assert failed["toy_nan"].value is None and "came out as nan" in failed["toy_nan"].error
     assert len(failed) == len(outcome.failures) == 2
     jobs, _ = score(tmp_path / "runs")
-    assert {card.name for card, _ in jobs[0].missing} == set(failed)  # a failure is tried again
+    assert {spec.name for spec, _ in jobs[0].missing} == set(failed)  # a failure is tried again
 
 
 def test_a_damaged_snapshot_fails_its_run_and_no_other(tmp_path, data, toys):
@@ -374,7 +374,7 @@ def test_pictures_too_few_for_a_named_metric_are_refused_and_for_others_left_out
     with pytest.raises(UserError, match="toy_distance needs 30 pictures, there are 25"):
         plan_pictures(pictures, reference, tmp_path, named)
     job, left_out = plan_pictures(pictures, reference, tmp_path, Request(tuple(list_specs())))
-    assert [card.name for card, _ in job.missing] == ["toy_sharpness"] and len(left_out) == 3
+    assert [spec.name for spec, _ in job.missing] == ["toy_sharpness"] and len(left_out) == 3
     few = make_pictures(tmp_path / "few", 3)
     with pytest.raises(UserError, match="too few for every metric: "):
         plan_pictures(few, reference, tmp_path, Request(tuple(list_specs())))
@@ -389,9 +389,9 @@ def test_pictures_of_another_size_than_the_reference_are_refused(tmp_path, data,
 def test_a_metric_for_other_datasets_is_left_out_or_refused_by_name(data, toys):
     toy = fact_metrics.registry.FAMILIES["toy_path"]
     fact_metrics.registry.FAMILIES["toy_path"] = dataclasses.replace(toy, fixed_detector="digits")
-    assert "toy_path" not in {card.name for card in Request(tuple(list_specs())).cards_for("toy")}
+    assert "toy_path" not in {spec.name for spec in Request(tuple(list_specs())).specs_for("toy")}
     with pytest.raises(UsageError, match="toy_path is for digits only, not for toy"):
-        Request(tuple(get_specs(["toy_path"])), named=True).cards_for("toy")
+        Request(tuple(get_specs(["toy_path"])), named=True).specs_for("toy")
 
 
 def test_memory_of_a_pass_does_not_hold_more_than_a_batch_of_images(tmp_path, data, toys, monkeypatch):

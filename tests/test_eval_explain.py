@@ -89,17 +89,17 @@ def test_reconstructions_are_those_of_held_out_images_untruncated(place, snapsho
 
 
 def test_records_of_a_stylex_run_and_none_of_another(place, tmp_path) -> None:
-    cards = tuple(get_specs(SMALL))
-    jobs = plan_run(read_run(place["run"]), Request(cards, named=True))
+    specs = tuple(get_specs(SMALL))
+    jobs = plan_run(read_run(place["run"]), Request(specs, named=True))
     outcome = Evaluation().run(jobs)
     assert not outcome.failures and len(outcome.written) == len(SMALL)
     values = {record.metric: record.value for record in read_records(place["run"] / "results.jsonl")}
     assert values["recon10k_mse"] > 0 and 0 <= values["agreement10k"] <= 1
     plain = make_run(tmp_path, place["data"])
     with pytest.raises(UsageError, match="StylEx runs"):
-        plan_run(read_run(plain), Request(cards, named=True))
-    assert plan_run(read_run(plain), Request(cards))[0].missing == ()
-    controls = plan_controls([jobs[0].reference], tmp_path, Request(cards, named=True))
+        plan_run(read_run(plain), Request(specs, named=True))
+    assert plan_run(read_run(plain), Request(specs))[0].missing == ()
+    controls = plan_controls([jobs[0].reference], tmp_path, Request(specs, named=True))
     assert [job.missing for job in controls] == [(), ()]
 
 
@@ -112,8 +112,8 @@ def test_without_held_out_images_only_the_encoder_s_metrics_have_no_value(place,
     blank = ["agreement10k", "recon10k_mse", "reconfid10k_full_efficientnet_lite0"]
     register_toys()
     try:
-        cards = tuple(get_specs([*blank, "toy_distance"]))
-        Evaluation().run(plan_run(read_run(run), Request(cards, named=True)))
+        specs = tuple(get_specs([*blank, "toy_distance"]))
+        Evaluation().run(plan_run(read_run(run), Request(specs, named=True)))
     finally:
         for name in ("toy_distance", "toy_distance_test", "toy_sharpness", "toy_path"):
             FAMILIES.pop(name)

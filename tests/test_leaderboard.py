@@ -24,17 +24,17 @@ def test_every_column_is_a_registered_metric_that_fits_its_board(monkeypatch):
     monkeypatch.undo()
     from fact_metrics.registry import get_specs
 
-    cards = {card.name: card for card in get_specs([column.metric for column in COLUMNS])}
+    specs = {spec.name: spec for spec in get_specs([column.metric for column in COLUMNS])}
     for dataset, fewest in (("mnist", 13), ("fashion-mnist", 10), ("anything", 10)):
-        fitting = [column for column in columns_for(dataset) if cards[column.metric].fits(dataset)]
+        fitting = [column for column in columns_for(dataset) if specs[column.metric].fits(dataset)]
         headers = [column.header for column in fitting]
         assert len(fitting) >= fewest and len(set(headers)) == len(headers)
         standard = columns_for(dataset, "standard")
         assert standard[0].metric == "fid50k_full" and len({c.header for c in standard}) == len(standard)
-    splits = {column.on: cards[column.metric].reference_split for column in COLUMNS if column.on != "all"}
+    splits = {column.on: specs[column.metric].reference_split for column in COLUMNS if column.on != "all"}
     assert splits == {"test": "test", "full": "train"}
     for column in COLUMNS:
-        assert bool(cards[column.metric].weights) == (column.protocol == "standard"), column.metric
+        assert bool(specs[column.metric].weights) == (column.protocol == "standard"), column.metric
 
 
 RANDOM = {"detectors": {"toy": {"weights_sha256": "random weights, seed 0"}}, "k": 3}

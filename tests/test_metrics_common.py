@@ -304,9 +304,9 @@ def test_protocol_is_json_that_names_needs_detectors_and_weights(metric):
     assert protocol["metric"] == metric.name and protocol["version"] == metric.version
     used = {need["detector"] for need in protocol["needs"]} | set(protocol["detectors"])
     assert used == set(protocol["detectors"]) == set(metric.detectors)
-    for name, card in protocol["detectors"].items():
-        assert card == get_detector(name).describe() | {}
-        assert {"resize", "range", "layer", "dtype", "weights_sha256", "version"} <= set(card)
+    for name, spec in protocol["detectors"].items():
+        assert spec == get_detector(name).describe() | {}
+        assert {"resize", "range", "layer", "dtype", "weights_sha256", "version"} <= set(spec)
 
 
 # Names of the field and what they stand for; every other name ends with its detector.

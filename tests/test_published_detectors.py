@@ -80,14 +80,14 @@ def test_features_do_not_depend_on_the_batch_and_differ_between_images(detector)
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_card_is_there_without_weights_and_quotes_the_published_hash(name):
-    card = DETECTORS[name]().describe()
-    assert json.loads(json.dumps(card)) == card
-    assert card["weights_sha256"] == weight_store.WEIGHTS[DETECTORS[name].weights[0]].sha256
+    spec = DETECTORS[name]().describe()
+    assert json.loads(json.dumps(spec)) == spec
+    assert spec["weights_sha256"] == weight_store.WEIGHTS[DETECTORS[name].weights[0]].sha256
 
 
 def test_cards_of_all_published_detectors_differ():
-    cards = [{**DETECTORS[name]().describe(), "detector": None} for name in PUBLISHED]
-    assert all(a != b for i, a in enumerate(cards) for b in cards[:i])
+    specs = [{**DETECTORS[name]().describe(), "detector": None} for name in PUBLISHED]
+    assert all(a != b for i, a in enumerate(specs) for b in specs[:i])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

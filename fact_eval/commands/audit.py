@@ -34,8 +34,8 @@ def audit_(
         findings += compare_with_reference(found, theirs)
         real = theirs.splits
     traits = dataset_entry(reference or "").traits
-    cards = [card for card in list_specs() if card.fits(traits) and not card.needs_encoder]
-    findings += check_counts(cards, generated=found.count, real=real)
+    specs = [spec for spec in list_specs() if spec.fits(traits) and not spec.needs_encoder]
+    findings += check_counts(specs, generated=found.count, real=real)
     if as_json:
         report = {"path": str(path), "images": found.count, "size": found.size, "lossy": found.lossy}
         print(json.dumps({**report, "findings": [dataclasses.asdict(f) for f in findings]}, indent=1))

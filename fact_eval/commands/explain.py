@@ -57,9 +57,9 @@ def explain(
     if not found:
         where = ", ".join(map(str, runs))
         raise UsageError(f"no StylEx run in {where}; fact-train --preset mnist trains one")
-    cards = tuple(card for card in list_specs() if card.needs_encoder)
-    names = {card.name for card in cards}
-    request = Request(cards, parse_seeds(seeds), snapshot=snapshot, data=data)
+    specs = tuple(spec for spec in list_specs() if spec.needs_encoder)
+    names = {spec.name for spec in specs}
+    request = Request(specs, parse_seeds(seeds), snapshot=snapshot, data=data)
     jobs = [job for run in found for job in plan_run(run, request)]
     failures = []
     if any(job.missing for job in jobs):

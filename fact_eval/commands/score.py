@@ -145,8 +145,8 @@ def images(
         finish(error.problems)
     if copies := job.pictures.repeats:
         say(f"warning: duplicates: {copies:,} of {len(job.pictures):,} images repeat another image")
-    cards, n_real = [card for card, _ in job.missing], job.reference.train["n"]
-    for line in lines(check_counts(cards, generated=len(job.pictures), real={"train": n_real})):
+    specs, n_real = [spec for spec, _ in job.missing], job.reference.train["n"]
+    for line in lines(check_counts(specs, generated=len(job.pictures), real={"train": n_real})):
         say(line)
     for line in left_out:
         say(f"left out: {line}")
@@ -240,14 +240,14 @@ def _request(
     named = bool(names) and names != ["all"]
     if named and protocol is not None:
         raise UsageError(f"--protocol {protocol} and --metrics both choose metrics; give only one of them")
-    cards = get_specs(names) if named else list_specs()
+    specs = get_specs(names) if named else list_specs()
     if named:
-        require_weights(cards, "--metrics")
+        require_weights(specs, "--metrics")
     elif names:
-        cards = _all_cards(cards, protocol or "auto")
+        specs = _all_specs(specs, protocol or "auto")
     choice = ProtocolChoice(protocol or "auto", metrics_for, say=say)
     return Request(
-        tuple(cards),
+        tuple(specs),
         parse_seeds(seeds),
         named=named,
         defaults=None if names else choice,
@@ -257,22 +257,22 @@ def _request(
     )
 
 
-def _all_cards(cards, protocol: str) -> list:
+def _all_specs(specs, protocol: str) -> list:
     """The metrics of `--metrics all`: those of one protocol; with `auto`, those with installed weights."""
     from fact_eval.jobs.protocols import check_choice, fetch_command, missing_weights, require_weights
 
     check_choice(protocol)
-    standard = [card for card in cards if card.weights]
+    standard = [spec for spec in specs if spec.weights]
     if protocol == "standard":
         require_weights(standard, "--protocol standard")
         return standard
-    embedded = [card for card in cards if not card.weights]
+    embedded = [spec for spec in specs if not spec.weights]
     if protocol == "embedded":
         return embedded
     missing = set(missing_weights(standard))
-    there = [card for card in cards if not missing & set(card.weights)]
+    there = [spec for spec in specs if not missing & set(spec.weights)]
     if missing:
-        left_out = len(cards) - len(there)
+        left_out = len(specs) - len(there)
         say(f"{left_out} metrics are left out because weights are missing; {fetch_command(sorted(missing))}")
     return there
 

@@ -183,7 +183,7 @@ def compare_with_reference(pictures: Audit, reference: Audit) -> list[Finding]:
 
 
 def check_counts(
-    cards: Iterable[MetricSpec], *, generated: int | None, real: dict[str, int]
+    specs: Iterable[MetricSpec], *, generated: int | None, real: dict[str, int]
 ) -> list[Finding]:
     """Warnings for metrics with fewer images than requested, or fewer than the width of their features.
 
@@ -191,17 +191,17 @@ def check_counts(
     """
     few: dict[tuple[str, int, int], list[str]] = defaultdict(list)
     rank: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
-    for card in cards:
-        for need in card.needs:
+    for spec in specs:
+        for need in spec.needs:
             available = generated if need.side == "generated" else real.get(need.split or "train")
             if need.side == "real" and available is None:
                 continue
             if need.count is not None and available is not None and available < need.count:
-                few[need.side, need.count, available].append(card.name)
+                few[need.side, need.count, available].append(spec.name)
             used = min(n for n in (need.count, available) if n is not None)
-            width = card.protocol["detectors"][need.detector]["width"]
-            if card.from_statistics and used <= width:
-                rank[need.side, used][card.name] = width
+            width = spec.protocol["detectors"][need.detector]["width"]
+            if spec.from_statistics and used <= width:
+                rank[need.side, used][spec.name] = width
     findings = [
         Finding("sample size", False, f"{available:,} {side} images, {count:,} requested: {_some(names)}")
         for (side, count, available), names in few.items()
@@ -233,7 +233,7 @@ def _by_data(jobs: Iterable[Job]) -> dict[str, list[Job]]:
 
 
 def _cards(jobs: Iterable[Job]) -> list[MetricSpec]:
-    return list({card.name: card for job in jobs for card, _ in job.missing}.values())
+    return list({spec.name: spec for job in jobs for spec, _ in job.missing}.values())
 
 
 def _real_counts(job: Job, result: Audit | None) -> dict[str, int]:

@@ -66,15 +66,15 @@ def plan_pictures(
             f"{train['resolution']}x{train['resolution']}; save the pictures at the reference's size"
         )
     fitting, left_out, few = [], [], []
-    for card in request.cards_for(train["name"]):
-        shortage = _shortage(card, len(pictures))
-        why = _obstacle(card) or shortage or _statistics_obstacle(card, reference, request)
+    for spec in request.specs_for(train["name"]):
+        shortage = _shortage(spec, len(pictures))
+        why = _obstacle(spec) or shortage or _statistics_obstacle(spec, reference, request)
         if why is None:
-            fitting.append(card)
+            fitting.append(spec)
         elif request.named:
-            raise UserError(f"{folder}: {card.name} {why}")
+            raise UserError(f"{folder}: {spec.name} {why}")
         else:
-            left_out.append(f"{card.name} {why}")
+            left_out.append(f"{spec.name} {why}")
             few += left_out[-1:] if why is shortage else []
     if not fitting:
         if reference.statistics is not None:
@@ -90,7 +90,7 @@ def plan_pictures(
         content_sha256=canonical_sha256({"pictures": pictures.sha256, "reference": train["sha256"]}),
         pictures=pictures,
     )
-    return request.fill(job, cards=fitting), left_out
+    return request.fill(job, specs=fitting), left_out
 
 
 def _without_option(error: UserError) -> UserError:
@@ -98,29 +98,29 @@ def _without_option(error: UserError) -> UserError:
     return UserError(error.problem) if isinstance(error, NeedsOption) else error
 
 
-def _obstacle(card: MetricSpec) -> str | None:
-    if card.needs_generator:
+def _obstacle(spec: MetricSpec) -> str | None:
+    if spec.needs_generator:
         return "needs a generator, not pictures"
-    if card.needs_encoder:
+    if spec.needs_encoder:
         return "needs an encoder, not pictures"
     return None
 
 
-def _shortage(card: MetricSpec, available: int) -> str | None:
-    if card.n_generated and card.n_generated > available:
-        return f"needs {card.n_generated:,} pictures, there are {available:,}"
+def _shortage(spec: MetricSpec, available: int) -> str | None:
+    if spec.n_generated and spec.n_generated > available:
+        return f"needs {spec.n_generated:,} pictures, there are {available:,}"
     return None
 
 
-def _statistics_obstacle(card: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
+def _statistics_obstacle(spec: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
     """Why a metric cannot use a reference of statistics; None if it can, or if the reference has images."""
     statistics = reference.statistics
-    need = next((need for need in card.needs if need.side == "real"), None)
+    need = next((need for need in spec.needs if need.side == "real"), None)
     if statistics is None or need is None:
         return None
-    if not card.from_statistics:
+    if not spec.from_statistics:
         return f"cannot be computed: {reference.data} {NEEDS_IMAGES}"
-    detector = card.protocol["detectors"][need.detector]
+    detector = spec.protocol["detectors"][need.detector]
     if statistics.detector is None:
         if not request.named:
             return f"was not named with --metrics, and {reference.data} does not name its detector"

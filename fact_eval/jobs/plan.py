@@ -1,4 +1,4 @@
-"""Jobs: which records of which sources are missing. Reads files and cards only; does not import torch."""
+"""Jobs: which records of which sources are missing. Reads files and specs only; does not import torch."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -56,9 +56,9 @@ class Job:
     pictures: "Dataset | None" = None  # of an images job, opened
     missing: tuple[tuple[MetricSpec, int], ...] = ()
 
-    def key(self, card: MetricSpec, seed: int) -> Key:
+    def key(self, spec: MetricSpec, seed: int) -> Key:
         """Key of this job's record of a metric and an evaluation seed."""
-        return (self.run_id, self.content_sha256, card.name, card.version, card.protocol_sha256, seed)
+        return (self.run_id, self.content_sha256, spec.name, spec.version, spec.protocol_sha256, seed)
 
     @property
     def title(self) -> str:
@@ -73,7 +73,7 @@ class Request:
     of a dataset; without `defaults` all that fit are requested.
     """
 
-    cards: tuple[MetricSpec, ...]
+    specs: tuple[MetricSpec, ...]
     seeds: tuple[int, ...] = (0,)
     named: bool = False
     defaults: Callable[[str], Sequence[str]] | None = None
@@ -81,30 +81,30 @@ class Request:
     data: str | None = None  # where the real images are now, if they were moved after training
     force: bool = False  # score again what has a record
 
-    def cards_for(self, dataset: str) -> list[MetricSpec]:
+    def specs_for(self, dataset: str) -> list[MetricSpec]:
         """The requested metrics that fit a dataset. UsageError if a named one does not."""
         traits = dataset_entry(dataset).traits
-        cards = self.cards
+        specs = self.specs
         if not self.named and self.defaults is not None:
             found = map(find_spec, self.defaults(dataset))
-            cards = sorted((c for c in found if c is not None), key=lambda c: (c.family, c.name))
-        for card in cards:
-            if self.named and not card.fits(traits):
-                raise UsageError(f"--metrics {card.name} is for {card.needs_trait} only, not for {dataset}")
-        return [card for card in cards if card.fits(traits)]
+            specs = sorted((c for c in found if c is not None), key=lambda c: (c.family, c.name))
+        for spec in specs:
+            if self.named and not spec.fits(traits):
+                raise UsageError(f"--metrics {spec.name} is for {spec.needs_trait} only, not for {dataset}")
+        return [spec for spec in specs if spec.fits(traits)]
 
-    def fill(self, job: Job, *, cards: Sequence[MetricSpec] | None = None, done: Collection[Key] = ()) -> Job:
+    def fill(self, job: Job, *, specs: Sequence[MetricSpec] | None = None, done: Collection[Key] = ()) -> Job:
         """The job with the records missing from its results file and from `done`; under `force` with all."""
-        cards = self.cards_for(job.reference.train["name"]) if cards is None else cards
+        specs = self.specs_for(job.reference.train["name"]) if specs is None else specs
         done = set() if self.force else done_keys(read_records(job.results)).union(done)
-        missing = [(card, seed) for seed in self.seeds for card in cards if job.key(card, seed) not in done]
+        missing = [(spec, seed) for seed in self.seeds for spec in specs if job.key(spec, seed) not in done]
         return dataclasses.replace(job, missing=tuple(missing))
 
 
 def plan_run(run: Run, request: Request) -> list[Job]:
     """Jobs of one run, one per chosen snapshot. UserError for a missing snapshot or broken records."""
     jobs = []
-    cards = _cards_of_run(run, request)
+    specs = _specs_of_run(run, request)
     for chosen in choose_snapshots(run, request.snapshot):
         job = Job(
             source="run",
@@ -126,22 +126,22 @@ def plan_run(run: Run, request: Request) -> list[Job]:
                 **({"resumed": run.options["resumed"]} if "resumed" in run.options else {}),
             },
         )
-        jobs.append(request.fill(job, cards=cards))
+        jobs.append(request.fill(job, specs=specs))
     return jobs
 
 
-def _cards_of_run(run: Run, request: Request) -> list[MetricSpec]:
+def _specs_of_run(run: Run, request: Request) -> list[MetricSpec]:
     """The requested metrics that fit a run: encoder metrics only if it trained an encoder."""
-    cards = request.cards_for(run.options["dataset"]["name"])
+    specs = request.specs_for(run.options["dataset"]["name"])
     config = run.config
     if config.get("model") == "stylex" and (config["branches"] != "mapping" or config["rec_in_d_phase"]):
-        return cards
-    for card in cards:
-        if request.named and card.needs_encoder:
+        return specs
+    for spec in specs:
+        if request.named and spec.needs_encoder:
             raise UsageError(
-                f"--metrics {card.name} is for StylEx runs with a trained encoder, not for {run.folder}"
+                f"--metrics {spec.name} is for StylEx runs with a trained encoder, not for {run.folder}"
             )
-    return [card for card in cards if not card.needs_encoder]
+    return [spec for spec in specs if not spec.needs_encoder]
 
 
 def plan_controls(
@@ -154,8 +154,8 @@ def plan_controls(
     by_name = {reference.name: reference for reference in references}
     jobs = []
     for name, reference in sorted(by_name.items()):
-        cards = request.cards_for(reference.train["name"])
-        cards = [card for card in cards if not (card.needs_generator or card.needs_encoder)]
+        specs = request.specs_for(reference.train["name"])
+        specs = [spec for spec in specs if not (spec.needs_generator or spec.needs_encoder)]
         for source in ("reals", "noise"):
             job = Job(
                 source=source,
@@ -165,7 +165,7 @@ def plan_controls(
                 reference=reference,
                 content_sha256=canonical_sha256({"source": source, "dataset": reference.train["sha256"]}),
             )
-            jobs.append(request.fill(job, cards=cards, done=done))
+            jobs.append(request.fill(job, specs=specs, done=done))
     return jobs
 
 

@@ -66,8 +66,8 @@ class Evaluation:
         """Compute all missing records of the jobs, in order."""
         with tf32(False):  # float32 means float32
             for job in jobs:
-                for (seed, held_out), cards in _passes(job).items():
-                    self._score(job, seed, held_out, cards)
+                for (seed, held_out), specs in _passes(job).items():
+                    self._score(job, seed, held_out, specs)
         return self.outcome
 
     def clear(self) -> None:
@@ -76,68 +76,68 @@ class Evaluation:
         for reals in self._reals.values():
             reals.clear()
 
-    def _score(self, job: Job, seed: int, held_out: str, cards: Sequence[MetricSpec]) -> None:
+    def _score(self, job: Job, seed: int, held_out: str, specs: Sequence[MetricSpec]) -> None:
         """The records of a job for one evaluation seed: one pass over the images for all metrics."""
         try:
             reals = self._real_side(job.reference)
             images = self.processes.run_on_all(
                 lambda: open_for_scoring(
-                    _image_request(job, seed, held_out, cards),
+                    _image_request(job, seed, held_out, specs),
                     reals.images,
                     device=self.device,
                     batch=self.batch,
                 )
             )
-            inputs = self._extract(job, seed, cards, images, reals)
+            inputs = self._extract(job, seed, specs, images, reals)
         except MissingSplit as error:  # these images can never have a value: no failure, nothing to try again
-            for card in cards:
-                self._records.blank(job, card, seed, error)
+            for spec in specs:
+                self._records.blank(job, spec, seed, error)
             return
         except Exception as error:
-            for card in cards:
-                self._records.failure(job, card, seed, error)
+            for spec in specs:
+                self._records.failure(job, spec, seed, error)
             return
         if self.processes.rank > 0:
             return
-        for card in cards:
-            self._compute(job, card, seed, inputs, images)
+        for spec in specs:
+            self._compute(job, spec, seed, inputs, images)
 
     def _extract(
         self,
         job: Job,
         seed: int,
-        cards: Sequence[MetricSpec],
+        specs: Sequence[MetricSpec],
         images: OpenedImages,
         reals: RealSide | RealStatistics,
     ) -> Inputs:
-        needs = [need for card in cards for need in card.needs]
+        needs = [need for spec in specs for need in spec.needs]
         scored_requests = request_features(needs, images, title=job.title)
         real_requests = reals.requests((need for need in needs if need.side == "real"), images.real)
         features = self._extractor.extract_all({**scored_requests, **real_requests})
         reals.add({split: features[split] for split in real_requests})
         return Inputs(images, features, reals, seed=seed, device=self.device)
 
-    def _compute(self, job: Job, card: MetricSpec, seed: int, inputs: Inputs, images: OpenedImages) -> None:
+    def _compute(self, job: Job, spec: MetricSpec, seed: int, inputs: Inputs, images: OpenedImages) -> None:
         started, clock = provenance.utc_now(), time.monotonic()
         try:
-            with self.progress.stage(f"{job.title}: {card.name}", 1, unit="steps") as stage:
+            with self.progress.stage(f"{job.title}: {spec.name}", 1, unit="steps") as stage:
                 if inputs.generator is not None:
                     inputs.generator.progress = stage.update
-                value = compute_metric(card, inputs)
-            dataset = images.real(card.reference_split).description
+                value = compute_metric(spec, inputs)
+            dataset = images.real(spec.reference_split).description
             if value.value is not None and not math.isfinite(value.value):
-                raise UserError(f"{card.name} came out as {value.value}")
+                raise UserError(f"{spec.name} came out as {value.value}")
         except MissingSplit as error:
-            self._records.blank(job, card, seed, error, started=started)
+            self._records.blank(job, spec, seed, error, started=started)
         except Exception as error:
-            self._records.failure(job, card, seed, error)
+            self._records.failure(job, spec, seed, error)
         except BaseException:  # Ctrl-C, SIGTERM
-            self._records.cancelled(job, card, seed, started=started)
+            self._records.cancelled(job, spec, seed, started=started)
             raise
         else:
             seconds = time.monotonic() - clock
-            self._records.value(job, card, seed, value, dataset=dataset, started=started, seconds=seconds)
-            self.progress.note(f"{job.title}: {card.name} = {_shown(value)} ({seconds:.1f} s)")
+            self._records.value(job, spec, seed, value, dataset=dataset, started=started, seconds=seconds)
+            self.progress.note(f"{job.title}: {spec.name} = {_shown(value)} ({seconds:.1f} s)")
 
     def _real_side(self, reference: ReferenceData) -> RealSide | RealStatistics:
         if reference.name not in self._reals:
@@ -154,22 +154,22 @@ class Evaluation:
         )
 
 
-def held_out_split(card: MetricSpec) -> str:
+def held_out_split(spec: MetricSpec) -> str:
     """The split that a metric does not compare with: the ceiling row is scored on its images."""
-    return "train" if card.reference_split == "test" else "test"
+    return "train" if spec.reference_split == "test" else "test"
 
 
 def _passes(job: Job) -> dict[tuple[int, str], list[MetricSpec]]:
     """The missing metrics by (evaluation seed, split of the held-out reals); each group is one pass."""
     passes: dict[tuple[int, str], list[MetricSpec]] = defaultdict(list)
-    for card, seed in job.missing:
-        passes[seed, held_out_split(card) if job.source == "reals" else ""].append(card)
+    for spec, seed in job.missing:
+        passes[seed, held_out_split(spec) if job.source == "reals" else ""].append(spec)
     return passes
 
 
-def _image_request(job: Job, seed: int, held_out: str, cards: Sequence[MetricSpec]) -> ImageRequest:
-    splits = [need.split for card in cards for need in card.needs if need.side == "real"]
-    splits += [card.reference_split for card in cards]  # the record describes it
+def _image_request(job: Job, seed: int, held_out: str, specs: Sequence[MetricSpec]) -> ImageRequest:
+    splits = [need.split for spec in specs for need in spec.needs if need.side == "real"]
+    splits += [spec.reference_split for spec in specs]  # the record describes it
     return ImageRequest(
         kind=job.source,
         sha256=job.content_sha256,
@@ -179,7 +179,7 @@ def _image_request(job: Job, seed: int, held_out: str, cards: Sequence[MetricSpe
         pictures=job.pictures,
         held_out=held_out,
         real_splits=tuple(dict.fromkeys(splits)),
-        encoder=any(card.needs_encoder for card in cards),
+        encoder=any(spec.needs_encoder for spec in specs),
     )
 
 

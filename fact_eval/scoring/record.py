@@ -47,7 +47,7 @@ class RecordWriter:
     def value(
         self,
         job: Job,
-        card: MetricSpec,
+        spec: MetricSpec,
         seed: int,
         value: MetricValue,
         *,
@@ -56,36 +56,36 @@ class RecordWriter:
         seconds: float,
     ) -> None:
         """A computed value, compared with the real images that `dataset` describes."""
-        self._append(job, card, seed, started, value=value, dataset=dataset, seconds=seconds)
+        self._append(job, spec, seed, started, value=value, dataset=dataset, seconds=seconds)
 
     def blank(
-        self, job: Job, card: MetricSpec, seed: int, reason: Exception, *, started: str | None = None
+        self, job: Job, spec: MetricSpec, seed: int, reason: Exception, *, started: str | None = None
     ) -> None:
         """A metric that has no value on these images: an ok record without one."""
-        self._append(job, card, seed, started, error=str(reason))
+        self._append(job, spec, seed, started, error=str(reason))
 
-    def failure(self, job: Job, card: MetricSpec, seed: int, error: Exception) -> None:
+    def failure(self, job: Job, spec: MetricSpec, seed: int, error: Exception) -> None:
         """A failure, which the next command retries. An error that is not the user's prints its traceback."""
         message = describe_error(error)
         if not isinstance(error, UserError):
             self._note("".join(traceback.format_exception(error)).rstrip())
-        self._append(job, card, seed, None, status="failed", error=message)
-        self.outcome.failures.append((job.title, card.name, message))
+        self._append(job, spec, seed, None, status="failed", error=message)
+        self.outcome.failures.append((job.title, spec.name, message))
 
-    def cancelled(self, job: Job, card: MetricSpec, seed: int, *, started: str) -> None:
+    def cancelled(self, job: Job, spec: MetricSpec, seed: int, *, started: str) -> None:
         """A metric that Ctrl-C or SIGTERM interrupted."""
-        self._append(job, card, seed, started, status="cancelled", error="interrupted")
+        self._append(job, spec, seed, started, status="cancelled", error="interrupted")
 
-    def _append(self, job: Job, card: MetricSpec, seed: int, started: str | None, **result) -> None:
+    def _append(self, job: Job, spec: MetricSpec, seed: int, started: str | None, **result) -> None:
         times = {"started": started or provenance.utc_now(), "finished": provenance.utc_now()}
-        record = make_record(job, card, seed, origin={**self._origin, **times}, **result)
+        record = make_record(job, spec, seed, origin={**self._origin, **times}, **result)
         if self._write and append_records(job.results, [record], again=self._again):
             self.outcome.written.append(record)
 
 
 def make_record(
     job: Job,
-    card: MetricSpec,
+    spec: MetricSpec,
     seed: int,
     *,
     origin: dict,
@@ -96,8 +96,8 @@ def make_record(
     seconds: float | None = None,
 ) -> Record:
     """The record of a job under a metric and an evaluation seed; without `dataset`, of the train split."""
-    label = f"{job.label} (random weights)" if mentions_random_weights(card.protocol) else job.label
-    requested = card.n_generated
+    label = f"{job.label} (random weights)" if mentions_random_weights(spec.protocol) else job.label
+    requested = spec.n_generated
     if requested is None and value is not None:
         requested = value.n_generated
     return Record(
@@ -109,14 +109,14 @@ def make_record(
         kimg=job.kimg,
         train_seed=job.train_seed,
         config_sha256=job.config_sha256,
-        metric=card.name,
-        metric_version=card.version,
-        summary=card.summary,
-        citation=card.citation,
-        protocol=card.protocol,
-        protocol_sha256=card.protocol_sha256,
+        metric=spec.name,
+        metric_version=spec.version,
+        summary=spec.summary,
+        citation=spec.citation,
+        protocol=spec.protocol,
+        protocol_sha256=spec.protocol_sha256,
         seed=seed,
-        higher_is_better=card.higher_is_better,
+        higher_is_better=spec.higher_is_better,
         value=value.value if value else None,
         stderr=finite(value.stderr) if value else None,
         ci=finite(value.ci) if value else None,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UserError, unknown_name
+from fact_metrics.base.pixels import to_signed
 from fact_metrics.base.tensors import weights_sha256
 from fact_train.data import Dataset, batch_indices
 from fact_train.networks.classifier import Classifier
@@ -101,7 +102,7 @@ def check_fits(name: str, card: Card, dataset: Dataset) -> None:
 @torch.no_grad()
 def classify(net: Classifier, dataset: Dataset, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """Logits [N, K] of a dataset's images, on the CPU."""
-    parts = [net(dataset.images(part).to(device).float() / 127.5 - 1).cpu() for part in index.split(BATCH)]
+    parts = [net(to_signed(dataset.images(part).to(device))).cpu() for part in index.split(BATCH)]
     return torch.cat(parts)
 
 

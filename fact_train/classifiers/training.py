@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.pixels import to_signed
 from fact_metrics.base.progress import Progress
 from fact_train.classifiers.classifier import (
     Card,
@@ -237,7 +238,7 @@ def _fit(
         drawn = torch.multinomial(weights, steps_per_epoch * batch, replacement=True, generator=gen)
         total = 0.0
         for chosen in drawn.split(batch):
-            x = train.images(index[chosen]).to(device).float() / 127.5 - 1
+            x = to_signed(train.images(index[chosen]).to(device))
             loss = F.cross_entropy(net(x), targets[chosen].to(device))
             opt.zero_grad(set_to_none=True)
             loss.backward()

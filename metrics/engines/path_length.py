@@ -11,6 +11,7 @@ distances under the 1st and above the 99th percentile.
 import torch
 import torch.nn.functional as F
 
+from fact_metrics.base.pixels import to_signed
 from fact_metrics.base.tf32 import tf32
 from fact_metrics.engines.conventions import PATHS, STEP, LatentPath
 from fact_metrics.features import Detector
@@ -136,7 +137,7 @@ def _prepared(images: torch.Tensor, *, epsilon: float, crop: bool) -> torch.Tens
                 f"uint8 images at epsilon {epsilon:g} would measure their rounding; give float32 images, "
                 f"never quantised, or an epsilon of at least {SMALLEST_UINT8_EPSILON:g}"
             )
-        images = images.float() / 127.5 - 1
+        images = to_signed(images)
     elif images.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"PPL takes float32 images, got {images.dtype}: a step would drown in rounding")
     if crop:

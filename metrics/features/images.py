@@ -1,12 +1,7 @@
-"""Conversions of images that detectors share: channels, value ranges, normalisation."""
+"""Conversions of images that detectors share: channels, normalisation."""
 
 import torch
 from torch import Tensor
-
-
-def to_unit_range(images: Tensor) -> Tensor:
-    """float32 in [-1, 1] of uint8 images: 0 -> -1, 255 -> 1."""
-    return images.float().div_(127.5).sub_(1)
 
 
 def to_rgb(images: Tensor) -> Tensor:

@@ -27,9 +27,9 @@ class PerceptualDetector(Detector):
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         import torch
 
-        from fact_metrics.features.images import to_unit_range
+        from fact_metrics.base.pixels import to_signed
 
-        return torch.cat([h.mean(dim=(2, 3)) for h in self._outputs(to_unit_range(images))], dim=1)
+        return torch.cat([h.mean(dim=(2, 3)) for h in self._outputs(to_signed(images))], dim=1)
 
     def distance(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """LPIPS [N] of float images [N, 1 or 3, H, W] in about [-1, 1], neither clamped nor quantised.
