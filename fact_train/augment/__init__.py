@@ -1,4 +1,4 @@
-"""Augmentation of everything D sees: AUGMENTATIONS, one class for each value of --augment, one interface.
+"""Augmentation of all images that D sees: AUGMENTATIONS, one class for each value of --augment.
 
 Imports point up: wavelets < geometry, color, corruption < pipe; diffaugment, adaptive, pipe < axis.
 """

@@ -11,7 +11,7 @@ class AdaptiveP:
 
     Every `interval` steps p moves by batch * interval / (kimg * 1000): it takes at least `kimg` thousand
     images from 0 to 1. p stays at or above 0 and, if given, at or below `ceiling`. It is a tensor on the
-    device, so that no step waits for it.
+    device, so that no step has to synchronise.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class AdaptiveP:
         self._seen = torch.zeros(2, dtype=torch.float64, device=device)  # sum of the signs, their number
 
     def observe(self, signs: Tensor) -> None:
-        """Count the signs of D's scores of some real images, any shape."""
+        """Accumulate the signs of D's scores of real images, of any shape."""
         total = signs.detach().double().sum()
         self._seen = self._seen + torch.stack([total, torch.full_like(total, signs.numel())])
 

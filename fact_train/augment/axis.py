@@ -25,7 +25,7 @@ class Augmentation:
         """The signs of D's scores of the real images of one micro-batch."""
 
     def update(self, steps: int) -> dict[str, Tensor]:
-        """Called after every step, `steps` of them so far; returns values to report."""
+        """Update after a step; `steps` is their number so far. Returns values to report."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Colour transformations: one affine map of the channels per sample (Karras et al. 2020, appendix B).
 
-All of them treat the gray axis v = (1, 1, 1) / sqrt 3 and the plane across it on their own, so that their
-composition does too.
+Each map acts on the gray axis v = (1, 1, 1) / sqrt 3 and on the plane orthogonal to it separately. So does
+their composition.
 """
 
 import functools
@@ -18,7 +18,7 @@ SATURATION_STD = 1.0  # of log2 of the factor
 
 @dataclass(frozen=True)
 class ColorMaps:
-    """Per sample [N]: luma times `along` plus `offset`; the rest times `across` and turned by `angle`."""
+    """Per sample [N]: luma times `along` plus `offset`; chroma scaled by `across` and rotated by `angle`."""
 
     along: Tensor
     across: Tensor
@@ -44,10 +44,10 @@ def _basis(dtype: torch.dtype, device: torch.device) -> Tensor:
 def draw_colors(
     n: int, channels: int, p: Tensor, *, generator: torch.Generator | None, dtype: torch.dtype
 ) -> tuple[ColorMaps, Tensor]:
-    """Maps of n samples and whether they do anything, [n] bool.
+    """Colour maps of n samples, and [n] bool: whether each map differs from the identity.
 
     In this order, each with probability p: brightness, contrast, luma flip (a Householder reflection of the
-    gray axis, for half of those that draw it), hue rotation, saturation. One channel knows no last two.
+    gray axis, for half of those that draw it), hue rotation, saturation. The last two need colour.
     """
     like = dict(generator=generator, device=p.device, dtype=dtype)
     on = torch.rand(n, 5, **like) < p
@@ -68,7 +68,7 @@ def draw_colors(
 
 
 def apply_colors(images: Tensor, maps: ColorMaps) -> Tensor:
-    """The maps applied to [N, C, H, W]; one channel is all luma, which is the mean over the map's rows."""
+    """Apply the maps to [N, C, H, W]. A single channel is luma: the mean over the rows of the map."""
     n, c, h, w = images.shape
     if c == 1:
         return images * maps.along.reshape(n, 1, 1, 1) + maps.offset.reshape(n, 1, 1, 1)

@@ -14,10 +14,10 @@ CUTOUT_SIZE = 0.5  # of the width
 def draw_gains(
     n: int, p: Tensor, *, generator: torch.Generator | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Gains of the bands [n, 4] and whether they do anything, [n] bool.
+    """Gains of the four bands [n, 4], and [n] bool: whether any gain differs from 1.
 
-    Band by band, each with probability p: amplified by a log-normal factor, then all bands divided by what
-    that does to the norm of a natural image.
+    Each band is amplified with probability p by a log-normal factor. All bands are then divided by the factor
+    by which this changes the expected norm of a natural image.
     """
     on = torch.rand(n, BANDS, generator=generator, device=p.device, dtype=dtype) < p
     z = torch.randn(n, BANDS, generator=generator, device=p.device, dtype=dtype)
@@ -28,7 +28,7 @@ def draw_gains(
 
 
 def amplify(images: Tensor, gains: Tensor) -> Tensor:
-    """[N, C, H, H] with every frequency band of both axes multiplied by its gain [N, 4]."""
+    """Multiply every frequency band of both axes of [N, C, H, H] by its gain [N, 4]."""
     size = images.shape[2]
     bands = band_filters(size, images.dtype, images.device)
     filters = (gains @ bands.reshape(BANDS, -1)).reshape(-1, 1, size, size)
@@ -36,7 +36,7 @@ def amplify(images: Tensor, gains: Tensor) -> Tensor:
 
 
 def add_noise(images: Tensor, p: Tensor, *, generator: torch.Generator | None) -> Tensor:
-    """With probability p, white noise of standard deviation |N(0, 0.1^2)|, drawn per sample."""
+    """With probability p, add white noise. Its standard deviation |N(0, 0.1^2)| is drawn per sample."""
     n = len(images)
     like = dict(generator=generator, device=images.device, dtype=images.dtype)
     on = torch.rand(n, 1, 1, 1, **like) < p
@@ -46,7 +46,7 @@ def add_noise(images: Tensor, p: Tensor, *, generator: torch.Generator | None) -
 
 
 def cut_out(images: Tensor, p: Tensor, *, generator: torch.Generator | None) -> Tensor:
-    """With probability p, a square of half the width about a uniform centre set to 0; it ends at the edge."""
+    """With probability p, set a square of half the width to 0. Its centre is uniform; the border clips it."""
     n, _, h, w = images.shape
     like = dict(generator=generator, device=images.device, dtype=images.dtype)
     on = torch.rand(n, 1, 1, 1, **like) < p

@@ -20,7 +20,7 @@ class DiffAugment:
         self._transforms = [POLICIES[name] for name in self.names]
 
     def __call__(self, images: Tensor, *, generator: torch.Generator | None) -> Tensor:
-        """[N, C, H, W] of a floating dtype; computed in it, float32 at least."""
+        """Augment [N, C, H, W] of a floating dtype. The arithmetic is in that dtype, at least float32."""
         x = images if images.dtype == torch.float64 else images.float()
         for transform in self._transforms:
             x = transform(x, generator)
@@ -41,7 +41,7 @@ def change_color(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def translate(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Shifted by whole pixels, uniform in +-1/8 of each side; zeros come in."""
+    """Shift by whole pixels, uniform in +-1/8 of each side; fill with zeros."""
     n, c, h, w = x.shape
     u = torch.rand(2, n, 1, 1, 1, generator=generator, device=x.device)
     for dim, size, draw in ((2, h, u[0]), (3, w, u[1])):
@@ -55,7 +55,7 @@ def translate(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def cut_out(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """A square of half the side about a uniform pixel (or the far edge) set to 0; it ends at the border."""
+    """Set a square of half the side to 0. Its centre is uniform, the far edge included; the border clips it."""
     n, _, h, w = x.shape
     u = torch.rand(2, n, 1, generator=generator, device=x.device)
     inside = []

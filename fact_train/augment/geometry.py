@@ -1,8 +1,8 @@
-"""Geometric transformations: pixel blits exactly, all others by one band-limited resampling (Karras et al.
+"""Geometric transformations: exact pixel blits, and one band-limited resampling for all others (Karras et al.
 2020, appendix B).
 
 A position is (x, y) in pixels from the centre of the image, y downward. A map [N, 2, 3] says where an output
-position is read: the inverse of what happens to the image. Outside, the image goes on by reflection.
+position is read: the inverse of the transformation of the image. Reflection extends the image.
 """
 
 import functools
@@ -23,7 +23,7 @@ SHIFT_STD = 0.125  # of the width: fractional translation
 
 @dataclass(frozen=True)
 class Blits:
-    """Per sample an element of SYMMETRIES, then a shift (x, y) in whole pixels."""
+    """Per sample: an element of SYMMETRIES, then a shift (x, y) in whole pixels."""
 
     symmetry: Tensor  # [N] int64 in 0..7: quarter turns, + 4 where mirrored before them
     shift: Tensor  # [N, 2] int64
@@ -44,7 +44,7 @@ def symmetries(device: torch.device) -> Tensor:
 def draw_blits(n: int, size: int, p: Tensor, *, generator: torch.Generator | None) -> Blits:
     """Each with probability p: mirroring (of half of those), one of four quarter turns, a shift of up to 1/8.
 
-    The chosen value is uniform over the whole group, the identity included: at p = 1 every one is as likely.
+    The value is uniform over the whole group, including the identity. At p = 1 all are equally likely.
     """
     u = torch.rand(n, 7, generator=generator, device=p.device)
     on = u[:, :3] < p
@@ -57,10 +57,10 @@ def draw_blits(n: int, size: int, p: Tensor, *, generator: torch.Generator | Non
 def draw_affine(
     n: int, size: int, p: Tensor, *, generator: torch.Generator | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Maps [n, 2, 3] and whether they do anything, [n] bool.
+    """Maps [n, 2, 3], and [n] bool: whether each differs from the identity.
 
     In this order, each with probability p: isotropic scaling, rotation, anisotropic scaling, rotation again,
-    fractional translation. The two rotations share p: one at least with probability p.
+    fractional translation. The two rotations share p: at least one occurs with probability p.
     """
     device = p.device
     on = torch.rand(n, 5, generator=generator, device=device, dtype=dtype)
@@ -85,12 +85,12 @@ def _turned_back(cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Batched matrix product, always exact: TF32 would round positions to 10 bits."""
+    """Batched matrix product in full precision: TF32 would round positions to 10 bits."""
     return (a[:, :, :, None] * b[:, None]).sum(dim=2)
 
 
 def blit(images: Tensor, blits: Blits) -> Tensor:
-    """[N, C, H, H] moved by whole pixels: every output pixel is one input pixel, bit for bit."""
+    """Move [N, C, H, H] by whole pixels: every output pixel equals one input pixel, bit for bit."""
     n, c, size, _ = images.shape
     matrix, shift = blits.matrices(), blits.shift
     at = torch.arange(size, device=images.device)
@@ -112,9 +112,9 @@ def after_blits(matrix: Tensor, blits: Blits) -> Tensor:
 
 
 def resample(images: Tensor, matrix: Tensor) -> Tensor:
-    """[N, C, H, H] read at the mapped positions: doubled with the sym6 wavelet, bilinear, halved again.
+    """Sample [N, C, H, H] at the mapped positions: upsample with sym6, sample bilinearly, downsample.
 
-    The doubled image holds one period of the reflected image, so any distance outside is read exactly.
+    The upsampled image holds one period of the reflected image, so positions far outside are exact.
     """
     size = images.shape[2]
     up = upsampling(size, images.dtype, images.device)
@@ -138,7 +138,7 @@ def _grid(matrix: Tensor, size: int) -> Tensor:
 class _Bilinear(torch.autograd.Function):
     """Bilinear samples of [N, C, H, W] at a grid that needs no gradient; its derivative is the adjoint.
 
-    Both are linear in the image, so derivatives of every order cost one of the two, in every torch version.
+    Both are linear in the image, so a derivative of any order costs one of the two, in every torch version.
     """
 
     @staticmethod

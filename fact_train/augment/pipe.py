@@ -28,17 +28,17 @@ class AugmentPipe:
     A pure function: it draws from its generator alone and may be differentiated any number of times with
     respect to the images. At p = 0 it is the identity, bit for bit.
 
-    With `fixed_shapes` no shape depends on what was drawn, so that a GPU need not be waited for. Without, the
-    samples that drew no general geometry are not resampled in the first place.
+    With `fixed_shapes`, shapes do not depend on the random draws, which avoids GPU synchronisation. Without it,
+    samples that drew no general geometry skip the resampling.
     """
 
     def __init__(self, name: str, *, fixed_shapes: bool = False) -> None:
         self.name, self.parts, self.fixed_shapes = name, SETS[name], fixed_shapes
 
     def __call__(self, images: Tensor, p: Tensor, *, generator: torch.Generator | None) -> Tensor:
-        """[N, C, H, H] of a floating dtype, about [-1, 1], C = 1 or 3; p is a number on the same device.
+        """Augment [N, C, H, H] of a floating dtype, about [-1, 1], C = 1 or 3. p is a scalar on that device.
 
-        Computed in the images' dtype, float32 at least. ValueError for other shapes.
+        The arithmetic is in the images' dtype, at least float32. Raises ValueError for other shapes.
         """
         n, c, h, w = images.shape
         if c not in (1, 3) or h != w:
@@ -60,7 +60,7 @@ class AugmentPipe:
         return x.to(images.dtype)
 
     def _moved(self, x: Tensor, p: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Blits and general geometry are one map; samples that drew blits alone are not resampled."""
+        """Apply blits and general geometry as one map; samples that drew only blits skip the resampling."""
         n, size = x.shape[0], x.shape[2]
         blits = geometry.draw_blits(n, size, p, generator=generator) if "blit" in self.parts else None
         moved = x if blits is None else geometry.blit(x, blits)
@@ -78,5 +78,5 @@ class AugmentPipe:
 
 
 def _where(on: Tensor, changed: Tensor, kept: Tensor) -> Tensor:
-    """Row by row: the changed samples where `on` [N], the untouched ones elsewhere."""
+    """Per sample: the changed image where `on` [N], otherwise the original."""
     return torch.where(on[:, None, None, None], changed, kept)

@@ -20,23 +20,23 @@ BANDS = 4
 
 
 def reflect(index: Tensor, size: int) -> Tensor:
-    """Integer positions anywhere on the line to [0, size): about the first and last pixel, any distance."""
+    """Map integer positions at any distance to [0, size) by reflection about the first and last pixel."""
     period = 2 * (size - 1)
     index = index.remainder(period)
     return torch.minimum(index, period - index)
 
 
 def period_of(size: int) -> int:
-    """Samples of the doubled, reflected axis after which it repeats."""
+    """Period of the upsampled, reflected axis in samples."""
     return 4 * (size - 1)
 
 
 @functools.cache
 def upsampling(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One axis at twice the resolution, for a whole period and its first sample again: [period + 1, size].
+    """Matrix that upsamples one axis by 2 over one period, first sample repeated: [period + 1, size].
 
-    Sample m lies at pixel m / 2: tap 5 is the filter's centre of mass to 0.1 samples. One period of the
-    reflected axis holds all there is to know of it outside of the image.
+    Sample m lies at pixel m / 2: tap 5 is the centre of mass of the filter, to 0.1 samples. One period of the
+    reflected axis determines it everywhere outside the image.
     """
     m = torch.arange(period_of(size) + 1)[:, None]
     k = torch.arange(len(SYM6))[None]
@@ -49,7 +49,7 @@ def upsampling(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 @functools.cache
 def downsampling(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Back to `size` pixels from samples -5 ... 2 size + 4 of the doubled axis: [size, 2 size + 10].
+    """Matrix from samples -5 ... 2 size + 4 of the upsampled axis to `size` pixels: [size, 2 size + 10].
 
     The transpose of upsampling up to its gain, and its inverse: the filter is orthogonal to its even shifts.
     """

@@ -38,9 +38,9 @@ def channels_at(resolution: int, *, channel_base: int, channel_max: int) -> int:
 
 
 class SynthesisLayer(nn.Module):
-    """Style-injected 3x3 convolution, noise with one strength, bias, leaky ReLU times sqrt(2).
+    """3x3 convolution with style, noise of one strength, bias, and leaky ReLU times sqrt(2).
 
-    The strength starts at `noise_strength_init`, and is learned unless `noise_learned` is False.
+    The strength starts at `noise_strength_init` and is learned unless `noise_learned` is False.
     """
 
     def __init__(
@@ -190,8 +190,8 @@ class SynthesisBlock(nn.Module):
 class Synthesis(nn.Module):
     """Intermediate latents [N, num_ws * K, w_dim] to images [N, C, R, R], float32, about [-1, 1], unclamped.
 
-    K is `style.style_vectors`: rows l K to l K + K - 1 are layer l's, as one style. `torgb_style`: which
-    ToRGB layers see it: all, final, none, or all but only its first vector.
+    K is `style.style_vectors`; rows l K to l K + K - 1 form the style of layer l. `torgb_style` selects the
+    ToRGB layers that get a style: all, final, none, or first (all of them, first vector only).
     """
 
     def __init__(
@@ -321,7 +321,7 @@ class Synthesis(nn.Module):
 class Generator(nn.Module):
     """Latents z [N, *z_shape] and one-hot labels c [N, c_dim] to images [N, C, R, R].
 
-    C is None where c_dim is 0. With `class_dim` (StylEx) c is no label but the last class_dim numbers of w.
+    c is None if c_dim is 0. With `class_dim` (StylEx), c is not a label but the last class_dim numbers of w.
     `z_shape` is (z_dim,) unless a style has several vectors, or a layer its own.
     """
 

@@ -1,12 +1,12 @@
-"""Resampling, equalised layers and activations: the small mathematics every network shares.
+"""Resampling, equalised layers and activations, shared by all networks.
 
 Layers keep their weights at unit variance and scale them at run time (equalised learning rate; Karras et al.
 2018, sec. 4.1). Resampling uses the separable [1, 3, 3, 1] filter with zero extension (Karras et al. 2019,
 2020).
 
-Feature maps travel in the channels_last memory format: on a CPU the convolutions and the depthwise filters
-then run without reordering. They may be float32 or bfloat16; weights are float32 and rounded where they are
-used. What is measured here stands in docs/training-speed.md.
+Feature maps use the channels_last memory format, which saves CPU convolutions and depthwise filters a
+reordering. They are float32 or bfloat16; weights are float32 and are cast where they are used.
+docs/training-speed.md has the measurements.
 """
 
 import functools
@@ -20,7 +20,7 @@ LRELU_SLOPE = 0.2
 SQRT2 = math.sqrt(2.0)
 FEW_CHANNELS = 4  # up to here a 1x1 convolution is a matrix product: images, alpha included
 
-# Every use of the filter, and the use that is its adjoint: the filter is symmetric.
+# Each mode of the filter and its adjoint mode; the filter is symmetric.
 ADJOINT = {"up": "down", "down": "up", "widen": "narrow", "narrow": "widen"}
 
 
@@ -34,8 +34,8 @@ def _depthwise(channels: int, gain: float, dtype: torch.dtype, device: torch.dev
 class _Filter(torch.autograd.Function):
     """The [1, 3, 3, 1] filter on [N, C, H, W]: up (2H), down (H/2), widen (H+1) or narrow (H-1).
 
-    Its derivative is the adjoint use of the same filter, so every order of derivatives costs one filter, and
-    none is ever taken for the filter itself (autograd would, one channel after another).
+    Its derivative is the adjoint mode of the same filter, so a derivative of any order costs one filter. The
+    filter itself gets no gradient; autograd would compute it channel by channel.
     """
 
     @staticmethod
@@ -67,7 +67,7 @@ def downsample2d(x: Tensor) -> Tensor:
 
 
 def narrow2d(x: Tensor, *, gain: float) -> Tensor:
-    """The filter without padding but one pixel: H - 1 and W - 1 remain; `gain` multiplies the result."""
+    """The filter with one pixel of padding: H - 1 by W - 1 pixels, multiplied by `gain`."""
     return _Filter.apply(x, "narrow", gain)
 
 
@@ -131,7 +131,7 @@ def normalize_2nd_moment(x: Tensor, *, eps: float = 1e-8) -> Tensor:
 class FullyConnected(nn.Module):
     """Equalised linear layer [N, in] -> [N, out], float32.
 
-    `lr_mult` scales its learning rate by scaling weights and bias; the output starts out as without it.
+    `lr_mult` scales the learning rate through the scale of weights and bias; the initial output is unchanged.
     """
 
     def __init__(

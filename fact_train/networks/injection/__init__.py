@@ -2,10 +2,10 @@
 
 Every class is built with (in_channels, out_channels, kernel_size, *, w_dim, up, demodulate, style) and called
 with (x, w, *, bias, fused, gain): x [N, I, H, W] and w [N, w_dim], or [N, K, w_dim] with K style vectors, to
-[N, O, H', W'] before the activation. `demodulate` False is ToRGB's form. Two orders of evaluation are one
-function: `fused` puts the style into weights of every sample (for a style matrix: bakes it), the other
-order into the activations around weights that the batch shares. Both carry full gradients. `kernels(w)` are
-the fused weights, which `fact-train bake` makes plain.
+[N, O, H', W'] before the activation. `demodulate` False is the form for ToRGB. Two orders of evaluation give
+the same function. `fused` applies the style to weights per sample (for a style matrix: bakes it). The unfused
+order applies it to the activations and shares the weights. Both have full gradients. `kernels(w)` returns
+the fused weights, which `fact-train bake` writes out.
 
     modconv   s_i W_oik, demodulated (Karras et al. 2020)
     adain     normalise, scale and shift the input (Huang & Belongie 2017; Karras et al. 2019)

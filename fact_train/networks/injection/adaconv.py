@@ -1,9 +1,9 @@
 """Adaptive convolution (Chandran et al. 2021, "Adaptive Convolutions for Structure-Aware Style Transfer").
 
 The input is normalised per instance, convolved with a predicted grouped kernel, with a predicted grouped 1x1
-kernel, and shifted by a predicted bias; the layer's own convolution follows, as the paper's decoder has it.
-With a 1x1 depthwise kernel, a pointwise kernel of 1 and the bias, it is AdaIN. (The style vectors of
-`vectors.py` have been called AdaConv too; they only rescale weights.)
+kernel, and shifted by a predicted bias. The convolution of the layer follows, as in the decoder of the paper.
+With a 1x1 depthwise kernel, a pointwise kernel of 1 and the bias, it equals AdaIN. (The style vectors of
+`vectors.py` have also been called AdaConv; they only rescale weights.)
 """
 
 import math
@@ -25,8 +25,8 @@ class AdaptiveConv(StyledInput):
     """w [N, w_dim] -> a style descriptor [N, 32, s, s] -> the kernels, by small convolutions and linear maps.
 
     `style_kernel` is the side s of the grouped kernel, `adaconv_groups` the groups of both kernels. The
-    predictions have unit variance and are scaled by their fan-in, so that the variance is kept. Raises
-    UsageError where the groups do not divide the channels.
+    predictions have unit variance and are scaled by their fan-in, which preserves the variance. Raises
+    UsageError if the groups do not divide the channels.
     """
 
     norm_in = shifts = True

@@ -2,9 +2,9 @@
 
     y = W * (s_i (x_i - mu_i) / sigma_i + t_i)
 
-with mu and sigma over the pixels of the sample's own maps. It stands before the convolution that uses it,
-where StyleGAN1's stands after the one before. Also the frame for every injection that is a linear map of the
-(normalised) input, predicted from w, and then a convolution that all samples share: `StyledInput`.
+with mu and sigma over the pixels of each map of a sample. It precedes the convolution that uses it; in
+StyleGAN1 it follows the previous one. `StyledInput` is the base of all injections that apply a linear map,
+predicted from w, to the (normalised) input, followed by a convolution with shared weights.
 """
 
 import math
@@ -20,8 +20,9 @@ from fact_train.networks.ops import FullyConnected, conv2d_resample
 class StyledInput(nn.Module):
     """y = W * A(x, w) + bias with an equalised kernel W and a map A of x that subclasses predict from w.
 
-    `norm_in`: x is normalised per instance first; `norm_out`: the result is, before gain and bias; `shifts`:
-    A adds constants, which in the fused order are weights of a channel of ones, so that borders agree.
+    `norm_in`: x is normalised per instance first. `norm_out`: the result is normalised, before gain and bias.
+    `shifts`: A adds constants; the fused order applies them as weights of a channel of ones, so that both
+    orders agree at the border.
     """
 
     norm_in = norm_out = shifts = False
@@ -56,7 +57,7 @@ class StyledInput(nn.Module):
         return conv2d_resample(self._styled(x, w), weight, bias=bias, up=self.up)
 
     def _styled(self, x: Tensor, w: Tensor) -> Tensor:
-        """A(x, w), of the shape of x."""
+        """A(x, w), with the shape of x."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""What the injections are made of: convolution by weights of every sample, and instance normalisation."""
+"""Building blocks of the injections: convolution with weights per sample, and instance normalisation."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ EPS = 1e-8
 
 
 class _PerSample(torch.autograd.Function):
-    """Of the form sum_n <w_n * x_n, y_n>, what it grows by along one of the three.
+    """Partial derivatives of the trilinear form sum_n <w_n * x_n, y_n>.
 
-    Along y: the convolutions w_n * x_n themselves; along x: their adjoint, transposed convolutions; along w:
-    that of the weights. Each is a derivative of the others, so every order of them is one grouped
-    convolution, where autograd's own second derivative takes one group after the other. x [N, I, H, W],
-    w [N, O, I, k, k], y [N, O, H', W'].
+    With respect to y: the convolutions w_n * x_n; to x: the transposed convolutions; to w: the weight
+    gradients. Each is a derivative of the others, so a derivative of any order is one grouped convolution;
+    the second derivative of autograd processes the groups one by one. x [N, I, H, W], w [N, O, I, k, k],
+    y [N, O, H', W'].
     """
 
     @staticmethod
     def forward(ctx, along: str, a: Tensor, b: Tensor, shape: Sequence[int], stride: int) -> Tensor:
-        """`a` and `b`: the other two in the order x, w, y; `shape` of the result."""
+        """`a` and `b` are the other two tensors in the order x, w, y; `shape` is that of the result."""
         ctx.along, ctx.stride = along, stride
         ctx.save_for_backward(a, b)
         n, k = shape[0], {"x": a, "y": b}[along].shape[-1] if along != "w" else shape[-1]
@@ -55,8 +55,8 @@ def per_sample_conv(x: Tensor, w: Tensor, *, bias: Tensor | None, up: int = 1) -
     """Convolve every sample of [N, I, H, W] with its own [O, I, k, k] out of w [N, O, I, k, k], plus bias
     [O].
 
-    One grouped convolution: on a CPU too, the fastest of the ways tried (docs/injection-figures.md). Weights
-    that lie in memory as [N, O, k, k, I], or as [N, I, k, k, O] where `up` is 2, are used in place.
+    One grouped convolution, the fastest of the variants measured, on a CPU too (docs/injection-figures.md).
+    Weights stored as [N, O, k, k, I], or as [N, I, k, k, O] if `up` is 2, are used without a copy.
     """
     w = w.to(x.dtype)
     if up == 2 and w.shape[-1] == 1:
@@ -81,12 +81,12 @@ def _apart(x: Tensor, n: int) -> Tensor:
 
 
 def instance_norm(x: Tensor) -> Tensor:
-    """Every map of [N, C, H, W] to mean 0 and variance 1 over its pixels; statistics at least in float32."""
+    """Give each map of [N, C, H, W] mean 0 and variance 1 over its pixels; statistics at least in float32."""
     wide = x if x.dtype == torch.float64 else x.float()
     centred = wide - wide.mean(dim=[2, 3], keepdim=True)
     return (centred * (centred.square().mean(dim=[2, 3], keepdim=True) + EPS).rsqrt()).to(x.dtype)
 
 
 def with_ones(x: Tensor) -> Tensor:
-    """[N, I + 1, H, W]: a last channel of ones, whose weights add a constant before the zero padding."""
+    """[N, I + 1, H, W] with a last channel of ones; its weights add a constant inside the zero padding."""
     return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)

@@ -1,4 +1,4 @@
-"""A style matrix that acts as a convolution before the layer's own: y = W * (M x).
+"""A style matrix that acts as a convolution before that of the layer: y = W * (M x).
 
 Row i of M is the affine of style vector i, so M(S) is the top-left I x I slice of the K x I style. Unbaked
 (not fused), M meets the activations, pixel by pixel; baked (fused), it meets the weights:
@@ -6,7 +6,7 @@ Row i of M is the affine of style vector i, so M(S) is the top-left I x I slice 
     B_oju = sum_i sum_(a+b=u) W_oia M_ijb
 
 A 1x1 style gives a kernel of W's size and the same function. A 3x3 style gives 5x5 (7x7 on the doubled grid
-of an upsampling layer), equal in the interior only: unbaked, the map between the two is cut at the border.
+of an upsampling layer), equal in the interior only: unbaked, the map between the two ends at the border.
 """
 
 import math
@@ -58,9 +58,9 @@ def compose(weight: Tensor, m: Tensor, *, up: int = 1) -> Tensor:
 class StyleMatrix(StyledInput):
     """w [N, K, w_dim] with K >= I; M is centred, row-normalised, scaled and given an identity, in that order.
 
-    `matrix_postnorm`: what keeps the output's variance: nothing but W's gain; demodulation of W alone, or of
-    W M as a whole; instance normalisation of the output. ToRGB has W's gain only. Raises UsageError for
-    fewer vectors than channels.
+    `matrix_postnorm` selects what preserves the variance of the output: the gain of W, demodulation of W or of
+    W M, or instance normalisation of the output. ToRGB uses the gain of W alone. Raises
+    UsageError for fewer vectors than channels.
     """
 
     def __init__(

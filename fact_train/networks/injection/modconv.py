@@ -17,8 +17,8 @@ from fact_train.networks.ops import FEW_CHANNELS, FullyConnected, conv2d_resampl
 def prenormalise(weight: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """Weights [O, I, k, k] and styles [..., I] scaled so that their products stay in the range of float16.
 
-    Each output channel's weights by their largest and sqrt(I k k), each style vector by its own largest:
-    demodulation cancels both. A factor over several vectors' entries of one channel would not cancel.
+    The weights of each output channel are divided by their maximum and sqrt(I k k), each style vector by its
+    maximum. Demodulation cancels both. A factor across the vectors of one channel would not cancel.
     """
     largest = weight.abs().amax(dim=[1, 2, 3], keepdim=True)
     weight = weight / (largest * math.sqrt(weight[0].numel()))
@@ -58,7 +58,7 @@ class ModulatedConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor, *, bias: Tensor, fused: bool, gain: float = 1.0) -> Tensor:
         """`gain` multiplies the convolution (not the bias [O]).
 
-        It rides on the demodulation or the style at no cost.
+        It is folded into the demodulation or the style at no cost.
         """
         weight, s, d = self._factors(w, gain=gain, prenormalised=x.dtype == torch.float16)
         bias = bias.to(x.dtype)
@@ -67,7 +67,7 @@ class ModulatedConv(nn.Module):
         return self._fused(x, s, d, bias, weight) if fused else self._unfused(x, s, d, bias, weight)
 
     def kernels(self, w: Tensor) -> Tensor:
-        """The weights [N, O, I, k, k] that w asks for."""
+        """The modulated weights [N, O, I, k, k]."""
         weight, s, d = self._factors(w, gain=1.0, prenormalised=False)
         return self._scaled(s, d, weight)
 
@@ -87,7 +87,7 @@ class ModulatedConv(nn.Module):
         return s if self.amplify == 1 else gain + self.amplify * (s - gain)
 
     def _demodulation(self, s: Tensor, weight: Tensor, *, gain: float) -> Tensor:
-        """[N, I] styles -> [N, O]: gain / sqrt(sum over i, k of (s_i W_oik)^2 + eps), s W never built."""
+        """[N, I] styles -> [N, O]: gain / sqrt(sum over i, k of (s_i W_oik)^2 + eps), not building s W."""
         energy = weight.square().sum(dim=[2, 3])
         eps = s.new_tensor(1e-8)
         return torch.addmm(eps, s.square(), energy.t(), beta=gain**-2, alpha=gain**-2).rsqrt()

@@ -1,4 +1,4 @@
-"""What every style injection may be told, by the names that TrainConfig's fields have."""
+"""Options of the style injections, under the names of the TrainConfig fields."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ def use_fused(setting: str, *, training: bool) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class StyleOptions:
-    """The defaults are StyleGAN2's; each class reads what concerns it."""
+    """The defaults are those of StyleGAN2; each class reads the options that it supports."""
 
     style_vectors: int = 1  # K, rows of the style
     style_amplify: float = 1.0  # c: S <- 1 + c (S - 1)

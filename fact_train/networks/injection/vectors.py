@@ -3,8 +3,8 @@
 Poirier-Ginter et al. 2022, arXiv:2205.06304 ("Overparameterization Improves StyleGAN Inversion"), where K is
 the number of channels. With K = 1, or equal vectors, it is StyleGAN2's convolution.
 
-One style per sample around one shared convolution, StyleGAN2's unfused form, cannot say this for K > 1: the
-unfused form here runs K convolutions, one for every class of output channels with one style.
+The unfused form of StyleGAN2, one style per sample around a shared convolution, does not exist for K > 1. The
+unfused form here runs K convolutions, one for each set of output channels that share a style.
 """
 
 import math
