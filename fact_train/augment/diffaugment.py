@@ -55,7 +55,7 @@ def translate(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def cut_out(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Set a square of half the side to 0. Its centre is uniform, the far edge included; the border clips it."""
+    """Set a square of half the side to 0. The centre is uniform, far edge included; the border clips it."""
     n, _, h, w = x.shape
     u = torch.rand(2, n, 1, generator=generator, device=x.device)
     inside = []

@@ -28,7 +28,7 @@ class AugmentPipe:
     A pure function: it draws from its generator alone and may be differentiated any number of times with
     respect to the images. At p = 0 it is the identity, bit for bit.
 
-    With `fixed_shapes`, shapes do not depend on the random draws, which avoids GPU synchronisation. Without it,
+    With `fixed_shapes`, no shape depends on the draws, which avoids GPU synchronisation. Without it,
     samples that drew no general geometry skip the resampling.
     """
 

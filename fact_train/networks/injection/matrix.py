@@ -58,7 +58,7 @@ def compose(weight: Tensor, m: Tensor, *, up: int = 1) -> Tensor:
 class StyleMatrix(StyledInput):
     """w [N, K, w_dim] with K >= I; M is centred, row-normalised, scaled and given an identity, in that order.
 
-    `matrix_postnorm` selects what preserves the variance of the output: the gain of W, demodulation of W or of
+    `matrix_postnorm` selects what preserves the output variance: the gain of W, demodulation of W or of
     W M, or instance normalisation of the output. ToRGB uses the gain of W alone. Raises
     UsageError for fewer vectors than channels.
     """
