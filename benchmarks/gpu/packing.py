@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 from benchmarks.gpu.report import Bench, Result, fitting, markdown
 
-COUNTS = (1, 4, 8, 16, 2)
-START_UP = 20.0  # seconds until all processes are ready, at most
+COUNTS = (1, 8, 16, 4, 2)
+START_UP = 8.0  # seconds until all processes are ready
 
 
 def measure(bench: Bench) -> Iterator[Result]:
     """A result per number of processes: the sum of their images per second."""
-    seconds = 0.5 if bench.dry else 8.0
+    seconds = 0.5 if bench.dry else 5.0
     counts = (1, 2) if bench.dry else COUNTS
     for count in fitting(counts, bench, seconds=0 if bench.dry else seconds + START_UP):
         rates = together(count, device=bench.device.type, seconds=seconds, dry=bench.dry)
