@@ -16,6 +16,7 @@ from fact_train.commands.classifier import classifier
 from fact_train.commands.field_options import changed_fields, field_parameters
 from fact_train.commands.help import PanelGroup
 from fact_train.commands.style import bake, cost
+from fact_train.commands.sweep import sweep
 from fact_train.settings.axes import axes_text
 from fact_train.settings.config import TrainConfig, fields_of, flag
 from fact_train.settings.presets import PRESETS, configure
@@ -199,6 +200,7 @@ app.callback(invoke_without_command=True)(_command)
 app.command()(classifier)
 app.command()(bake)
 app.command()(cost)
+app.command()(sweep)
 
 
 def main() -> None:
