@@ -21,7 +21,7 @@ import dataclasses
 import itertools
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,19 @@ def read_studies(folder: Path) -> tuple[Study, ...]:
                     f"{_difference(run, known)}; give both the same fields and kimg."
                 )
     return studies
+
+
+def shared_runs(studies: Iterable[Study]) -> dict[str, tuple[StudyRun, tuple[str, ...]]]:
+    """Every run of studies once, by name, with the metrics that any of them asks of it.
+
+    Studies of a higher priority come first.
+    """
+    runs: dict[str, tuple[StudyRun, tuple[str, ...]]] = {}
+    for study in sorted(studies, key=lambda study: study.priority):
+        for run in study.runs():
+            _, metrics = runs.get(run.name, (run, ()))
+            runs[run.name] = (run, tuple(dict.fromkeys((*metrics, *study.metrics))))
+    return runs
 
 
 def _difference(run: StudyRun, other: StudyRun) -> str:
