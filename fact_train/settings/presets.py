@@ -62,6 +62,13 @@ _MNIST_STYLEGAN2 = {
     ),  # half as many operations, which a CPU starts one by one
     **dict(r1_gamma_final=0.5, r1_decay_kimg=50),
 }
+# Half as wide, for studies of many runs; the snapshot and the state of the end are all that a run keeps.
+# gamma is constant, because its decay hides what other factors do.
+_MNIST_STUDY = {
+    **_MNIST_STYLEGAN2,
+    **dict(channel_base=256, channel_max=32, r1_gamma_final=None, kimg=40),
+    **dict(kimg_per_tick=4, snapshot_ticks=1000, image_ticks=1000),
+}
 _ADA = "train.py of NVlabs/stylegan2-ada-pytorch @d72cc7d"
 _EXPERIMENTS = (
     "unpublished experiments at 32 px on AFHQ cats (not reproduced), yohan-pg/stylegan2-ada-pytorch @366721a"
@@ -133,11 +140,25 @@ _MATRICES = {
 PRESETS: dict[str, Preset] = {
     "mnist-stylegan2": Preset(
         TrainConfig(**_MNIST_STYLEGAN2),
-        summary="StyleGAN2 on MNIST, unconditional, the baseline of the board",
+        summary="A narrowed StyleGAN2 without noise, mixing and path length, with a decaying gamma, on MNIST: "
+        "the baseline of the board",
         source="StyleGAN2-ADA's cifar configuration, narrowed; trunks, width, learning rates and gamma "
         "chosen by legibility in about 30 short trials on seed 0",
         minutes=4,
         memory_gb=0.9,
+    ),
+    "mnist-stylegan2-study": Preset(
+        TrainConfig(**_MNIST_STUDY),
+        summary="mnist-stylegan2 at half the width, with a constant gamma: the base of studies, up to 32 style "
+        "vectors",
+        source="mnist-stylegan2",
+    ),
+    "mnist-stylegan2-full": Preset(
+        TrainConfig(**{**_MNIST, "pl_weight": 2.0, "style_mixing_prob": 0.9, "kimg": 100, "kimg_per_tick": 4}),
+        summary="StyleGAN2 on MNIST with all its parts: noise, mixing, path length, skip and residual trunks, a "
+        "constant gamma",
+        source="StyleGAN2-ADA's cifar configuration, narrowed, with StyleGAN2's noise, mixing, path length and "
+        "trunks",
     ),
     "mnist-cond": Preset(
         TrainConfig(**{**_MNIST, "g_lr": 0.008, "d_lr": 0.008, "kimg": 80}, cond=True),
