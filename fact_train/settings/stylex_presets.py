@@ -8,6 +8,7 @@ and path length only after 5,000 steps. Its images lie in [0, 1], so its pixel w
 """
 
 from fact_train.settings.config import TrainConfig
+from fact_train.settings.preset import Preset
 
 # Channels 32 at 64 px up to 512; D twice as wide; 4 images at a time, 8 times a step.
 _REFERENCE = dict(
@@ -101,3 +102,16 @@ KINDS = {
 def stylex_config(kind: str, dataset: str) -> TrainConfig:
     """The configuration of a kind (a key of KINDS) for a dataset (a key of DATASETS)."""
     return TrainConfig(**{**KINDS[kind][0], **DATASETS[dataset]})
+
+
+REPRODUCTION_PRESETS = {
+    f"{kind}-{dataset}": Preset(
+        stylex_config(kind, dataset),
+        summary=f"{summary}, {dataset}",
+        source=source,
+        needs=() if "classifier" in fields else ("data", "classifier"),
+    )
+    for kind, (_, summary, source) in KINDS.items()
+    for dataset, fields in DATASETS.items()
+    if (kind, dataset) != ("stylex", "mnist")  # the preset mnist, sized for two cores
+}
