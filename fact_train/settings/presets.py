@@ -151,7 +151,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "mnist-stylegan2-study": Preset(
         TrainConfig(**_MNIST_STUDY),
-        summary="The base of the ablations: mnist-stylegan2 with a constant gamma and a quarter of the images",
+        summary="The base of the ablations: mnist-stylegan2 with constant gamma and a quarter of the images",
         source="mnist-stylegan2",
     ),
     "mnist-stylegan2-full": Preset(
