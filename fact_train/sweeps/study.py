@@ -18,6 +18,7 @@ The name of a study is that of its file.
 """
 
 import dataclasses
+import functools
 import itertools
 import re
 import tomllib
@@ -97,7 +98,7 @@ class StudyRun:
     def seed(self) -> int:
         return self.config.seed
 
-    @property
+    @functools.cached_property
     def key(self) -> tuple[str, float, int]:
         """Identity in records: configuration hash, thousand images, training seed."""
         return self.config.sha256(), self.config.kimg, self.config.seed
@@ -152,13 +153,14 @@ class Study:
         return self.seeds if setting.against else self.base_seeds
 
     def runs(self) -> tuple[StudyRun, ...]:
-        """Every run, references first, all settings of a seed before the next seed."""
-        if self.blocked:
-            return ()
-        seeds = sorted({*self.seeds, *self.base_seeds})
+        """Every run, by seed, references first."""
+        return self._runs
+
+    @functools.cached_property
+    def _runs(self) -> tuple[StudyRun, ...]:
         return tuple(
             self._run(setting, seed)
-            for seed in seeds
+            for seed in sorted({*self.seeds, *self.base_seeds})
             for setting in (*self.references, *self.settings)
             if seed in self.seeds_of(setting)
         )
@@ -372,12 +374,19 @@ def _metrics(primary: str, shared: Sequence[str], more: Any) -> tuple[str, ...]:
 
 def _check_metrics(study: Study) -> None:
     """The runs of the study can have all its metrics."""
-    for metric, setting in itertools.product(study.metrics, (*study.references, *study.settings)):
-        spec, config = get_spec(metric), study.config(setting)
-        what = "the primary metric" if metric == study.primary else "metric"
-        if spec.needs_encoder and config.model != "stylex":
-            raise UserError(f"{what} {metric} needs an encoder; {setting.name} of {study.base} has none.")
-        if not spec.fits(dataset_entry(config.data).traits):
+    specs = [get_spec(metric) for metric in study.metrics]
+    traits = dataset_entry(get_preset(study.base).config.data).traits
+    for spec in specs:
+        what = "the primary metric" if spec.name == study.primary else "metric"
+        if not spec.fits(traits):
             raise UserError(
-                f"{what} {metric} is for {spec.needs_trait} only; {study.base} trains on {config.data}."
+                f"{what} {spec.name} is for {spec.needs_trait} only; {study.base} has other data."
+            )
+    encoder_metric = next((spec.name for spec in specs if spec.needs_encoder), None)
+    for setting in (*study.references, *study.settings) if encoder_metric else ():
+        config = study.config(setting)
+        if config.model != "stylex" or (config.branches == "mapping" and not config.rec_in_d_phase):
+            what = "the primary metric" if encoder_metric == study.primary else "metric"
+            raise UserError(
+                f"{what} {encoder_metric} needs a trained encoder; {setting.name!r} of {study.base} has none."
             )
