@@ -80,6 +80,7 @@ ORDER = [
     "fact_eval.commands",
     "fact_eval.cli",
     "fact_eval.__main__",
+    "fact_train.commands.sweep",
     "fact_train.cli",
     "fact_train.__main__",
     "benchmarks",

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fact_metrics.base.errors import unknown_name
-from fact_train.settings.config import TrainConfig
+from fact_metrics.base.errors import UsageError, unknown_name
+from fact_train.settings.config import TrainConfig, flag
 from fact_train.settings.stylex_presets import DATASETS, KINDS, stylex_config
 
 
@@ -253,3 +253,18 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     return PRESETS[name]
+
+
+def configure(name: str, changes: dict[str, Any]) -> tuple[TrainConfig, TrainConfig]:
+    """A preset with changed fields, and the configuration that its label is compared with.
+
+    UsageError for an unknown preset, a missing field that it needs, and values that contradict each other.
+    """
+    preset = get_preset(name)
+    missing = [field for field in preset.needs if field not in changes]
+    if missing:
+        raise UsageError(f"--preset {name} needs {' and '.join(map(flag, missing))}.")
+    base = preset.at(changes.get("resolution"))
+    return dataclasses.replace(base, **changes), dataclasses.replace(
+        base, resolution=preset.config.resolution
+    )
