@@ -21,7 +21,11 @@ AfterSnapshot = Callable[..., None]  # (outdir, device=, say=, done=)
 
 
 class NonFiniteLoss(UserError):
-    """Training diverged; the message names the step, the term and the last good checkpoint."""
+    """Training diverged after `kimg`; the message names the step, the term and the last good checkpoint."""
+
+    def __init__(self, message: str, *, kimg: float) -> None:
+        super().__init__(message)
+        self.kimg = kimg
 
 
 class Stopped(UserError):
