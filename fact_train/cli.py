@@ -117,11 +117,11 @@ def _train(
     is_rank_zero = int(os.environ.get("RANK", 0)) == 0
     try:
         result = train(cfg, outdir, preset=preset_name, label=label, after_snapshot=scorer)
-    except NonFiniteLoss as error:
+    except NonFiniteLoss:
         if is_rank_zero:
             from fact_eval.scoring.diverged import record_divergence
 
-            record_divergence(outdir, kimg=error.kimg, message=str(error))
+            record_divergence(outdir)
         raise
     if is_rank_zero:
         verb = "wrote" if result.trained else "nothing left to do, training is complete:"

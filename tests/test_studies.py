@@ -9,7 +9,7 @@ from study_toys import QUESTION, R1, write_study
 
 from fact_metrics.base.errors import UserError
 from fact_train.settings.presets import PRESETS, get_preset
-from fact_train.sweeps.study import read_studies, read_study, shared_runs
+from fact_train.sweeps.study import read_studies, read_study
 from fact_train.sweeps.study_values import parse_seeds
 
 HOME = Path(__file__).resolve().parent.parent / "leaderboard" / "studies"
@@ -77,13 +77,12 @@ def test_none_switches_a_field_off(tmp_path: Path) -> None:
     assert study.config(study.settings[0]).r1_gamma_final is None
 
 
-def test_studies_share_equal_runs_and_their_metrics(tmp_path: Path) -> None:
-    first = read(tmp_path, QUESTION + R1 + 'metrics = ["legible10k"]\n')
-    second = read(tmp_path, QUESTION.replace("efficientnet_lite0", "digits") + R1, "again")
-    runs = shared_runs([first, second])
-    assert len(runs) == len(first.runs())
-    for _, metrics in runs.values():
-        assert {"fid5k_full_efficientnet_lite0", "fid5k_full_digits", "legible10k"} <= set(metrics)
+def test_a_blocked_study_has_no_runs_and_waits_for_its_base(tmp_path: Path) -> None:
+    text = (QUESTION + R1).replace("mnist-stylegan2", "a-later-preset")
+    study = read(tmp_path, 'blocked = "The preset is not there yet."\n' + text)
+    assert study.runs() == () and study.base == "a-later-preset"
+    with pytest.raises(UserError, match="unknown preset 'a-later-preset'"):
+        read(tmp_path, text)
 
 
 BAD = [
@@ -109,7 +108,6 @@ BAD = [
     ("[1, 100]", "[1, 100]\nmetrics = [\"recon5k_mse\"]", "metric recon5k_mse needs a trained encoder"),
     ("fid5k_full_efficientnet_lite0", "recon5k_mse", "the primary metric recon5k_mse needs a"),
     ("[1, 100]", "[1, 100]\n[factors]\nnoise = [\"off\"]", "factor noise needs two levels"),
-    ("[1, 100]", "[1, 100]\nblocked = \"No GPU.\"", "a blocked study has no settings"),
     ('axis = "r1_gamma"\nsettings = [1, 100]', "", "it has no settings"),
     ("[1, 100]", "[1, 100]\n[fields]\nstyle_vectors = 4", "--style-vectors 4: --injection modconv takes one"),
 ]  # fmt: skip
@@ -194,7 +192,8 @@ def test_reading_needs_no_torch(tmp_path: Path) -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_every_committed_study_reads() -> None:
+def test_every_committed_study_reads_and_none_waits_for_a_preset_that_exists() -> None:
     studies = read_studies(HOME)
     assert {study.list for study in studies} == {"injection", "stylex", "null"}
-    assert all(study.base in PRESETS for study in studies)
+    waiting = [study.name for study in studies if study.base in study.blocked and study.base in PRESETS]
+    assert waiting == []

@@ -22,7 +22,7 @@ import functools
 import itertools
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,8 @@ class Study:
 
     `references` are what settings are compared with: the base, or one for each combination of factors.
     `relevant_difference` is absolute, in units of the primary metric; a smaller one does not matter.
-    `blocked` says what the trainer lacks to run the study; such a study has no settings.
+    `blocked` says what is missing to run the study; until it is removed from the file, the base, fields,
+    settings and metrics are not read.
     """
 
     name: str
@@ -188,19 +189,6 @@ def read_studies(folder: Path) -> tuple[Study, ...]:
     return studies
 
 
-def shared_runs(studies: Iterable[Study]) -> dict[str, tuple[StudyRun, tuple[str, ...]]]:
-    """Every run of studies once, by name, with the metrics that any of them asks of it.
-
-    Studies of a higher priority come first.
-    """
-    runs: dict[str, tuple[StudyRun, tuple[str, ...]]] = {}
-    for study in sorted(studies, key=lambda study: study.priority):
-        for run in study.runs():
-            _, metrics = runs.get(run.name, (run, ()))
-            runs[run.name] = (run, tuple(dict.fromkeys((*metrics, *study.metrics))))
-    return runs
-
-
 def _difference(run: StudyRun, other: StudyRun) -> str:
     for f in RUN_FIELDS:
         a, b = getattr(run.config, f), getattr(other.config, f)
@@ -238,35 +226,31 @@ def _study(name: str, values: dict[str, Any]) -> Study:
     if not NAME.fullmatch(name):
         raise UserError("name the file in small letters, digits and hyphens, such as r1-weight.toml.")
     check_keys(values, (*TEXTS, "relevant_difference", *OPTIONAL), "key")
-    for key in TEXTS:
-        read_text(values, key)
+    texts = {key: read_text(values, key) for key in TEXTS}
     check_name(values["list"], LISTS, "list")
     check_name(values["source"], SOURCES, "source")
-    check_name(values["base"], PRESETS, "preset")
-    fields = read_fields(values.get("fields", {}), "fields")
-    if "kimg" in values:
-        fields |= read_fields({"kimg": values["kimg"]}, "the study")
-    base = get_preset(values["base"]).config
-    metrics = _metrics(values["primary"], _shared_metrics(values["list"], base), values.get("metrics", []))
     study = Study(
         name=name,
-        **{key: values[key] for key in TEXTS[:4]},
-        primary=metrics[0],
-        held_fixed=values["held_fixed"],
+        **texts,
         relevant_difference=read_positive(values, "relevant_difference"),
         expected=read_text(values, "expected", optional=True),
         blocked=read_text(values, "blocked", optional=True),
-        fields=fields,
         seeds=parse_seeds(values.get("seeds", SEEDS)),
         base_seeds=parse_seeds(values.get("base_seeds", BASE_SEEDS)),
-        metrics=metrics,
         priority=read_priority(values.get("priority", 2)),
     )
+    return study if study.blocked else _with_runs(study, values)
+
+
+def _with_runs(study: Study, values: dict[str, Any]) -> Study:
+    """The study with its base, metrics and settings, all checked."""
+    check_name(study.base, PRESETS, "preset")
+    fields = read_fields(values.get("fields", {}), "fields")
+    if "kimg" in values:
+        fields |= read_fields({"kimg": values["kimg"]}, "the study")
+    shared = _shared_metrics(study.list, get_preset(study.base).config)
+    metrics = _metrics(study.primary, shared, values.get("metrics", []))
     axis, changes = _changes(values)
-    if study.blocked:
-        if changes:
-            raise UserError("a blocked study has no settings; drop them, or drop blocked.")
-        return study
     if not changes:
         raise UserError("it has no settings; give axis and settings, or [[setting]] tables.")
     references = _references(values.get("factors", {}))
@@ -280,7 +264,15 @@ def _study(name: str, values: dict[str, Any]) -> Study:
         for reference in references
         for change in changes
     )
-    study = dataclasses.replace(study, axis=axis, references=references, settings=settings)
+    study = dataclasses.replace(
+        study,
+        primary=metrics[0],
+        metrics=metrics,
+        fields=fields,
+        axis=axis,
+        references=references,
+        settings=settings,
+    )
     _check_settings(study)
     _check_metrics(study)
     return study

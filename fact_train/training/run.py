@@ -21,11 +21,7 @@ AfterSnapshot = Callable[..., None]  # (outdir, device=, say=, done=)
 
 
 class NonFiniteLoss(UserError):
-    """Training diverged after `kimg`; the message names the step, the term and the last good checkpoint."""
-
-    def __init__(self, message: str, *, kimg: float) -> None:
-        super().__init__(message)
-        self.kimg = kimg
+    """Training diverged; the message names the step, the term and the last good checkpoint."""
 
 
 class Stopped(UserError):
