@@ -62,8 +62,8 @@ _MNIST_STYLEGAN2 = {
     ),  # half as many operations, which a CPU starts one by one
     **dict(r1_gamma_final=0.5, r1_decay_kimg=50),
 }
-# One change at a time: no schedule, and images enough for all ten digits. Chosen by FID and digits covered from
-# 16 trials on seed 90 (benchmarks/README.md).
+# One change at a time: no schedule, and images enough for all ten digits. Chosen by FID and digits covered
+# from 16 trials on seed 90 (benchmarks/README.md).
 _MNIST_STUDY = {
     **_MNIST_STYLEGAN2,
     **dict(r1_gamma=3.0, r1_gamma_final=None, g_lr=0.007, d_lr=0.007),
@@ -154,7 +154,7 @@ PRESETS: dict[str, Preset] = {
     "mnist-stylegan2-study": Preset(
         TrainConfig(**_MNIST_STUDY),
         summary="The base of the ablations: mnist-stylegan2 with constant gamma and half as many images",
-        source="mnist-stylegan2; gamma, rate and width chosen by FID and digits covered in 16 trials, seed 90",
+        source="mnist-stylegan2; gamma, rate, width chosen by FID and digits covered in 16 trials, seed 90",
     ),
     "mnist-stylegan2-full": Preset(
         TrainConfig(**_MNIST_FULL),
