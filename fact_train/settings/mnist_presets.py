@@ -6,9 +6,6 @@ from fact_train.settings.config import TrainConfig
 from fact_train.settings.preset import Preset
 from fact_train.settings.style_fields import EXPERIMENTS, MATRICES, matrix, vectors
 
-_ONE_SNAPSHOT = dict(kimg_per_tick=4, snapshot_ticks=1000, image_ticks=1000)  # a run keeps its end only
-_HALF_AS_WIDE = dict(channel_base=256, channel_max=32)
-
 _MNIST = dict(
     data="mnist",
     z_dim=128,
@@ -37,11 +34,17 @@ _STYLEGAN2 = {
     **dict(g_arch="orig", d_arch="orig", noise="off"),  # half as many operations; a CPU starts each by itself
     **dict(r1_gamma_final=0.5, r1_decay_kimg=50),
 }
-_STUDY = {**_STYLEGAN2, **_HALF_AS_WIDE, **_ONE_SNAPSHOT, **dict(r1_gamma_final=None, kimg=40)}
+# One change at a time: no schedule, and images enough for all ten digits. Chosen by FID and digits covered
+# from 16 trials on seed 90 (benchmarks/README.md).
+_STUDY = {
+    **_STYLEGAN2,
+    **dict(r1_gamma=3.0, r1_gamma_final=None, g_lr=0.007, d_lr=0.007),
+    **dict(kimg=48, kimg_per_tick=8, snapshot_ticks=1000, image_ticks=1000),
+}
+# What the StyleGAN2 paper has and _STUDY leaves out.
 _FULL = {
-    **_MNIST,
-    **dict(pl_weight=2.0, style_mixing_prob=0.9),
-    **dict(kimg=100, kimg_per_tick=4, snapshot_ticks=5),
+    **_STUDY,
+    **dict(g_arch="skip", d_arch="resnet", noise="random", style_mixing_prob=0.9, pl_weight=2.0),
 }
 _COND = {**_MNIST, **dict(cond=True, g_lr=0.008, d_lr=0.008, kimg=80)}
 # D sees the mapping's images only.
@@ -65,9 +68,8 @@ _STYLEX_ALTERNATING = {
 }
 _STYLEX_STUDY = {
     **_STYLEX_ALTERNATING,
-    **_HALF_AS_WIDE,
-    **_ONE_SNAPSHOT,
-    **dict(r1_gamma_final=None, kimg=32),
+    **dict(channel_base=256, channel_max=32, r1_gamma_final=None),
+    **dict(kimg=32, kimg_per_tick=4, snapshot_ticks=1000, image_ticks=1000),
 }
 
 
@@ -89,14 +91,14 @@ STYLEGAN2_PRESETS = {
     ),
     "mnist-stylegan2-study": Preset(
         TrainConfig(**_STUDY),
-        summary="Base of studies: mnist-stylegan2 at half the width, gamma constant, up to 32 style vectors",
-        source="mnist-stylegan2",
+        summary="The base of the ablations: mnist-stylegan2 with constant gamma and half as many images",
+        source="mnist-stylegan2; gamma, rate, width chosen by FID and digits covered in 16 trials, seed 90",
     ),
     "mnist-stylegan2-full": Preset(
         TrainConfig(**_FULL),
-        summary="StyleGAN2 on MNIST with noise, mixing, path length, skip and residual trunks, and a "
-        "constant gamma",
-        source="StyleGAN2-ADA's cifar configuration, narrowed, with all parts of StyleGAN2",
+        summary="StyleGAN2 on MNIST with noise, style mixing and path length, a skip generator, a residual "
+        "discriminator and a constant gamma",
+        source="config F of the StyleGAN2 paper, narrowed, with the learning rates of mnist-stylegan2",
     ),
     "mnist-cond": Preset(
         TrainConfig(**_COND),
