@@ -49,6 +49,7 @@ class Trainer:
 
     def step(self, *, regularise: bool | None = None) -> None:
         """One step of all phases; `regularise` forces or forbids the lazy ones, for probing and timing."""
+        self._report(self.model.follow_schedules(self.nimg).items())
         inputs = self.inputs(regularise=regularise)
         for phases in self.model.phases(inputs):
             self.take(inputs, *phases)

@@ -49,6 +49,10 @@ class Model(ABC):
     def phases(self, inputs: StepInputs) -> Iterator[tuple[Phase, ...]]:
         """The phases of a step in their order; phases of one tuple start from the same weights."""
 
+    def follow_schedules(self, nimg: int) -> dict[str, Tensor]:
+        """Called before a step, after `nimg` images; returns values to report."""
+        return self.gan.follow_schedules(nimg)
+
     def end_phase(self, works: Sequence[Work]) -> dict[str, Tensor]:
         """Use what the micro-batches of a phase hand back, in order; returns values to report."""
         return self.gan.end_phase(works)

@@ -31,7 +31,7 @@ from fact_train.training.models.gan import GAN
 from fact_train.training.models.model import Model
 from fact_train.training.models.turns import Turns
 from fact_train.training.real_images import to_device
-from fact_train.training.step import Phase, Share, StepInputs, Work, adam
+from fact_train.training.step import Adam, Phase, Share, StepInputs, Work
 
 SPIKE = 2.0  # a reconstruction loss above so many times its running mean is a spike
 SPIKE_DECAY = 0.02  # of that mean, per encoder turn
@@ -84,7 +84,9 @@ class StylEx(Model):
             classify=self.C,
             perceptual=perceptual_distance(cfg, dataset, device),
         )
-        self.rec_opt = adam(self.gan.g_groups, cfg, interval=None) if cfg.rec_in_d_phase else None
+        self.rec_opt = (
+            Adam(self.gan.g_groups, cfg, rate="g_lr", interval=None) if cfg.rec_in_d_phase else None
+        )
         self.rec_mean = torch.full([], torch.inf, device=device)
         self.notes = (
             classifier.describe(cfg.classifier, self.classifier_card, balance),
@@ -140,6 +142,11 @@ class StylEx(Model):
 
     def _explanation_loss(self, encoded: Encoded, images: Tensor, work: Work, *, suffix: str = "") -> Tensor:
         return self.turns.compensation * self.explanation.loss(encoded, images, work, suffix=suffix)
+
+    def follow_schedules(self, nimg: int) -> dict[str, Tensor]:
+        if self.rec_opt is not None:
+            self.rec_opt.follow_schedule(nimg)
+        return super().follow_schedules(nimg)
 
     def end_phase(self, works: Sequence[Work]) -> dict[str, Tensor]:
         """Also count spikes of the reconstruction loss against its running mean."""
