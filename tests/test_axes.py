@@ -96,6 +96,10 @@ STYLEX_AXES = {
     "model": {"model": "stylegan2"},
     "classifier": {},  # another file: see the test
     "class_repr": {"class_repr": "logits"},
+    "mapping_class": {"mapping_class": "predicted"},
+    "class_dropout": {"class_dropout": 0.5},
+    "class_noise": {"class_noise": 0.5},
+    "w_noise": {"w_noise": 0.5},
     "d_cond": {"d_cond": "projection"},
     "branches": {"branches": "encoder", "alternation": "off"},
     "alternation": {"alternation": "off"},
@@ -114,9 +118,12 @@ STYLEX_AXES = {
     "kl_branches": {"kl_branches": "both"},
     "w_lpips": {"w_lpips": 1.0},
     "perceptual": {"perceptual": "stlpips_vgg"},
+    "rec_interval": {"rec_interval": 2},
+    "lpips_interval": {"lpips_interval": 2},
+    "lpips_stretch": {"lpips_stretch": True},
     "lpips_batch_shrink": {"lpips_batch_shrink": 2},
 }
-IN_32_PX = {"w_lpips", "perceptual", "lpips_batch_shrink"}
+IN_32_PX = {"w_lpips", "perceptual", "lpips_interval", "lpips_stretch", "lpips_batch_shrink"}
 # What an axis stands on, where it would mean nothing in the plain network.
 VECTORS = {"injection": "vectors", "style_vectors": 4}
 MATRIX = {"injection": "matrix", "style_vectors": 8}

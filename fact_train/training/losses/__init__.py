@@ -7,7 +7,7 @@ mixing       style mixing
 """
 
 from fact_train.training.losses.adversarial import LOSSES, AdversarialLoss, best_scores
-from fact_train.training.losses.distances import class_divergence, mean_absolute
+from fact_train.training.losses.distances import class_divergence, mean_absolute, stretched
 from fact_train.training.losses.mixing import style_mixing
 from fact_train.training.losses.penalties import (
     GRADIENT_PENALTIES,
@@ -28,5 +28,6 @@ __all__ = [
     "path_lengths",
     "r1_notes",
     "resolve_r1_gamma",
+    "stretched",
     "style_mixing",
 ]

@@ -124,7 +124,8 @@ class StylEx(Model):
         images = self.gan.generate(sample.ws, work)
         total = self.gan.adversarial_loss(images, sample.logits, work)
         encoded = 0 if sample.encoded is None else len(sample.encoded.x)
-        if encoded and cfg.rec_in_g_phase:
+        number = self.turns.reconstruction(work.inputs, turn=work.turn)
+        if encoded and cfg.rec_in_g_phase and number is not None:
             total = total + self._explanation_loss(sample.encoded, images[:encoded], work)
         if cfg.kl_branches == "both" and encoded < work.size:
             mapped = slice(encoded, None)
@@ -135,13 +136,15 @@ class StylEx(Model):
 
     def reconstruction_loss(self, work: Work) -> Tensor:
         """Reconstruction and classes alone, on the whole micro-batch: the phase of G and E after D's."""
-        ws, encoded = self._encoded_ws(work.real, work.c)
+        ws, encoded = self._encoded_ws(work.real, work.c, work)
         in_both = self.cfg.rec_in_g_phase and self.cfg.branches != "mapping"
         suffix = "_in_d_phase" if in_both else ""
         return self._explanation_loss(encoded, self.gan.generate(ws, work), work, suffix=suffix)
 
     def _explanation_loss(self, encoded: Encoded, images: Tensor, work: Work, *, suffix: str = "") -> Tensor:
-        return self.turns.compensation * self.explanation.loss(encoded, images, work, suffix=suffix)
+        number = self.turns.reconstruction(work.inputs, turn=work.turn)
+        loss = self.explanation.loss(encoded, images, work, number=number, suffix=suffix)
+        return (self.turns.compensation * self.cfg.rec_interval) * loss
 
     def follow_schedules(self, nimg: int) -> dict[str, Tensor]:
         if self.rec_opt is not None:
@@ -174,19 +177,33 @@ class StylEx(Model):
         count = self.turns.encoded(work, n)
         if count == 0:
             return Sample(self._mapped_ws(logits, work), logits, None)
-        ws, encoded = self._encoded_ws(x[:count], logits[:count])
+        ws, encoded = self._encoded_ws(x[:count], logits[:count], work)
         if count < n:
             ws = torch.cat([ws, self._mapped_ws(logits[count:], work)])
         return Sample(ws, logits, encoded)
 
-    def _encoded_ws(self, x: Tensor, logits: Tensor) -> tuple[Tensor, Encoded]:
+    def _encoded_ws(self, x: Tensor, logits: Tensor, work: Work) -> tuple[Tensor, Encoded]:
         w = self._encode(x)
-        ws = encoder_ws(w, class_part(logits, self.cfg.class_repr), num_ws=self.gan.G.num_ws)
+        given = w if self.cfg.w_noise == 0 else w + self.cfg.w_noise * self._normal(w.shape, work)
+        ws = encoder_ws(given, self._class_part(logits, work), num_ws=self.gan.G.num_ws)
         return ws, Encoded(x, w, logits)
 
     def _mapped_ws(self, logits: Tensor, work: Work) -> Tensor:
         z = self.gan.draw_z(len(logits), work)
-        return self.gan.map_latents(z, class_part(logits, self.cfg.class_repr), work)
+        return self.gan.map_latents(z, self._class_part(logits, work), work)
+
+    def _class_part(self, logits: Tensor, work: Work) -> Tensor:
+        """The class part of w [N, K] that G is given in training: with noise, or dropped for some images."""
+        c = class_part(logits, self.cfg.class_repr)
+        if self.cfg.class_noise:
+            c = c + self.cfg.class_noise * self._normal(c.shape, work)
+        if self.cfg.class_dropout:
+            drawn = torch.rand([len(c), 1], generator=work.gen, device=self.device)
+            c = c * (drawn >= self.cfg.class_dropout)
+        return c
+
+    def _normal(self, shape: torch.Size, work: Work) -> Tensor:
+        return torch.randn(shape, generator=work.gen, device=self.device)
 
     def _encode(self, images: Tensor) -> Tensor:
         return self.E(images, dtype=self.gan.dtype)
