@@ -136,12 +136,14 @@ def test_the_perceptual_distance_every_other_reconstruction(stylex32_config) -> 
 
 
 def test_spikes_are_counted_among_terms_of_every_turn(stylex32_config) -> None:
-    t = trainer_of(
-        stylex32_config, lpips_interval=2, w_lpips=100.0, branches="encoder", alternation="off", g_lr=1e-6
-    )
-    for _ in range(6):
-        t.step()
-    assert t.stats.collect()["Rec/spikes"]["mean"] == 0  # with the distance every other loss would be one
+    """A distance that comes every other turn would be a spike of its own."""
+    for interval, weight in ((1, 0.1), (2, 0.0)):
+        t = trainer_of(stylex32_config, lpips_interval=interval, branches="encoder", alternation="off")
+        work = work_of(t)
+        t.model.generator_loss(work)
+        seen = {name.removeprefix("Loss/rec_"): v.mean().item() for name, v in work.reports}
+        expected = 0.1 * seen["w"] + seen["l1"] + weight * seen["lpips"]
+        assert work.rec_loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_stretching_takes_contrast_and_brightness_away() -> None:
@@ -171,6 +173,22 @@ def test_a_stretched_perceptual_distance_does_not_see_contrast(stylex32_config) 
     assert found[True] < 1e-5 < found[False]  # float32 rounding against a difference that is seen
 
 
+def test_balance_goes_by_what_the_classifier_says(stylex_config) -> None:
+    """Classes that the labels do not have: C is made to call three images of 24 its second class."""
+    t = trainer_of(stylex_config)
+    rare = {bytes(image.numpy()) for image in t.dataset.images([1, 2, 5])}
+
+    def calls_three_rare(module, inputs, logits):
+        pixels = ((inputs[0] + 1) * 127.5).round().to(torch.uint8)
+        is_rare = torch.tensor([bytes(image.numpy()) in rare for image in pixels])
+        return torch.stack([~is_rare, is_rare], dim=1).float()
+
+    t.model.C.register_forward_hook(calls_three_rare)
+    assert sorted(len(pool) for pool in t.model.class_pools()) == [3, 21]
+    t.cfg, t.model.pools = dataclasses.replace(t.cfg, balance=True), t.model.class_pools()
+    assert all(t.inputs().c[:, 1].sum() == 4 for t.steps in range(6))
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -178,7 +196,7 @@ def test_a_stretched_perceptual_distance_does_not_see_contrast(stylex32_config) 
             {"mapping_class": "predicted", "branches": "encoder", "alternation": "off"},
             "--mapping-class predicted",
         ),
-        ({"mapping_class": "predicted", "d_cond": "projection"}, "D cannot be told a class"),
+        ({"mapping_class": "predicted", "d_cond": "projection"}, "no class that D could see"),
         ({"mapping_class": "predicted", "kl_branches": "both"}, "no class to be held to"),
         ({"branches": "mapping", "alternation": "off", "w_noise": 0.1}, "--w-noise 0.1: .* --rec-in-d-phase"),
         ({"rec_interval": 2, "rec_scale": 0.0, "kl_scale": 0.0}, "--rec-interval 2: .* nothing to train"),

@@ -105,6 +105,11 @@ def style_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
             "--matrix-postnorm composite cancels it; add --matrix-identity or choose another normalisation",
         ),
         (
+            cfg.style_amplify == "k" and not many,
+            "style_amplify",
+            ONE_VECTOR,
+        ),
+        (
             cfg.latent_norm == "joint" and not many,
             "latent_norm",
             ONE_VECTOR,
@@ -135,9 +140,14 @@ def style_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
             "the StylEx encoder predicts one w for all layers; use w",
         ),
         (
-            "pl_power" in changed and not many,
+            "pl_power" in changed and not many and cfg.pl_rows == "layer",
             "pl_power",
             ONE_VECTOR,
+        ),
+        (
+            "pl_rows" in changed and cfg.pl_power == 0,
+            "pl_rows",
+            "it has no effect with --pl-power 0",
         ),
         (
             cfg.latent_space == "w_plus" and cfg.style_mixing_prob > 0,

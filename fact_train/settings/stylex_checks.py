@@ -51,7 +51,10 @@ def _classes(v: dict[str, Any]) -> tuple[str, str] | None:
         if v["branches"] == "encoder":
             return "mapping_class", "--branches encoder generates no images from the mapping network"
         if v["d_cond"] != "off":
-            return "mapping_class", f"D cannot be told a class that nobody gave; --d-cond is {v['d_cond']}"
+            return (
+                "mapping_class",
+                f"these images have no class that D could see; --d-cond is {v['d_cond']}, use off",
+            )
         if v["kl_branches"] == "both":
             return (
                 "mapping_class",

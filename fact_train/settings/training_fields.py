@@ -45,9 +45,13 @@ class TrainingFields:
         panel="Losses and regularisation", source="StyleGAN2", bounds=NOT_NEGATIVE,
         reported="0 and 2 were tried; both train.")
     pl_power: float = setting(0.5,
-        "Multiply path lengths by K to this power, for K style vectors.",
+        "Multiply path lengths by the number of --pl-rows to this power.",
         panel="Losses and regularisation", source="style experiments",
         reported="0 and 0.5 were tried. At 0 path lengths fall with sqrt(K).")
+    pl_rows: Literal["layer", "all"] = setting("layer",
+        "Rows of w that --pl-power counts: the K style vectors of a layer, or those of all layers as in the "
+        "style experiments.",
+        panel="Losses and regularisation", source="style experiments")
     pl_interval: int = setting(4,
         "Apply the path-length penalty every this many steps, with its weight multiplied by the same number.",
         panel="Losses and regularisation", source="StyleGAN2", bounds=POSITIVE)

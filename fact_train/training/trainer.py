@@ -59,7 +59,9 @@ class Trainer:
 
     def inputs(self, *, regularise: bool | None = None) -> StepInputs:
         """The real batch of the next step, and what the model knows of it."""
-        images, index = real_images(self.cfg, self.dataset, self.share, self.device, step=self.steps)
+        images, index = real_images(
+            self.cfg, self.dataset, self.share, self.device, step=self.steps, pools=self.model.pools
+        )
         return StepInputs(
             step=self.steps,
             nimg=self.nimg,

@@ -134,8 +134,8 @@ class GAN:
         if not ws.requires_grad:  # a mapping that does not learn
             ws.requires_grad_(True)
         images = self.generate(ws, work)
-        factor = cfg.style_vectors**cfg.pl_power
-        lengths = losses.path_lengths(images, ws, generator=work.gen) * factor
+        rows = {"layer": cfg.style_vectors, "all": ws.shape[1]}[cfg.pl_rows]
+        lengths = losses.path_lengths(images, ws, generator=work.gen) * rows**cfg.pl_power
         penalty, work.pl_mean = losses.path_length_penalty(lengths, self.pl_mean, decay=cfg.pl_decay)
         work.report("Loss/path_length_penalty", penalty)
         work.report("Path_length", lengths)

@@ -67,6 +67,7 @@ class StylEx(Model):
                 "never be trained; raise --batch or --batch-gpu, or take turns."
             )
         self.C, self.classifier_card, balance = _open_classifier(cfg, dataset, device)
+        self.pools = self.class_pools() if cfg.balance else None
         self.E = _new_encoder(cfg, dataset, device)
         self.E_ema = copy.deepcopy(self.E).eval().requires_grad_(False)
         self.gan = GAN(
@@ -109,6 +110,11 @@ class StylEx(Model):
     def condition(self, images: Tensor, index: Tensor) -> Tensor:
         """What C says of these very images: logits [N, K]."""
         return torch.cat([self.C(part) for part in images.split(self.share.size)])
+
+    def classes(self) -> Tensor:
+        """What C says of every training image."""
+        everything = torch.arange(len(self.dataset))
+        return classifier.classify(self.C, self.dataset, everything, self.device).argmax(dim=1)
 
     # Phases
 
