@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+from pathlib import Path
 
 from benchmarks.machine import write_result
 
@@ -36,7 +37,16 @@ def main() -> None:
     parser.add_argument("--files", type=int, help="one_pass, known: how many; default 5000 of each, 2000")
     parser.add_argument("--images", type=int, help="detectors: how many a level; into detectors-IMAGES.json")
     parser.add_argument("--only", help="detectors: these alone, by names with commas between; default all")
+    parser.add_argument("--minutes", type=float, default=8.0, help="gpu: at most this long")
+    parser.add_argument("--out", type=Path, default=Path("gpu-benchmark"), help="gpu: folder of its tables")
+    parser.add_argument("--parts", default="", help="gpu: these alone, by names with commas between")
     args = parser.parse_args()
+    if args.names == ["gpu"]:
+        from benchmarks import gpu
+
+        parts = tuple(name for name in args.parts.split(",") if name)
+        print(gpu.table(gpu.run(minutes=args.minutes, out=args.out, device=args.device, parts=parts)))
+        return
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")

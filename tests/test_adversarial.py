@@ -212,7 +212,7 @@ def test_penalties_take_a_step_of_their_own_or_join_that_of_d(tiny_config: Train
     names = {
         t: [[phase.name for group in t.model.phases(t.inputs()) for phase in group]] for t in (own, joined)
     }
-    assert names[own] == [["G", "PL", "D", "R1"]] and names[joined] == [["G", "PL", "D"]]
+    assert names[own] == [["G", "PL", "D", "R1"]] and names[joined] == [["G", "PL", "D with R1"]]
     assert own.model.gan.D_opt.param_groups[0]["lr"] == pytest.approx(0.002 * 4 / 5)
     assert joined.model.gan.D_opt.param_groups[0]["lr"] == 0.002  # no further step to correct for
     for t in (own, joined):

@@ -240,6 +240,7 @@ def test_too_few_rows_other_widths_and_values_that_are_no_numbers_are_refused():
         find_radii(torch.rand(9), ks=(3,))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @every_cloud
 def test_a_gpu_gives_the_same_hits(make):

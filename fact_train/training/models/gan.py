@@ -94,9 +94,9 @@ class GAN:
         g_main = Phase("G", self.G_opt, generator_loss or self.generator_loss)
         penalised = self.penalties and inputs.is_due(interval=cfg.r1_interval)
         joined = penalised and cfg.r1_phase == "d"
-        d_main = Phase(
-            "D", self.D_opt, self.penalised_discriminator_loss if joined else self.discriminator_loss
-        )
+        d_main = Phase("D", self.D_opt, self.discriminator_loss)
+        if joined:
+            d_main = Phase("D with R1", self.D_opt, self.penalised_discriminator_loss)
         path_length, r1 = [], []
         if cfg.pl_weight and inputs.is_due(interval=cfg.pl_interval):
             path_length = [(Phase("PL", self.G_opt, self.path_length_loss, interval=cfg.pl_interval),)]
@@ -229,7 +229,7 @@ class GAN:
         self.augment.follow_schedule(nimg)
         starts = {"r1_gamma": self.r1_gamma}
         values = {n: value_at(self.cfg, n, nimg=nimg, start=starts.get(n)) for n in schedules_of(self.cfg)}
-        return {f"Schedule/{name}": torch.tensor(value) for name, value in values.items()}
+        return {f"Schedule/{name}": torch.tensor(value, device=self.device) for name, value in values.items()}
 
     def end_phase(self, works: Sequence[Work]) -> dict[str, Tensor]:
         """Move w_avg, the average of path lengths and the counts of the augmentation."""
@@ -240,7 +240,7 @@ class GAN:
                 self.G.mapping.w_avg.lerp_(mean, W_AVG_DECAY)
         pl_means = [work.pl_mean for work in works if work.pl_mean is not None]
         if pl_means:
-            self.pl_mean = distributed.average_(torch.stack(pl_means).mean())
+            self.pl_mean.copy_(distributed.average_(torch.stack(pl_means).mean()))
         return {}
 
     @torch.no_grad()
@@ -267,5 +267,5 @@ class GAN:
         self.G_ema.load_state_dict(state["G_ema"])
         self.G_opt.load_state_dict(state["G_opt"])
         self.D_opt.load_state_dict(state["D_opt"])
-        self.pl_mean = state["pl_mean"].to(self.device)
+        self.pl_mean.copy_(state["pl_mean"])
         self.augment.load_state_dict(state.get("augment", {}))  # states of the first version have none

@@ -1,7 +1,7 @@
 """What the trainer, the loop and the snapshots ask of a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +68,10 @@ class Model(ABC):
     def follow_schedules(self, nimg: int) -> dict[str, Tensor]:
         """Called before a step, after `nimg` images; returns values to report."""
         return self.gan.follow_schedules(nimg)
+
+    def graph_key(self, work: Work) -> Hashable:
+        """What the host decides in a phase of this micro-batch, for CUDA graphs: one graph per key."""
+        return None
 
     def end_phase(self, works: Sequence[Work]) -> dict[str, Tensor]:
         """Use what the micro-batches of a phase hand back, in order; returns values to report."""

@@ -1,0 +1,169 @@
+"""The parts in the order of their worth, their time limits, and the files that they leave."""
+
+import importlib
+import json
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import machine
+from fact_metrics.base.atomic import write_text
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: `module` has `measure(bench) -> iterator of results` and `table(results) -> str`."""
+
+    name: str
+    title: str
+    module: str
+    share: float  # of the time left when the part begins
+
+
+# In the order of their worth: a run that is cut off has the first ones.
+PARTS = (
+    Part("correctness", "Correctness", "benchmarks.gpu.correctness", 0.25),
+    Part("training", "Training speed", "benchmarks.gpu.training", 0.45),
+    Part("packing", "Several runs on one GPU", "benchmarks.gpu.packing", 0.5),
+    Part("profile", "Where a step waits", "benchmarks.gpu.profile", 0.4),
+    Part("scoring", "Scoring speed", "benchmarks.gpu.scoring", 0.9),
+)
+
+
+@dataclass
+class Bench:
+    """What a part needs to know: the device, its deadline, and whether this is a dry run."""
+
+    device: torch.device
+    out: Path
+    deadline: float = 0.0  # of the running part, time.monotonic()
+
+    @property
+    def dry(self) -> bool:
+        """Without a GPU all sizes are tiny."""
+        return self.device.type != "cuda"
+
+    @property
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class Interrupted(Exception):
+    """SIGTERM arrived: write the tables of what there is."""
+
+
+def run(
+    *,
+    minutes: float = 8.0,
+    out: Path = Path("gpu-benchmark"),
+    parts: tuple[str, ...] = (),
+    device: str = "auto",
+) -> Result:
+    """Run all parts, or those named, within `minutes`; returns what gpu.json holds."""
+    dev = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")
+    bench = Bench(dev, Path(out))
+    bench.out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + minutes * 60
+    result: Result = {"machine": machine(), "dry_run": bench.dry, "minutes": minutes, "parts": {}}
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        for part in PARTS:
+            if not parts or part.name in parts:
+                _run_part(part, bench, result, end)
+    except Interrupted:
+        result["interrupted"] = True
+    finally:
+        _write(bench.out, result)
+    return result
+
+
+def _run_part(part: Part, bench: Bench, result: Result, end: float) -> None:
+    started = time.monotonic()
+    bench.deadline = started + (end - started) * part.share
+    found: Result = {"results": []}
+    result["parts"][part.name] = found
+    if started >= end:
+        found["skipped"] = "no time left"
+        return
+    try:
+        for row in _module(part).measure(bench):
+            found["results"].append(row)
+            print(f"{part.name}: {_short(row)}", file=sys.stderr, flush=True)
+            found["seconds"] = round(time.monotonic() - started, 1)
+            _write(bench.out, result)
+    except ModuleNotFoundError as error:
+        found["skipped"] = f"needs the package {error.name}"
+    except Interrupted:
+        raise
+    except Exception as error:  # one part's failure must not cost the others
+        found["failed"] = f"{type(error).__name__}: {error}".splitlines()[0]
+        found["traceback"] = traceback.format_exc()
+    found["seconds"] = round(time.monotonic() - started, 1)
+    _write(bench.out, result)
+
+
+def table(result: Result) -> str:
+    """All parts as Markdown."""
+    about = result["machine"]
+    lines = [f"{about['gpu'] or about['cpu']}, {about['cores']} cores, torch {about['torch']}."]
+    if result["dry_run"]:
+        lines.append("\n**Dry run without a GPU: tiny sizes, no measurement.**")
+    for part in PARTS:
+        found = result["parts"].get(part.name)
+        if found is None:
+            continue
+        lines += ["", f"### {part.title}", ""]
+        if found["results"]:
+            lines += [_module(part).table(found["results"]), ""]
+        for outcome in ("skipped", "failed"):
+            if outcome in found:
+                lines += [f"{outcome}: {found[outcome]}", ""]
+    return "\n".join(lines)
+
+
+def markdown(columns: dict[str, Callable[[Result], Any]], rows: list[Result]) -> str:
+    """A Markdown table: heading -> text of a row."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(str(text(row)) for text in columns.values()) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def fitting(cases: list[Any], bench: Bench, *, seconds: float) -> Iterator[Any]:
+    """The cases in their order, as long as `seconds` are left for one."""
+    for case in cases:
+        if bench.seconds_left < seconds:
+            return
+        yield case
+
+
+def _module(part: Part):
+    return importlib.import_module(part.module)
+
+
+def _write(out: Path, result: Result) -> None:
+    write_text(out / "gpu.json", json.dumps(result, indent=1, default=str) + "\n")
+    write_text(out / "gpu.md", table(result) + "\n")
+
+
+def _short(row: Result) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in row.items()
+    )
+
+
+def _interrupt(signum, frame) -> None:
+    raise Interrupted
