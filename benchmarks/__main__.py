@@ -9,6 +9,7 @@ from benchmarks.machine import write_result
 BENCHMARKS = (
     "training",
     "presets",
+    "losses",
     "frechet",
     "fid_error",
     "kid",

@@ -29,6 +29,12 @@ AXES = {
     "channel_max": 4,
     "d_channel_mult": 0.5,
     "conv_clamp": 0.1,
+    "loss": "relativistic",
+    "top_k": 0.5,
+    "r1_phase": "d",
+    "gp": "one",
+    "r2_gamma": 5.0,
+    "schedule": "g_lr=cosine:0.0001:0.02",
     "r1_gamma": 100.0,
     "r1_gamma_final": 0.01,
     "r1_decay_kimg": 0.01,
@@ -53,6 +59,7 @@ AXES = {
     "seed": 3,
     "cond": True,
     "mirror": True,
+    "balance": True,
     "resolution": 16,
     "channels": 3,
     "max_images": 12,
@@ -76,6 +83,7 @@ AXES = {
     "matrix_postnorm": "weight",
     "adaconv_groups": 2,
     "pl_power": 0.0,
+    "pl_rows": "all",
     "augment": "diffaugment",
     "augment_set": "noise",
     "augment_p": 0.9,
@@ -90,6 +98,10 @@ STYLEX_AXES = {
     "model": {"model": "stylegan2"},
     "classifier": {},  # another file: see the test
     "class_repr": {"class_repr": "logits"},
+    "mapping_class": {"mapping_class": "predicted"},
+    "class_dropout": {"class_dropout": 0.5},
+    "class_noise": {"class_noise": 0.5},
+    "w_noise": {"w_noise": 0.5},
     "d_cond": {"d_cond": "projection"},
     "branches": {"branches": "encoder", "alternation": "off"},
     "alternation": {"alternation": "off"},
@@ -108,9 +120,12 @@ STYLEX_AXES = {
     "kl_branches": {"kl_branches": "both"},
     "w_lpips": {"w_lpips": 1.0},
     "perceptual": {"perceptual": "stlpips_vgg"},
+    "rec_interval": {"rec_interval": 2},
+    "lpips_interval": {"lpips_interval": 2},
+    "lpips_stretch": {"lpips_stretch": True},
     "lpips_batch_shrink": {"lpips_batch_shrink": 2},
 }
-IN_32_PX = {"w_lpips", "perceptual", "lpips_batch_shrink"}
+IN_32_PX = {"w_lpips", "perceptual", "lpips_interval", "lpips_stretch", "lpips_batch_shrink"}
 # What an axis stands on, where it would mean nothing in the plain network.
 VECTORS = {"injection": "vectors", "style_vectors": 4}
 MATRIX = {"injection": "matrix", "style_vectors": 8}

@@ -30,6 +30,7 @@ def build_networks(
         **shape,
         c_dim=labels,
         class_dim=class_dim,
+        mapping_class=cfg.mapping_class,
         z_dim=cfg.z_dim,
         w_dim=cfg.w_dim,
         map_depth=cfg.map_depth,

@@ -19,7 +19,7 @@ from fact_train.networks.injection import (
     StyleOptions,
     use_fused,
 )
-from fact_train.networks.mapping import ClassPartMapping, Mapping
+from fact_train.networks.mapping import CLASS_MAPPINGS, Mapping
 from fact_train.networks.ops import (
     Conv2d,
     activate,
@@ -321,7 +321,8 @@ class Synthesis(nn.Module):
 class Generator(nn.Module):
     """Latents z [N, *z_shape] and one-hot labels c [N, c_dim] to images [N, C, R, R].
 
-    c is None if c_dim is 0. With `class_dim` (StylEx), c is not a label but the last class_dim numbers of w.
+    c is None if c_dim is 0. With `class_dim` (StylEx), c is not a label but the last class_dim numbers of w,
+    which `mapping_class` predicted ignores.
     `z_shape` is (z_dim,) unless a style has several vectors, or a layer its own.
     """
 
@@ -336,6 +337,7 @@ class Generator(nn.Module):
         map_depth: int = 8,
         mapping_lr_mult: float = 0.01,
         class_dim: int = 0,
+        mapping_class: str = "given",
         latent_space: str = "w",
         latent_norm: str = "row",
         latent_div_sqrt: bool = False,
@@ -360,7 +362,7 @@ class Generator(nn.Module):
             div_sqrt=latent_div_sqrt,
         )
         if class_dim:
-            self.mapping = ClassPartMapping(class_dim=class_dim, **shape)
+            self.mapping = CLASS_MAPPINGS[mapping_class](class_dim=class_dim, **shape)
         else:
             self.mapping = Mapping(c_dim=c_dim, **shape)
         self.to(memory_format=torch.channels_last)

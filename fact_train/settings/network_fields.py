@@ -38,6 +38,11 @@ class NetworkFields:
         "Condition G and D on the labels of the dataset. D uses a projection.",
         panel="Data", source="projection discriminator")
 
+    balance: bool = setting(False,
+        "Train on real images of all classes equally often. Classes are the labels, in StylEx what the "
+        "classifier says.",
+        panel="Data", source="StylEx study")
+
     z_dim: int = setting(512, "Dimensions of the latent z.",
         panel="Generator", source="StyleGAN", bounds=POSITIVE)
     w_dim: int = setting(512, "Dimensions of the intermediate latent w.",
@@ -83,8 +88,8 @@ class NetworkFields:
         panel="Style injection", source="Overparameterized StyleGAN", bounds=POSITIVE,
         reported="1, 2, 4, 8, 16 and 512 were tried. At R1 weight 0.0032 up to 16 train, slowly and with "
         "artefacts. At R1 weight 10, 512 train.")
-    style_amplify: float = setting(1.0,
-        "Contrast c of the style S: S becomes 1 + c (S - 1).",
+    style_amplify: float | Literal["sqrt", "k"] = setting(1.0,
+        "Contrast c of the style S: S becomes 1 + c (S - 1). sqrt is sqrt(I) for I channels, k is K.",
         panel="Style injection", source="style experiments", bounds=NOT_ZERO,
         reported="1, sqrt(512), K and 1/K were tried. Amplifying helps at a small R1 weight, but few "
         "distinct images remain.")

@@ -18,6 +18,18 @@ class StylExFields:
         panel="StylEx", source="StylEx", metavar="NAME|PATH")
     class_repr: Literal["softmax", "logits"] = setting("softmax",
         "What the classifier adds to w: probabilities or logits.", panel="StylEx", source="StylEx study")
+    mapping_class: Literal["given", "predicted"] = setting("given",
+        "Class part of the mapping's w: given, that of a training image, or predicted by the mapping itself.",
+        panel="StylEx", source="StylEx study")
+    class_dropout: float = setting(0.0,
+        "Probability that an image's class part is 0 in training, for both branches.",
+        panel="StylEx", source="this project", bounds=SHARE)
+    class_noise: float = setting(0.0,
+        "Standard deviation of Gaussian noise on the class part in training, for both branches.",
+        panel="StylEx", source="this project", bounds=NOT_NEGATIVE)
+    w_noise: float = setting(0.0,
+        "Standard deviation of Gaussian noise on the w that the encoder gives G in training.",
+        panel="StylEx", source="this project", bounds=NOT_NEGATIVE)
     d_cond: Literal["off", "projection", "weighted"] = setting("off",
         "Show D the class probabilities: by a projection, or as the weights of one score per class.",
         panel="StylEx", source="StylEx study")
@@ -60,6 +72,15 @@ class StylExFields:
     perceptual: str = setting("stlpips_alex",
         "Detector of the perceptual distance; see fact-eval list.",
         panel="StylEx", source="this project", metavar="DETECTOR")
+    rec_interval: int = setting(1,
+        "Train reconstruction and KL every this many encoder turns, with their weights multiplied by it.",
+        panel="StylEx", source="this project", bounds=POSITIVE)
+    lpips_interval: int = setting(1,
+        "Use the perceptual distance every this many reconstructions, with its weight multiplied by it.",
+        panel="StylEx", source="this project", bounds=POSITIVE)
+    lpips_stretch: bool = setting(False,
+        "Stretch each image to [-1, 1] before the perceptual distance, so that contrast does not count.",
+        panel="StylEx", source="StylEx study")
     lpips_batch_shrink: int = setting(1,
         "The perceptual distance uses the images of a micro-batch divided by this number.",
         panel="StylEx", source="this project", bounds=POSITIVE)

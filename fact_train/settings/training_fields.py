@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fact_train.settings.fields import MEAN_SIGN, NOT_NEGATIVE, POSITIVE, PROBABILITY_ABOVE_0, SHARE, setting
+from fact_train.settings.schedules import canonical
 
 
 @dataclass(frozen=True)
@@ -11,6 +12,13 @@ class TrainingFields:
     """Panels Losses and regularisation, Augmentation, Optimiser and Precision, and the training seed."""
 
     # fmt: off
+    loss: Literal["logistic", "hinge", "relativistic", "dual-contrastive"] = setting("logistic",
+        "Adversarial loss of D and G. relativistic and dual-contrastive also compare generated with real "
+        "images.",
+        panel="Losses and regularisation", source="adversarial losses")
+    top_k: float = setting(1.0,
+        "Share of a micro-batch that trains G: the images with the highest scores. See --schedule.",
+        panel="Losses and regularisation", source="top-k training", bounds=PROBABILITY_ABOVE_0)
     r1_gamma: float | Literal["auto"] = setting(10.0,
         "Weight of the R1 penalty. 0 switches it off; auto is 0.0002 * resolution^2 / batch.",
         panel="Losses and regularisation", source="R1", bounds=NOT_NEGATIVE,
@@ -21,15 +29,29 @@ class TrainingFields:
     r1_decay_kimg: float = setting(50.0, "Thousand images until R1 reaches --r1-gamma-final.",
         panel="Losses and regularisation", source="R3GAN", bounds=POSITIVE)
     r1_interval: int = setting(16,
-        "Apply R1 every this many steps, with its weight multiplied by the same number.",
+        "Apply R1 and R2 every this many steps, with their weights multiplied by the same number.",
         panel="Losses and regularisation", source="StyleGAN2", bounds=POSITIVE)
+    r1_phase: Literal["own", "d"] = setting("own",
+        "own: R1 and R2 take an optimiser step of their own. d: they join the loss of D in every "
+        "--r1-interval-th step.",
+        panel="Losses and regularisation", source="StyleGAN2")
+    gp: Literal["zero", "one"] = setting("zero",
+        "Where R1 pulls the gradient of D at real images: its norm to zero, or to one as in WGAN-GP.",
+        panel="Losses and regularisation", source="WGAN-GP")
+    r2_gamma: float = setting(0.0,
+        "Weight of R2, the zero-centred penalty on generated images. 0 switches it off.",
+        panel="Losses and regularisation", source="R1", bounds=NOT_NEGATIVE)
     pl_weight: float = setting(2.0, "Weight of the path-length penalty. 0 switches it off.",
         panel="Losses and regularisation", source="StyleGAN2", bounds=NOT_NEGATIVE,
         reported="0 and 2 were tried; both train.")
     pl_power: float = setting(0.5,
-        "Multiply path lengths by K to this power, for K style vectors.",
+        "Multiply path lengths by the number of --pl-rows to this power.",
         panel="Losses and regularisation", source="style experiments",
         reported="0 and 0.5 were tried. At 0 path lengths fall with sqrt(K).")
+    pl_rows: Literal["layer", "all"] = setting("layer",
+        "Rows of w that --pl-power counts: the K style vectors of a layer, or those of all layers as in the "
+        "style experiments.",
+        panel="Losses and regularisation", source="style experiments")
     pl_interval: int = setting(4,
         "Apply the path-length penalty every this many steps, with its weight multiplied by the same number.",
         panel="Losses and regularisation", source="StyleGAN2", bounds=POSITIVE)
@@ -43,7 +65,7 @@ class TrainingFields:
         "Probability that a sample mixes two latents, with the cut between two layers.",
         panel="Losses and regularisation", source="StyleGAN", bounds=SHARE)
     d_loss_scale: float = setting(1.0,
-        "Factor of the discriminator's adversarial loss. R1 is not scaled.",
+        "Factor of the discriminator's adversarial loss. R1 and R2 are not scaled.",
         panel="Losses and regularisation", source="StylEx study", bounds=POSITIVE)
 
     augment: Literal["none", "ada", "fixed", "diffaugment"] = setting("none",
@@ -94,6 +116,11 @@ class TrainingFields:
         panel="Optimiser", source="TTUR", bounds=POSITIVE)
     beta1: float = setting(0.0, "Adam's beta1.", panel="Optimiser", source="Adam", bounds=SHARE)
     beta2: float = setting(0.99, "Adam's beta2.", panel="Optimiser", source="Adam", bounds=SHARE)
+    schedule: str | None = setting(None,
+        "Settings that change in training: NAME=SHAPE:END:KIMG, with commas between. Each starts at its own "
+        "flag and reaches END after KIMG thousand images. SHAPE is cosine or geometric. NAME is g_lr, d_lr, "
+        "beta2, ema_kimg, augment_p, r1_gamma, r2_gamma or top_k.",
+        panel="Optimiser", source="R3GAN", metavar="NAME=SHAPE:END:KIMG", canonical=canonical)
     ema_kimg: float = setting(10.0,
         "Half-life of the moving average of the generator, in thousand images.",
         panel="Optimiser", source="Progressive GAN", bounds=NOT_NEGATIVE)

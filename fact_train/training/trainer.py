@@ -55,6 +55,7 @@ class Trainer:
 
     def step(self, *, regularise: bool | None = None) -> None:
         """One step of all phases; `regularise` forces or forbids the lazy ones, for probing and timing."""
+        self._report(self.model.follow_schedules(self.nimg).items())
         inputs = self.inputs(regularise=regularise)
         for phases in self.model.phases(inputs):
             self.take(inputs, *phases)
@@ -64,7 +65,9 @@ class Trainer:
 
     def inputs(self, *, regularise: bool | None = None) -> StepInputs:
         """The real batch of the next step, and what the model knows of it."""
-        images, index = real_images(self.cfg, self.dataset, self.share, self.device, step=self.steps)
+        images, index = real_images(
+            self.cfg, self.dataset, self.share, self.device, step=self.steps, pools=self.model.pools
+        )
         inputs = StepInputs(
             step=self.steps,
             nimg=self.nimg,
