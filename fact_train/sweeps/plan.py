@@ -20,6 +20,7 @@ from fact_train.sweeps.study import Study, read_study
 
 AXES = {f.name: f for f in fields_of("science") if f.name != "seed"}
 BASE = "base"
+LONGEST_NAME = 240  # bytes; file systems take 255, and logs and records add an ending
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,12 @@ def _add_setting(
     label = run_label(preset, reference, cfg)
     for seed in seeds:
         outdir = root / default_outdir(preset, label, seed).name
+        if len(outdir.name.encode()) > LONGEST_NAME:
+            plan.problems.append(
+                f"{preset} with {text} cannot run: the name of its folder would have {len(outdir.name)} "
+                f"characters; the limit is {LONGEST_NAME}. Change fewer settings, or add a preset."
+            )
+            return
         plan.runs.append(PlannedRun(preset, dataclasses.replace(cfg, seed=seed), outdir, text))
 
 
@@ -199,7 +206,7 @@ def plan_studies(
     plan = Plan([])
     by_name: dict[str, PlannedRun] = {}
     owners: dict[str, str] = {}
-    for file in files:
+    for file in _study_files(files):
         try:
             study = read_study(file)
         except UserError as error:
@@ -227,6 +234,15 @@ def plan_studies(
     plan.runs = list(by_name.values())
     _refuse_empty(plan)
     return plan
+
+
+def _study_files(paths: Sequence[Path]) -> Iterable[Path]:
+    """The files, and all studies of the folders among them."""
+    for path in paths:
+        found = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+        if not found:
+            raise UsageError(f"--study {path}: the folder holds no study (.toml).")
+        yield from found
 
 
 def _study_runs(
