@@ -196,6 +196,15 @@ def test_a_folder_stands_for_its_studies_and_a_broken_one_stops_nothing(tmp_path
     assert str(tmp_path / "b.toml") in found.problems[0]
 
 
+def test_a_blocked_study_is_noted_and_is_no_problem(tmp_path: Path) -> None:
+    blocked = study(tmp_path, "b", [10])
+    blocked.write_text('blocked = "A reason."' + re.sub(r"(axis|settings) = .*", "", blocked.read_text()))
+    found = plan_studies([study(tmp_path, "a", [1]), blocked], None, {}, root=ROOT)
+    assert found.notes == ["b cannot run yet: A reason."] and not found.problems and found.runs
+    with pytest.raises(UsageError, match="^b cannot run yet: A reason"):
+        plan_studies([blocked], None, {}, root=ROOT)
+
+
 def test_studies_that_disagree_about_a_run_are_named(tmp_path: Path) -> None:
     files = [study(tmp_path, "a", [1]), study(tmp_path, "b", [10], kimg=3)]
     found = plan_studies(files, None, {}, root=ROOT)

@@ -130,6 +130,8 @@ def sweep(**given: Any) -> None:
         is_scored=_score_check(metrics_of),
         is_published=published_check(metrics_of) if given["skip_published"] else lambda run: False,
     )
+    for line in plan.notes:
+        _say(line)
     for line in [*plan.problems, *standing.problems()]:
         _say(f"problem: {line}")
     _say(_counts(given["runs"], runs, standing))

@@ -68,10 +68,11 @@ def worker_command(arguments: Sequence[str]) -> list[str]:
 
 @dataclass
 class Plan:
-    """Runs in the order in which they start, and a line for each thing that cannot be planned."""
+    """Runs, a line for each thing that cannot be planned, and a line for each study that waits."""
 
     runs: list[PlannedRun]
     problems: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 # Axes
@@ -213,7 +214,7 @@ def plan_studies(
             plan.problems.append(str(error))
             continue
         if study.blocked:
-            plan.problems.append(f"{study.name} cannot run yet: {study.blocked}")
+            plan.notes.append(f"{study.name} cannot run yet: {study.blocked}")
         for run in _study_runs(study, seeds, changes, root):
             known = by_name.setdefault(run.name, run)
             owner = owners.setdefault(run.name, study.name)
@@ -280,9 +281,6 @@ def _argument(name: str, value: Any) -> str:
 
 
 def _refuse_empty(plan: Plan) -> None:
+    lines = [*plan.problems, *plan.notes]
     if not plan.runs:
-        raise UsageError(plan.problems[0] if len(plan.problems) == 1 else _all_problems(plan.problems))
-
-
-def _all_problems(problems: Sequence[str]) -> str:
-    return "\n".join(["nothing to run.", *problems])
+        raise UsageError(lines[0] if len(lines) == 1 else "\n".join(["there is nothing to run.", *lines]))
