@@ -201,7 +201,7 @@ def test_a_blocked_study_is_noted_and_is_no_problem(tmp_path: Path) -> None:
     blocked.write_text('blocked = "A reason."' + re.sub(r"(axis|settings) = .*", "", blocked.read_text()))
     found = plan_studies([study(tmp_path, "a", [1]), blocked], None, {}, root=ROOT)
     assert found.notes == ["b cannot run yet: A reason."] and not found.problems and found.runs
-    with pytest.raises(UsageError, match="^b cannot run yet: A reason"):
+    with pytest.raises(UsageError, match=r"^b cannot run yet: A reason"):
         plan_studies([blocked], None, {}, root=ROOT)
 
 
