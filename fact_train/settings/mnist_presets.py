@@ -35,7 +35,7 @@ _STYLEGAN2 = {
     **dict(r1_gamma_final=0.5, r1_decay_kimg=50),
 }
 # One change at a time: no schedule, and images enough for all ten digits. Chosen by FID and digits covered
-# from 16 trials on seed 90 (benchmarks/README.md).
+# from 16 trials on seed 90 (docs/trials.md).
 _STUDY = {
     **_STYLEGAN2,
     **dict(r1_gamma=3.0, r1_gamma_final=None, g_lr=0.007, d_lr=0.007),
@@ -68,7 +68,7 @@ _STYLEX_ALTERNATING = {
 }
 _STYLEX_STUDY = {
     **_STYLEX_ALTERNATING,
-    **dict(channel_base=256, channel_max=32, r1_gamma_final=None),
+    **dict(channel_base=256, channel_max=32),
     **dict(kimg=32, kimg_per_tick=4, snapshot_ticks=1000, image_ticks=1000),
 }
 
@@ -144,7 +144,7 @@ STYLEX_PRESETS = {
     ),
     "mnist-stylex-study": Preset(
         TrainConfig(**_STYLEX_STUDY),
-        summary="Base of StylEx studies: mnist-stylex-alternating at half the width, gamma constant",
+        summary="Base of StylEx studies: mnist-stylex-alternating at half the width",
         source="mnist-stylex-alternating",
     ),
 }
