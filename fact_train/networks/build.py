@@ -55,7 +55,7 @@ def build_networks(
         c_dim=labels if cfg.d_cond == "off" else class_dim,
         conditioning="projection" if cfg.d_cond == "off" else cfg.d_cond,
         channel_base=round(cfg.channel_base * cfg.d_channel_mult),
-        channel_max=round(cfg.channel_max * cfg.d_channel_mult),
+        channel_max=cfg.d_channel_max or round(cfg.channel_max * cfg.d_channel_mult),
         architecture=cfg.d_arch,
         mbstd_group_size=cfg.mbstd_group_size,
         conv_clamp=cfg.conv_clamp,
@@ -73,7 +73,7 @@ def build_encoder(cfg: TrainConfig, dataset: dict[str, Any]) -> Encoder:
         img_resolution=dataset["resolution"],
         img_channels=dataset["channels"],
         channel_base=round(cfg.channel_base * cfg.e_channel_mult),
-        channel_max=round(cfg.channel_max * cfg.e_channel_mult),
+        channel_max=cfg.e_channel_max or round(cfg.channel_max * cfg.e_channel_mult),
         architecture=cfg.d_arch,
         conv_clamp=cfg.conv_clamp,
     )

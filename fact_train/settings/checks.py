@@ -47,6 +47,8 @@ def _range_problem(cfg: Any) -> Problem | None:
         if bounds is not None and isinstance(value, int | float) and not bounds.holds(value):
             optional = ", or none" if f.default is None else ""
             return f.name, bounds.rule + optional
+    if cfg.fp16_layers and cfg.precision in ("bf16", "fp16"):
+        return "fp16_layers", f"--precision {cfg.precision} holds all feature maps in 16 bits"
     if cfg.batch % min(cfg.mbstd_group_size, cfg.batch):
         return "mbstd_group_size", f"it must divide --batch {cfg.batch}"
     return None
@@ -195,6 +197,7 @@ def loss_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
     rules = (
         (cfg.r1_gamma == 0 and cfg.r1_gamma_final is not None, "r1_gamma_final", off),
         (cfg.r1_gamma == 0 and "gp" in changed, "gp", off),
+        ("r1_auto_batch" in changed and cfg.r1_gamma != "auto", "r1_auto_batch", "it needs --r1-gamma auto"),
         (not penalised and "r1_phase" in changed, "r1_phase", neither),
         (not penalised and "d_loss_scale" in changed, "d_loss_scale", adam),
     )

@@ -151,6 +151,10 @@ class NetworkFields:
     d_channel_mult: float = setting(1.0,
         "Width of the discriminator, relative to the generator's.",
         panel="Discriminator", source="this project", bounds=POSITIVE)
+    d_channel_max: int | None = setting(None,
+        "Upper limit on the feature maps of a discriminator layer. none is --channel-max times "
+        "--d-channel-mult.",
+        panel="Discriminator", source="StylEx study", bounds=POSITIVE)
     conv_clamp: float | None = setting(None,
         "Clamp the activations of convolutions to this absolute value. none switches clamping off.",
         panel="Precision", source="StyleGAN2-ADA", bounds=POSITIVE)

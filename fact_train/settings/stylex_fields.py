@@ -59,6 +59,9 @@ class StylExFields:
         panel="StylEx", source="this project")
     e_channel_mult: float = setting(1.0, "Width of the encoder, relative to the generator's.",
         panel="StylEx", source="this project", bounds=POSITIVE)
+    e_channel_max: int | None = setting(None,
+        "Upper limit on the feature maps of an encoder layer. none is --channel-max times --e-channel-mult.",
+        panel="StylEx", source="StylEx study", bounds=POSITIVE)
     rec_scale: float = setting(1.0, "Weight of the sum of all reconstruction losses. 0 switches them off.",
         panel="StylEx", source="StylEx study", bounds=NOT_NEGATIVE)
     w_lpips: float = setting(0.1, "Weight of the perceptual distance. 0 switches it off.",

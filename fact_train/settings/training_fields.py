@@ -20,9 +20,12 @@ class TrainingFields:
         "Share of a micro-batch that trains G: the images with the highest scores. See --schedule.",
         panel="Losses and regularisation", source="top-k training", bounds=PROBABILITY_ABOVE_0)
     r1_gamma: float | Literal["auto"] = setting(10.0,
-        "Weight of the R1 penalty. 0 switches it off; auto is 0.0002 * resolution^2 / batch.",
+        "Weight of the R1 penalty. 0 switches it off; auto is 0.0002 * resolution^2 / --r1-auto-batch.",
         panel="Losses and regularisation", source="R1", bounds=NOT_NEGATIVE,
         reported="auto (0.0032 at 32 px) and 1 fail with several style vectors; 10 works.")
+    r1_auto_batch: int | None = setting(None,
+        "Batch in --r1-gamma auto. none is that of StyleGAN2-ADA's auto configuration, on one GPU.",
+        panel="Losses and regularisation", source="StyleGAN2-ADA", bounds=POSITIVE)
     r1_gamma_final: float | None = setting(None,
         "Weight that R1 reaches geometrically within --r1-decay-kimg. none keeps --r1-gamma.",
         panel="Losses and regularisation", source="R3GAN", bounds=POSITIVE)
@@ -108,6 +111,9 @@ class TrainingFields:
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = setting("fp32",
         "Precision of feature maps in training. Weights, styles and images stay fp32.",
         panel="Precision", source="mixed precision")
+    fp16_layers: int = setting(0,
+        "Hold the feature maps of this many of the highest resolutions in fp16, on a GPU. A CPU uses fp32.",
+        panel="Precision", source="StyleGAN2-ADA", bounds=NOT_NEGATIVE)
     g_lr: float = setting(0.002, "Learning rate of the generator.",
         panel="Optimiser", source="StyleGAN2", bounds=POSITIVE)
     d_lr: float = setting(0.002, "Learning rate of the discriminator.",

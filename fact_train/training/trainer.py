@@ -18,7 +18,7 @@ from fact_train.settings.config import TrainConfig
 from fact_train.training.averages import move_averages
 from fact_train.training.cuda_graphs import PhaseGraphs, held, why_not
 from fact_train.training.models import MODELS
-from fact_train.training.precision import set_precision
+from fact_train.training.precision import feature_maps, mend_gradients, set_precision
 from fact_train.training.real_images import real_images
 from fact_train.training.stats import Stats
 from fact_train.training.step import Phase, StepInputs, Work, gradients, set_gradients, share_of_batch
@@ -38,6 +38,8 @@ class Trainer:
         set_precision(cfg.precision, device)  # before any network computes
         self.share = share_of_batch(cfg, rank=distributed.rank(), world_size=distributed.world_size())
         self.model = MODELS[cfg.model](cfg, dataset, device, self.share)
+        held = feature_maps(cfg, device, resolution=dataset.resolution)
+        self.in_fp16 = held["dtype"] == torch.float16
         self.stats = Stats()
         self.steps = 0
         micro_batches = self.share.rounds * (2 if cfg.updates == "simultaneous" else 1)
@@ -108,6 +110,8 @@ class Trainer:
             self._report(self.model.end_phase(works).items())
             set_gradients(params[phase.name], grads[own])
             distributed.average_gradients(params[phase.name])
+            if self.in_fp16:
+                mend_gradients(params[phase.name])
             phase.optimiser.step()
 
     def work(self, inputs: StepInputs, phase: Phase, index: int) -> Work:

@@ -34,7 +34,7 @@ def r1_notes(setting: float | str, gamma: float, *, resolution: int, batch: int)
     """What a run should say about --r1-gamma auto: its number, and a warning where it is known to fail."""
     if setting != "auto":
         return ()
-    said = f"--r1-gamma auto is {gamma:.3g} at {resolution} pixels and batch {batch}; it follows both"
+    said = f"--r1-gamma auto is {gamma:.3g} at {resolution} pixels and --r1-auto-batch {batch}"
     if resolution > SMALL_RESOLUTION:
         return (said,)
     why = "in unpublished experiments several style vectors collapsed with it and trained at 10"

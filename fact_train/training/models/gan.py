@@ -18,10 +18,11 @@ from fact_train.data import Dataset
 from fact_train.networks.build import build_networks
 from fact_train.networks.mapping import W_AVG_DECAY
 from fact_train.seeds import generator_for
+from fact_train.settings.auto import auto_batch
 from fact_train.settings.config import TrainConfig
 from fact_train.settings.schedules import schedules_of, value_at
 from fact_train.training import losses
-from fact_train.training.precision import PRECISIONS
+from fact_train.training.precision import feature_maps, precision_notes
 from fact_train.training.step import Adam, LossOf, Phase, StepInputs, Work
 
 # (work, n) -> ws [n, num_ws * K, w_dim] and what the model knows of these latents, [n, c_dim] or None
@@ -66,13 +67,15 @@ class GAN:
         )
         self.D_opt = Adam([(self.D, cfg.d_lr * cfg.ttur_mult)], cfg, rate="d_lr", interval=lazy)
         self.loss = losses.LOSSES[cfg.loss]
-        self.r1_gamma = losses.resolve_r1_gamma(cfg.r1_gamma, resolution=dataset.resolution, batch=cfg.batch)
-        self.notes = losses.r1_notes(
-            cfg.r1_gamma, self.r1_gamma, resolution=dataset.resolution, batch=cfg.batch
+        batch = cfg.r1_auto_batch or auto_batch(dataset.resolution)
+        self.r1_gamma = losses.resolve_r1_gamma(cfg.r1_gamma, resolution=dataset.resolution, batch=batch)
+        self.notes = (
+            *losses.r1_notes(cfg.r1_gamma, self.r1_gamma, resolution=dataset.resolution, batch=batch),
+            *precision_notes(cfg, device),
         )
         self.pl_mean = torch.zeros([], device=device)
         self.augment = build_augmentation(cfg, device)
-        self.dtype = PRECISIONS[cfg.precision]  # of feature maps
+        self.feature_maps = feature_maps(cfg, device, resolution=dataset.resolution)
 
     @property
     def lazy_intervals(self) -> list[int]:
@@ -207,7 +210,7 @@ class GAN:
 
     def generate(self, ws: Tensor, work: Work) -> Tensor:
         """Images [N, C, R, R] of ws."""
-        return self.G.synthesis(ws, generator=work.gen, dtype=self.dtype)
+        return self.G.synthesis(ws, generator=work.gen, **self.feature_maps)
 
     def discriminate(self, images: Tensor, c: Tensor | None, work: Work, *, parts: int = 1) -> Tensor:
         """Scores [N, 1] of images, `parts` batches of them: the one place where D sees any, augmented.
@@ -215,7 +218,7 @@ class GAN:
         `c` is what the model knows of the images, before `d_condition`.
         """
         images = self.augment(images, work.gen)
-        return self.D(images, self._d_condition(c), parts=parts, dtype=self.dtype)
+        return self.D(images, self._d_condition(c), parts=parts, **self.feature_maps)
 
     # State
 

@@ -218,7 +218,7 @@ class StylEx(Model):
         return torch.randn(shape, generator=work.gen, device=self.device)
 
     def _encode(self, images: Tensor) -> Tensor:
-        return self.E(images, dtype=self.gan.dtype)
+        return self.E(images, **self.gan.feature_maps)
 
     # Pictures
 
