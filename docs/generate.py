@@ -7,6 +7,7 @@ the public registries.
 import argparse
 import re
 import sys
+import tomllib
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,18 @@ def registered_presets():
     from fact_train.settings.presets import PRESETS
 
     return PRESETS.items()
+
+
+def preset_sources() -> list[dict]:
+    """What the sources of presets set: presets, read (where), values {field: value, None: unset}."""
+    tables = tomllib.loads((ROOT / "docs" / "preset_sources.toml").read_text(encoding="utf-8"))
+    merged = []
+    for source in tables["source"]:
+        values = {}
+        for part in [*(tables["values"][name] for name in source["common"]), source["values"]]:
+            values |= {field: None if value == "unset" else value for field, value in part.items()}
+        merged.append({**source, "values": values})
+    return merged
 
 
 def config_fields():
@@ -88,6 +101,29 @@ def presets_table() -> str:
         rows.append([f"`{name}`", preset.summary, kimg, minutes, memory, needs, preset.source])
     header = ["preset", "what", "kimg", "minutes, 2 cores", "memory", "you give", "source"]
     return table(header, rows)
+
+
+def preset_differences() -> str:
+    """A row for each field in which presets are not their source; presets of one source and reason share it."""
+    rows: dict[tuple, list[list[str]]] = {}
+    for source in preset_sources():
+        for name in source["presets"]:
+            preset = dict(registered_presets())[name]
+            for field, why in preset.differs.items():
+                known = hasattr(preset.config, field)
+                theirs = spelled(source["values"].get(field)) if known else ""
+                ours = spelled(getattr(preset.config, field)) if known else ""
+                key = source["read"], f"`{flag_of(field)}`" if known else field, theirs, why
+                rows.setdefault(key, []).append([f"`{name}`", ours])
+    header = ["preset", "source", "field", "theirs", "ours", "why"]
+    return table(
+        header, [[both(row, 0), key[0], key[1], key[2], both(row, 1), key[3]] for key, row in rows.items()]
+    )
+
+
+def both(rows: Sequence[Sequence[str]], column: int) -> str:
+    """The different values of a column, in their order."""
+    return ", ".join(dict.fromkeys(row[column] for row in rows))
 
 
 def flags_reference() -> str:
@@ -163,6 +199,7 @@ def baselines_table() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "presets": presets_table,
+    "preset-differences": preset_differences,
     "flags": flags_reference,
     "axes": axes_table,
     "metrics": metrics_list,

@@ -41,6 +41,7 @@ class Case:
         preset = get_preset(self.preset)
         cfg = preset.at(self.resolution) if preset.at_resolution else preset.config
         fields = dict(data="mnist" if preset.config.data == "mnist" else "images", precision=self.precision)
+        fields |= dict(fp16_layers=0, conv_clamp=None, augment="none")  # the case names what it has
         if self.preset not in ("mnist", "mnist-stylegan2"):
             fields["resolution"] = self.resolution
         if self.mode == "graphs":
