@@ -104,7 +104,7 @@ def presets_table() -> str:
 
 
 def preset_differences() -> str:
-    """A row for each field in which presets are not their source; presets of one source and reason share it."""
+    """A row for each field in which presets are not their source, shared by presets with one reason."""
     rows: dict[tuple, list[list[str]]] = {}
     for source in preset_sources():
         for name in source["presets"]:
@@ -114,7 +114,7 @@ def preset_differences() -> str:
                 theirs = spelled(source["values"].get(field)) if known else ""
                 ours = spelled(getattr(preset.config, field)) if known else ""
                 key = source["read"], f"`{flag_of(field)}`" if known else field, theirs, why
-                rows.setdefault(key, []).append([f"`{name}`", ours])
+                rows.setdefault(key, []).append([f"`{source['label']}`", ours])
     header = ["preset", "source", "field", "theirs", "ours", "why"]
     return table(
         header, [[both(row, 0), key[0], key[1], key[2], both(row, 1), key[3]] for key, row in rows.items()]
