@@ -109,6 +109,20 @@ def test_training_steps_stay_finite_in_every_precision(precision):
     assert trainer.weights_finite()
 
 
+def test_fp16_layers_hold_the_highest_resolutions_in_fp16_and_training_stays_finite():
+    cfg = dataclasses.replace(NARROW, fp16_layers=2, conv_clamp=256.0)
+    trainer = Trainer(cfg, open_dataset("mnist", max_images=256), torch.device("cuda"))
+    gan = trainer.model.gan
+    assert gan.feature_maps == {"dtype": torch.float16, "dtype_from": 16} and trainer.in_fp16
+    ws = gan.G.mapping(torch.randn(4, *gan.G.z_shape, device="cuda"), None)
+    exact = gan.G.synthesis(ws, noise_mode="const")
+    held = gan.G.synthesis(ws, noise_mode="const", **gan.feature_maps)
+    assert 0 < relative(held.detach(), exact.detach()) < TOLERANCE["fp16"]
+    for _ in range(8):
+        trainer.step()
+    assert trainer.stats.first_non_finite() is None and trainer.weights_finite()
+
+
 def test_images_and_image_gradients_are_those_of_the_cpu():
     # Random streams differ between devices, so both take the latents and images of the CPU. float32 through
     # ten layers loses two to three of its seven digits.

@@ -115,6 +115,6 @@ def test_the_r1_heuristic_follows_resolution_and_batch_and_warns_on_small_images
         assert at(resolution, batch)[0] == pytest.approx(gamma, rel=0.01)
     assert at(32, 64)[0] == pytest.approx(0.0032)
     assert all("warning" in at(r, 8)[1][0] and "--r1-gamma" in at(r, 8)[1][0] for r in (16, 32, 64))
-    assert "warning" not in at(128, 8)[1][0] and "batch 8" in at(128, 8)[1][0]
+    assert "warning" not in at(128, 8)[1][0] and "--r1-auto-batch 8" in at(128, 8)[1][0]
     assert losses.resolve_r1_gamma(10.0, resolution=32, batch=8) == 10.0
     assert losses.r1_notes(10.0, 10.0, resolution=32, batch=8) == ()
