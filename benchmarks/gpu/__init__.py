@@ -6,6 +6,6 @@ It needs torch, numpy, pillow, safetensors and typer. A part whose packages are 
 Without a GPU the same code runs on tiny sizes: a dry run, not a measurement.
 """
 
-from benchmarks.gpu.report import run, table
+from benchmarks.gpu.report import PARTS, run, table
 
-__all__ = ["run", "table"]
+__all__ = ["PARTS", "run", "table"]
