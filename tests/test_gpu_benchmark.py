@@ -116,6 +116,30 @@ def test_packing_compares_with_one_process_of_the_same_mode():
     assert [line.split("|")[5].strip() for line in lines[2:]] == ["1.00", "3.00", "–"]
 
 
+WORKER = """
+import sys
+n = int(sys.argv[1])
+if n == 1: sys.exit("cannot start")
+print("ready eager" + " graphs" * (n != 2), flush=True)
+for line in sys.stdin: print(float(n), flush=True)
+"""
+
+
+def test_packing_goes_on_with_the_processes_and_modes_that_started(tmp_path, monkeypatch):
+    start, number = subprocess.Popen, iter(range(16))
+
+    def popen(command, **options):
+        return start([sys.executable, "-c", WORKER, str(next(number))], **options)
+
+    monkeypatch.setattr(packing.subprocess, "Popen", popen)
+    monkeypatch.setattr(packing, "CASES", [(1, "eager"), (2, "graphs"), (3, "eager"), (4, "eager")])
+    bench = report.Bench(report.torch.device("cuda"), tmp_path, deadline=time.monotonic() + 60)
+    rows = list(packing.measure(bench))
+    assert [(row["processes"], row["mode"]) for row in rows] == [(1, "eager"), (3, "eager")]
+    assert rows[1]["img_per_sec"] == 0 + 2 + 3  # the first did not start
+    assert bench.left_out == ["2 x graphs", "4 x eager"]
+
+
 TESTS = """
 import pytest
 pytestmark = pytest.mark.gpu

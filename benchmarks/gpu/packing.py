@@ -11,6 +11,7 @@ import select
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 
 from benchmarks.gpu.report import Bench, Result, fitting, markdown
@@ -20,6 +21,7 @@ PRESET = "mnist-stylegan2"
 CASES = [(1, "eager"), (8, "eager"), (16, "eager"), (1, "graphs"), (8, "graphs"), (16, "graphs")]
 CASES += [(4, "graphs"), (2, "graphs"), (4, "eager"), (2, "eager")]
 SECONDS = 4.0  # of a measurement
+START_SHARE = 0.6  # of the part's time: processes that start later than that do not take part
 
 
 def measure(bench: Bench) -> Iterator[Result]:
@@ -28,7 +30,10 @@ def measure(bench: Bench) -> Iterator[Result]:
     seconds = 0.3 if bench.dry else SECONDS
     workers = Workers(max(n for n, _ in cases), bench)
     try:
-        workers.wait_until_ready()
+        modes = workers.wait_until_ready(bench.seconds_left * START_SHARE)
+        ready = len(workers.processes)
+        bench.left_out += [f"{n} x {mode}" for n, mode in cases if n > ready or mode not in modes]
+        cases = [(n, mode) for n, mode in cases if n <= ready and mode in modes]
         for count, mode in fitting(cases, bench, seconds=seconds + 1):
             rates = workers.rates(count, mode, seconds)
             yield {
@@ -53,32 +58,48 @@ class Workers:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.bench, self.begun, self.start_up = bench, time.monotonic(), 0.0
-        self.processes = [subprocess.Popen(command, **pipes) for _ in range(count)]
+        self.all = [subprocess.Popen(command, **pipes) for _ in range(count)]
+        self.processes = self.all  # those that are ready
 
-    def wait_until_ready(self) -> None:
-        """Until all have warmed up. RuntimeError if one fails or the part's time ends before."""
-        for i in range(len(self.processes)):
-            if self._line(i, self.bench.seconds_left) != "ready":
-                raise RuntimeError(f"process {i} of {len(self.processes)} did not start")
-        self.start_up = time.monotonic() - self.begun
+    def wait_until_ready(self, seconds: float) -> set[str]:
+        """The modes that all processes can train in. Those that take longer to start are ended.
+
+        RuntimeError if none has started.
+        """
+        end, ready, modes = time.monotonic() + seconds, [], set()
+        waiting = {worker.stdout: worker for worker in self.processes}
+        while waiting and (left := end - time.monotonic()) > 0:
+            for stream in select.select(list(waiting), [], [], left)[0]:
+                worker, line = waiting.pop(stream), stream.readline().split()
+                if line[:1] == ["ready"]:
+                    modes = modes & set(line[1:]) if ready else set(line[1:])
+                    ready.append(worker)
+        for worker in set(self.processes) - set(ready):
+            worker.kill()
+        if not ready:
+            raise RuntimeError(f"none of {len(self.processes)} processes started within {seconds:.0f} s")
+        self.processes, self.start_up = ready, time.monotonic() - self.begun
+        return modes
 
     def rates(self, count: int, mode: str, seconds: float) -> list[float]:
         """Images per second of each of the first `count` processes, all training at the same time."""
         for worker in self.processes[:count]:
             worker.stdin.write(f"{mode} {seconds}\n")
             worker.stdin.flush()
-        return [float(self._line(i, seconds * 3 + 20)) for i in range(count)]
+        return [self._answer(i, seconds * 3 + 20) for i in range(count)]
 
     def stop(self) -> None:
-        for worker in self.processes:
+        for worker in self.all:
             worker.kill()
             worker.wait()
 
-    def _line(self, i: int, timeout: float) -> str:
+    def _answer(self, i: int, timeout: float) -> float:
         stream = self.processes[i].stdout
-        if not select.select([stream], [], [], max(timeout, 0))[0]:
-            raise RuntimeError(f"process {i} of {len(self.processes)} gave no answer in {timeout:.0f} s")
-        return stream.readline().strip()
+        answered = select.select([stream], [], [], timeout)[0]
+        line = stream.readline() if answered else ""
+        if not line:
+            raise RuntimeError(f"process {i} of {len(self.processes)} gave no answer")
+        return float(line)
 
 
 def work(device: str, modes: list[str]) -> None:
@@ -91,11 +112,16 @@ def work(device: str, modes: list[str]) -> None:
 
     torch.set_num_threads(1)
     bench = Bench(torch.device(device), Path("."))
-    trainers = {mode: build(Case(PRESET, 32, mode=mode), bench, narrow=bench.dry) for mode in modes}
-    for trainer in trainers.values():
-        warm_up(trainer)
+    trainers = {}
+    for mode in modes:
+        try:
+            trainer = build(Case(PRESET, 32, mode=mode), bench, narrow=bench.dry)
+            warm_up(trainer)
+            trainers[mode] = trainer
+        except Exception:  # the other mode can still be measured
+            traceback.print_exc()
     bench.synchronize()
-    print("ready", flush=True)
+    print("ready", *trainers, flush=True)
     for line in sys.stdin:
         mode, seconds = line.split()
         trainer, start, steps = trainers[mode], time.perf_counter(), 0
