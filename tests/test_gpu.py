@@ -80,13 +80,18 @@ def final_snapshot(outdir: Path) -> dict[str, torch.Tensor]:
 def test_a_run_that_was_stopped_goes_on_with_the_bits_of_an_uninterrupted_one(tmp_path):
     # First because it takes longest.
     straight, stopped = start(tmp_path / "straight"), start(tmp_path / "stopped")
-    ticks = tmp_path / "stopped" / "stats.jsonl"
-    while stopped.poll() is None and not (ticks.exists() and ticks.read_text()):
-        time.sleep(0.02)
-    stopped.send_signal(signal.SIGTERM)
-    assert stopped.wait(timeout=120) == 75, "the run ended before it could be stopped"
-    assert start(tmp_path / "stopped").wait(timeout=120) == 0
-    assert straight.wait(timeout=120) == 0
+    try:
+        ticks = tmp_path / "stopped" / "stats.jsonl"
+        while stopped.poll() is None and not (ticks.exists() and ticks.read_text()):
+            time.sleep(0.02)
+        stopped.send_signal(signal.SIGTERM)
+        assert stopped.wait(timeout=120) == 75, "the run ended before it could be stopped"
+        resumed = start(tmp_path / "stopped")
+        assert resumed.wait(timeout=120) == 0
+        assert straight.wait(timeout=120) == 0
+    finally:
+        straight.kill()
+        stopped.kill()
     other = final_snapshot(tmp_path / "stopped")
     for name, weights in final_snapshot(tmp_path / "straight").items():
         assert torch.equal(weights, other[name]), name
