@@ -66,11 +66,6 @@ _STYLEX_ALTERNATING = {
     **dict(branches="both", alternation="step", rec_in_g_phase=False),
     **dict(w_lpips=0.1, lpips_batch_shrink=8),
 }
-_STYLEX_STUDY = {
-    **_STYLEX_ALTERNATING,
-    **dict(channel_base=256, channel_max=32),
-    **dict(kimg=32, kimg_per_tick=4, snapshot_ticks=1000, image_ticks=1000),
-}
 
 
 def _vectors(k: int) -> dict[str, Any]:
@@ -141,10 +136,5 @@ STYLEX_PRESETS = {
         TrainConfig(**_STYLEX_ALTERNATING),
         summary="StylEx on MNIST whose discriminator sees images of mapping and encoder by turns",
         source="the preset mnist",
-    ),
-    "mnist-stylex-study": Preset(
-        TrainConfig(**_STYLEX_STUDY),
-        summary="Base of StylEx studies: mnist-stylex-alternating at half the width",
-        source="mnist-stylex-alternating",
     ),
 }
