@@ -38,6 +38,14 @@ def flag_of(field: str) -> str:
     return flag(field)
 
 
+def findings_of(field) -> list[str]:
+    """What studies measured of a field, or what the notes report."""
+    from fact_train.settings.axes import findings
+    from fact_train.settings.measured import read_measured
+
+    return findings(field, read_measured())
+
+
 def registered_metrics():
     from fact_metrics.registry import list_specs
 
@@ -103,10 +111,11 @@ def flags_reference() -> str:
 def axes_table() -> str:
     rows = []
     for field in config_fields():
-        if field.metadata["reported"]:
+        found = findings_of(field)
+        if found:
             values, default = values_of(field.type), spelled(field.default)
-            rows.append([f"`{flag_of(field.name)}`", values, default, field.metadata["reported"]])
-    return table(["flag", "values", "default", "reported by the notes"], rows)
+            rows.append([f"`{flag_of(field.name)}`", values, default, " ".join(found)])
+    return table(["flag", "values", "default", "measured by a study, or else reported by the notes"], rows)
 
 
 def metrics_list() -> str:

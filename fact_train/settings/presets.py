@@ -63,7 +63,7 @@ _MNIST_STYLEGAN2 = {
     **dict(r1_gamma_final=0.5, r1_decay_kimg=50),
 }
 # One change at a time: no schedule, and images enough for all ten digits. Chosen by FID and digits covered
-# from 16 trials on seed 90 (benchmarks/README.md).
+# from 16 trials on seed 90 (docs/trials.md).
 _MNIST_STUDY = {
     **_MNIST_STYLEGAN2,
     **dict(r1_gamma=3.0, r1_gamma_final=None, g_lr=0.007, d_lr=0.007),
