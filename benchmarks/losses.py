@@ -86,16 +86,16 @@ def measure(trainers: dict[str, Trainer], *, seconds: float) -> dict[str, dict[s
 
 def _seconds_per_step(trainer: Trainer) -> float:
     """Mean over one cycle of the lazy terms: the same steps of the cycle every time."""
-    cycle = _cycle(trainer)
+    steps = cycle(trainer)
     before = time.perf_counter()
-    for _ in range(cycle):
+    for _ in range(steps):
         trainer.step()
     if trainer.device.type == "cuda":
         torch.cuda.synchronize(trainer.device)
-    return (time.perf_counter() - before) / cycle
+    return (time.perf_counter() - before) / steps
 
 
-def _cycle(trainer: Trainer) -> int:
+def cycle(trainer: Trainer) -> int:
     """Steps after which every kind of step has come as often as it should."""
     turns = trainer.model.period * trainer.cfg.rec_interval * trainer.cfg.lpips_interval
     return math.lcm(turns, *trainer.model.gan.lazy_intervals)

@@ -80,11 +80,17 @@ class Proof:
         return self.layers_hold and self.image <= TOLERANCE
 
     @property
+    def borders_differ(self) -> bool:
+        """Whether unbaked 3x3 styles, equal in their interior, make another image."""
+        unbaked = any(row.border is not None for row in self.layers)
+        return unbaked and self.layers_hold and not self.holds
+
+    @property
     def verdict(self) -> str:
         """One line."""
         if self.holds:
             return "equal"
-        if self.layers_hold and any(row.border is not None for row in self.layers):
+        if self.borders_differ:
             return f"NOT equal: at the borders of unbaked 3x3 styles; images differ by {self.image:.2g}"
         return "NOT equal"
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from stylex_toys import EVERYTHING, moved, trainer_of, work_of
 
+from benchmarks import losses as benchmark
 from fact_metrics.base.errors import UsageError
 from fact_train.networks.mapping import ClassFreeMapping
 from fact_train.snapshot import load_snapshot, save_snapshot
@@ -94,6 +95,19 @@ def reconstructions(t, steps: int, name: str = "Loss/rec_l1") -> list[bool]:
         t.step()
         seen.append(name in t.stats.collect())
     return seen
+
+
+def test_graphs_and_benchmarks_know_which_turns_are_left_out(stylex32_config) -> None:
+    """One graph for each kind of turn; a cycle has every kind as often as a run has it."""
+    t = trainer_of(stylex32_config, rec_interval=2, lpips_interval=2, r1_interval=4)
+    keys = []
+    for step in range(10):
+        t.steps = step
+        keys.append(t.model.graph_key(work_of(t)))
+    encoder = [key[1] for key in keys if key[0]]  # whether a turn reconstructs, and with LPIPS
+    assert encoder == [True, None, False, None, True] and {key[0] for key in keys[::2]} == {0}
+    assert benchmark.cycle(t) == 8
+    assert benchmark.cycle(trainer_of(stylex32_config, r1_interval=3, pl_weight=0.0)) == 6
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def bake(
     ws = baked.draw_ws(loaded.G, seed=seed, label=label, truncation_psi=truncation_psi)
     proof = baked.prove(loaded.G, ws)
     print(baked.proof_table(proof), file=sys.stderr)
-    if not proof.holds and proof.layers_hold:
+    if proof.borders_differ:
         if not borders:
             raise UserError(
                 f"{snapshot} was trained with --fused-modconv {loaded.config['fused_modconv']}: "

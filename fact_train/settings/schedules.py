@@ -42,7 +42,7 @@ def parse_schedules(text: str | None) -> dict[str, Schedule]:
         name, _, rest = (part.strip() for part in entry.partition("="))
         shape, *numbers = rest.split(":")
         if name not in SCHEDULED:
-            raise ValueError(f"no setting {name!r} to schedule; {close_names(name, SCHEDULED).rstrip('.')}")
+            raise ValueError(f"no setting {name!r} to schedule; {close_names(name, SCHEDULED).rstrip('.?')}")
         if name in found:
             raise ValueError(f"{name} stands there twice")
         if shape not in SHAPES or len(numbers) != 2:
