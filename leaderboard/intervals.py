@@ -47,12 +47,23 @@ class Mean:
 
 @dataclass(frozen=True)
 class DifferenceEstimate:
-    """B - A with its standard error and two-sided p-value; each is None if it is not known."""
+    """B - A with its standard error and two-sided p-value; each is None if it is not known.
+
+    `seeds` of A and of B that Welch's t compares; None for other methods.
+    """
 
     value: float
     stderr: float | None
     p: float | None
     method: str
+    seeds: tuple[int, int] | None = None
+
+    def interval(self, *, level: float = LEVEL) -> tuple[float, float] | None:
+        """Confidence interval of a Welch difference: the values that its test does not reject."""
+        if self.stderr is None or self.seeds is None:
+            return None
+        half_width = welch_quantile(1 - level, *self.seeds) * self.stderr
+        return self.value - half_width, self.value + half_width
 
 
 def variance_floor(*, step: float | None = None, stderrs: Sequence[float | None] = ()) -> float:
@@ -118,9 +129,20 @@ def difference_of_means(mean_a: Mean, mean_b: Mean) -> DifferenceEstimate:
         return DifferenceEstimate(value, None, None, "one seed on a side: no error")
     if mean_a.stderr is None or mean_b.stderr is None:
         return _no_spread(value)
-    stderr = math.hypot(mean_a.stderr, mean_b.stderr)
-    p = _largest_p(abs(value) / stderr, mean_a.n, mean_b.n)
-    return DifferenceEstimate(value, stderr, p, f"Welch, n={mean_a.n}+{mean_b.n}")
+    stderr, seeds = math.hypot(mean_a.stderr, mean_b.stderr), (mean_a.n, mean_b.n)
+    p = _largest_p(abs(value) / stderr, *seeds)
+    return DifferenceEstimate(value, stderr, p, f"Welch, n={mean_a.n}+{mean_b.n}", seeds)
+
+
+@functools.cache
+def welch_quantile(p: float, n_a: int, n_b: int) -> float:
+    """Welch's t statistic at which `difference_of_means` of n_a and n_b seeds has this p-value."""
+    from scipy.optimize import brentq
+
+    highest = 1.0
+    while _largest_p(highest, n_a, n_b) > p:
+        highest *= 2
+    return brentq(lambda t: _largest_p(t, n_a, n_b) - p, 0.0, highest, rtol=1e-12)
 
 
 def difference_of_pairs(value: float, stderr: float | None, *, n: int) -> DifferenceEstimate:

@@ -117,17 +117,24 @@ def plan_run(run: Run, request: Request) -> list[Job]:
             kimg=chosen.kimg,
             train_seed=run.options["seed"],
             config_sha256=run.options["config_sha256"],
-            training={
-                "preset": run.options["preset"],
-                "argv": portable_argv(run.options.get("argv") or []),
-                "git": run.options.get("git"),
-                "packages": run.options.get("packages"),
-                "started": run.options.get("started"),
-                **({"resumed": run.options["resumed"]} if "resumed" in run.options else {}),
-            },
+            training=describe_training(run, kimg=chosen.kimg),
         )
         jobs.append(request.fill(job, specs=specs))
     return jobs
+
+
+def describe_training(run: Run, *, kimg: float) -> dict:
+    """How a run was trained, as its records hold it; `seconds` is the time of training up to `kimg`."""
+    seconds = run.training_seconds(kimg)
+    return {
+        "preset": run.options["preset"],
+        "argv": portable_argv(run.options.get("argv") or []),
+        "git": run.options.get("git"),
+        "packages": run.options.get("packages"),
+        "started": run.options.get("started"),
+        **({"resumed": run.options["resumed"]} if "resumed" in run.options else {}),
+        **({} if seconds is None else {"seconds": seconds}),
+    }
 
 
 def _specs_of_run(run: Run, request: Request) -> list[MetricSpec]:
