@@ -9,7 +9,7 @@ seeds.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 from fact_leaderboard.columns import PROTOCOLS, Column, columns_for, metrics_for
 from fact_leaderboard.intervals import Mean, difference_of_means, holm, mean_over_seeds, variance_floor
@@ -194,18 +194,17 @@ def _of_board(records: Sequence[Record], protocol: str) -> list[Record]:
     Sources without a value specific to either protocol appear on the embedded board.
     """
     dataset = records[0].dataset["name"]
+    specific = {
+        name: {c.metric for c in columns_for(dataset, name) if c.protocol == name} for name in PROTOCOLS
+    }
     own = {
-        name: {
-            _scored(record)
-            for record in records
-            if record.metric in {c.metric for c in columns_for(dataset, name) if c.protocol == name}
-        }
-        for name in PROTOCOLS
+        name: {_scored(record) for record in records if record.metric in metrics}
+        for name, metrics in specific.items()
     }
     rows = own[protocol]
     if protocol == "embedded":
         rows = rows | ({_scored(record) for record in records} - own["standard"])
-    shown = metrics_for(dataset, protocol)
+    shown = set(metrics_for(dataset, protocol))
     return [record for record in records if record.metric in shown and _scored(record) in rows]
 
 
@@ -283,11 +282,16 @@ def _cell(records: Sequence[Record]) -> Cell:
     for record in records:
         by_run[record.run_id].append(record.value)
     values = [mean_over_seeds(by_run[run]).mean for run in sorted(by_run)]
-    spec = find_spec(records[0].metric)
-    rounding = variance_floor(step=spec and spec.step)
+    rounding = variance_floor(step=_step(records[0].metric))
     evaluation = variance_floor(stderrs=[r.stderr for r in records]) / min(map(len, by_run.values()))
     mean = mean_over_seeds(values, floor=rounding + evaluation)
     return Cell(mean, records[0].n_requested, records[0].n_effective)
+
+
+@cache
+def _step(metric: str) -> float | None:
+    spec = find_spec(metric)
+    return None if spec is None else spec.step
 
 
 def _order(record: Record) -> tuple:

@@ -1,7 +1,7 @@
 """The effect of a setting against its reference on one metric: interval, verdict, seeds still needed.
 
 Training seeds are the sample. Tests are those of `difference_of_means`, Holm-corrected over the settings of a
-study on the primary metric. A difference is irrelevant if its whole interval lies inside the relevant difference.
+study on the primary metric. A difference is irrelevant if its interval lies inside the relevant difference.
 """
 
 import math
