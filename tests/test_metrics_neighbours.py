@@ -229,7 +229,7 @@ def test_scales_whose_squares_float64_does_not_hold_are_refused(scale):
     """Precision and recall were 0 or 1 there, without a word."""
     near, far = cloud(40, 8, seed=0).double() * scale, cloud(40, 8, seed=1).double() * scale
     for call in (lambda: find_radii(near, ks=(3,)), lambda: find_neighbours(near, far)):
-        with pytest.raises(ValueError, match="leave float64's range; scale them to sizes under 3e.144"):
+        with pytest.raises(ValueError, match=r"leave float64's range; scale them to sizes under 3e.144"):
             call()
 
 
