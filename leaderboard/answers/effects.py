@@ -1,7 +1,7 @@
 """The effect of a setting against its reference on one metric: interval, verdict, seeds still needed.
 
-Training seeds are the sample. Tests are Welch's; on the primary metric they are Holm-corrected over the
-settings of a study. A difference is irrelevant if its whole interval lies inside the relevant difference.
+Training seeds are the sample. Tests are those of `difference_of_means`, Holm-corrected over the settings of a
+study on the primary metric. A difference is irrelevant if its interval lies inside the relevant difference.
 """
 
 import math
@@ -16,6 +16,7 @@ from fact_leaderboard.intervals import (
     holm,
     mean_over_seeds,
     t_quantile,
+    welch_quantile,
 )
 
 BETTER, WORSE = "better", "worse"
@@ -133,10 +134,9 @@ def deciding_power(
     stderr = math.sqrt(sum(parts))
     if stderr == 0:
         return 1.0
-    df = sum(parts) ** 2 / sum(part**2 / (n - 1) for part, n in zip(parts, counts, strict=True))
-    threshold = t_quantile(1 - ALPHA / 2 / tests, df) * stderr
+    threshold = welch_quantile(ALPHA / tests, *counts) * stderr
     significant = _normal((abs(value) - threshold) / stderr) + _normal((-abs(value) - threshold) / stderr)
-    room = relevant - t_quantile(1 - ALPHA / 2, df) * stderr
+    room = relevant - welch_quantile(ALPHA, *counts) * stderr
     irrelevant = _normal((room - value) / stderr) - _normal((-room - value) / stderr) if room > 0 else 0.0
     return max(significant, irrelevant)
 

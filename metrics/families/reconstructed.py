@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fact_metrics.engines.conventions import LEGIBLE
 from fact_metrics.families import fid, precision_recall, sharpness
 from fact_metrics.families.legibility import DEFINED_HERE
-from fact_metrics.family import Family
+from fact_metrics.family import Family, one_image
 from fact_metrics.spec import MetricSpec, MetricValue
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ BALLS = {
     "gives": ("features",),
     "neighbours": True,
     "settings": partial(precision_recall.settings, closed=True),
+    "step": one_image,
 }
 
 FAMILIES = (
@@ -76,6 +77,7 @@ FAMILIES = (
         scored="reconstructed",
         fixed_detector="digits_probs",
         settings=lambda choice: {"legible": f">= {LEGIBLE}"},
+        step=one_image,
         listed=("reconlegible10k",),
     ),
     Family(
