@@ -55,6 +55,7 @@ def trained(tmp_path: Path, name: str = "run") -> dict:
     folder = tmp_path / name
     folder.mkdir(exist_ok=True)
     run_folder.prepare(folder, TrainConfig(), preset="toy", label="toy", dataset=DATASET)
+    run_folder.note_start(folder, nimg=0, machine={})
     return run_folder.read_options(folder)
 
 

@@ -44,7 +44,10 @@ def compare(
 def leaderboard(
     check: Annotated[
         bool,
-        typer.Option("--check", help="Only check that the board is up to date; exit with 1 if it is not."),
+        typer.Option(
+            "--check",
+            help="Only check: every record against itself, and that the board is up to date. Exit 1 if not.",
+        ),
     ] = False,
     results: Annotated[Path | None, typer.Option(metavar="PATH", help="Folder of published records.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="PATH", help="Board file to write.")] = None,
@@ -62,8 +65,11 @@ def leaderboard(
         raise UsageError(f"--results {results} is not a folder")
     out = out or publish.BOARD
     if check:
+        from fact_leaderboard.self_check import check_results
+
+        finish(check_results(results or publish.RESULTS))
         publish.check_board(out, results)
-        say(f"{out} is up to date")
+        say(f"{out} is up to date, and no record contradicts itself")
         return
     sections = publish.published_sections(results)
     print_board(sections, as_json=as_json)
@@ -84,11 +90,27 @@ def publish_(
             "--allow-dirty", help="Also publish records of uncommitted code; the board lists them unranked."
         ),
     ] = False,
+    with_snapshots: Annotated[
+        bool,
+        typer.Option(
+            "--with-snapshots",
+            help="Also publish the newest snapshot of each run, without its discriminator.",
+        ),
+    ] = False,
+    largest_snapshot: Annotated[
+        float, typer.Option(metavar="MB", help="With --with-snapshots: the largest snapshot to publish.")
+    ] = 5.0,
 ) -> None:
-    """Publish the records of runs."""
+    """Publish the records of runs, with their verifications."""
     from fact_leaderboard.publish import publish_records
 
-    changed, refused = publish_records(existing_folders(runs), results, allow_dirty=allow_dirty)
+    changed, refused = publish_records(
+        existing_folders(runs),
+        results,
+        allow_dirty=allow_dirty,
+        with_snapshots=with_snapshots,
+        largest_snapshot=largest_snapshot,
+    )
     for path in changed:
         print(path)
     say(

@@ -14,6 +14,7 @@ from fact_metrics.base.provenance import portable_argv
 from fact_metrics.registry import find_spec
 from fact_metrics.spec import MetricSpec
 from fact_train.datasets import dataset_entry
+from fact_train.settings.config import changed_fields
 
 if TYPE_CHECKING:
     from fact_eval.features.reference_stats import ReferenceStatistics
@@ -117,17 +118,30 @@ def plan_run(run: Run, request: Request) -> list[Job]:
             kimg=chosen.kimg,
             train_seed=run.options["seed"],
             config_sha256=run.options["config_sha256"],
-            training={
-                "preset": run.options["preset"],
-                "argv": portable_argv(run.options.get("argv") or []),
-                "git": run.options.get("git"),
-                "packages": run.options.get("packages"),
-                "started": run.options.get("started"),
-                **({"resumed": run.options["resumed"]} if "resumed" in run.options else {}),
-            },
+            training=_training(run, chosen.kimg),
         )
         jobs.append(request.fill(job, specs=specs))
     return jobs
+
+
+def _training(run: Run, kimg: float) -> dict:
+    """How the run was trained up to a snapshot: its configuration and all starts before it."""
+    options = run.options
+    resumed = [start for start in options.get("resumed", []) if start.get("kimg", 0) < kimg]
+    described = {
+        "preset": options["preset"],
+        "argv": portable_argv(options.get("argv") or []),
+        **{name: options.get(name) for name in ("git", "packages", "started")},
+        **{name: options[name] for name in ("device", "threads", "world_size") if name in options},
+        "config": _portable_values(changed_fields(options["config"])),
+    }
+    return {**described, "resumed": resumed} if resumed else described
+
+
+def _portable_values(values: dict) -> dict:
+    """Settings without absolute paths, as in command lines."""
+    paths = {name: value for name, value in values.items() if isinstance(value, str)}
+    return values | dict(zip(paths, portable_argv(["", *paths.values()])[1:], strict=True))
 
 
 def _specs_of_run(run: Run, request: Request) -> list[MetricSpec]:
