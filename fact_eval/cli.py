@@ -16,6 +16,7 @@ from fact_eval.commands.catalog import list_, train_digits_
 from fact_eval.commands.explain import explain
 from fact_eval.commands.pairs import fused, reconstruct
 from fact_eval.commands.score import all_, images, ref, run
+from fact_eval.commands.study import study
 from fact_eval.commands.weights import weights_app
 from fact_metrics.base.errors import UserError
 
@@ -29,6 +30,7 @@ COMMANDS = {
     "show": show,
     "compare": compare,
     "leaderboard": leaderboard,
+    "study": study,
     "publish": publish_,
     "fused": fused,
     "reconstruct": reconstruct,

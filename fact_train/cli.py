@@ -1,6 +1,5 @@
 """fact-train: parse flags into a TrainConfig, print what will run, call train(). No logic."""
 
-import dataclasses
 import inspect
 import itertools
 import json
@@ -14,12 +13,13 @@ import typer
 
 from fact_metrics.base.errors import UsageError, UserError
 from fact_train.commands.classifier import classifier
+from fact_train.commands.field_options import changed_fields, field_parameters
 from fact_train.commands.help import PanelGroup
 from fact_train.commands.style import bake, cost
+from fact_train.commands.sweep import sweep
 from fact_train.settings.axes import axes_text
 from fact_train.settings.config import TrainConfig, fields_of, flag
-from fact_train.settings.fields import alternatives, placeholder
-from fact_train.settings.presets import PRESETS, get_preset
+from fact_train.settings.presets import PRESETS, configure
 
 app = typer.Typer(
     cls=PanelGroup,
@@ -97,18 +97,11 @@ def _train(
         return
     if preset_name is None:
         raise UsageError("--preset is missing; try --preset mnist, or see --list-presets.")
-    preset = get_preset(preset_name)
-    missing = [name for name in preset.needs if name not in changes]
-    if missing:
-        raise UsageError(f"--preset {preset_name} needs {' and '.join(map(flag, missing))}.")
-    base = preset.at(changes.get("resolution"))
-    cfg = dataclasses.replace(base, **changes)
+    cfg, reference = configure(preset_name, changes)
 
     from fact_train import run_folder  # cheap; torch stays out of --help and --dry-run
 
-    label = run_folder.run_label(
-        preset_name, dataclasses.replace(base, resolution=preset.config.resolution), cfg
-    )
+    label = run_folder.run_label(preset_name, reference, cfg)
     outdir = outdir or run_folder.default_outdir(preset_name, label, cfg.seed)
     if dry_run:
         print(json.dumps({"preset": preset_name, "outdir": str(outdir), "config": cfg.to_dict()}, indent=2))
@@ -119,9 +112,18 @@ def _train(
     scorer = _scorer(scored, eval_kimg)
 
     from fact_train.training.loop import train
+    from fact_train.training.run import NonFiniteLoss
 
-    result = train(cfg, outdir, preset=preset_name, label=label, after_snapshot=scorer)
-    if int(os.environ.get("RANK", 0)) == 0:
+    is_rank_zero = int(os.environ.get("RANK", 0)) == 0
+    try:
+        result = train(cfg, outdir, preset=preset_name, label=label, after_snapshot=scorer)
+    except NonFiniteLoss:
+        if is_rank_zero:
+            from fact_eval.scoring.diverged import record_divergence
+
+            record_divergence(outdir)
+        raise
+    if is_rank_zero:
         verb = "wrote" if result.trained else "nothing left to do, training is complete:"
         print(f"{verb} {result.snapshot}", file=sys.stderr)
         print(f"next: fact-eval all {outdir.parent}", file=sys.stderr)
@@ -180,63 +182,12 @@ def _signature() -> inspect.Signature:
         )
         for name, annotation in _OWN.items()
     ]
-    for f in fields_of():
-        option = typer.Option(
-            *_flags(f),
-            help=f.metadata["help"],
-            rich_help_panel=f.metadata["panel"],
-            metavar=placeholder(f) or None,
-        )
-        parameters.append(
-            inspect.Parameter(
-                f.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[_option_type(f), option],
-            )
-        )
-    return inspect.Signature(parameters)
-
-
-def _flags(f: dataclasses.Field) -> list[str]:
-    return [f"{flag(f.name)}/--no-{flag(f.name)[2:]}"] if f.type is bool else [flag(f.name)]
-
-
-def _option_type(f: dataclasses.Field) -> Any:
-    """The type typer parses: plain types directly; optional ones through a parser that understands `none`."""
-    if f.type in (bool, int, float, str):
-        return f.type | None
-    return str | None
-
-
-def _parse(f: dataclasses.Field, text: str) -> Any:
-    """A flag's text as the field's value.
-
-    `none` switches an optional field off. TrainConfig rejects values that do not fit.
-    """
-    literals, types = alternatives(f)
-    if type(None) in types and text.lower() == "none":
-        return None
-    for option in literals:
-        if text == str(option):
-            return option
-    for kind in (int, float):
-        if kind in types:
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    return text
+    return inspect.Signature([*parameters, *field_parameters()])
 
 
 def _command(ctx: typer.Context, **given: Any) -> None:
     if ctx.invoked_subcommand is not None:
         return
-    changes = {}
-    for f in fields_of():
-        value = given[f.name]
-        if value is not None:  # not given: the preset's
-            changes[f.name] = _parse(f, value) if isinstance(value, str) and f.type is not str else value
     _train(
         given["preset"],
         given["outdir"],
@@ -245,7 +196,7 @@ def _command(ctx: typer.Context, **given: Any) -> None:
         list_axes=given["list_axes"],
         scored=given["eval"],
         eval_kimg=given["eval_kimg"],
-        changes=changes,
+        changes=changed_fields(given),
     )
 
 
@@ -258,6 +209,7 @@ app.callback(invoke_without_command=True)(_command)
 app.command()(classifier)
 app.command()(bake)
 app.command()(cost)
+app.command()(sweep)
 
 
 def main() -> None:

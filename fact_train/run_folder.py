@@ -18,6 +18,7 @@ from fact_train.settings.config import TrainConfig, differing_fields, fields_of,
 
 SCHEMA = 1
 OPTIONS_FILE = "training_options.json"
+DIVERGED_FILE = "diverged.json"  # why training cannot go on; a start removes it
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
 
 
@@ -46,6 +47,17 @@ def snapshot_name(nimg: int) -> str:
 def list_snapshots(outdir: Path) -> list[Path]:
     """Snapshots of a run folder, oldest first."""
     return sorted(Path(outdir).glob("network-snapshot-*.safetensors"))
+
+
+def snapshot_nimg(path: Path) -> int:
+    """Images that a snapshot has been trained on, from its header. UserError if the file is damaged."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        return int(json.loads(header["__metadata__"]["fact"])["nimg"])
+    except (OSError, ValueError, KeyError, MemoryError) as error:
+        raise UserError(f"{path} is not a snapshot, or it is damaged; delete it.") from error
 
 
 @contextmanager

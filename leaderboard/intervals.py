@@ -31,12 +31,23 @@ class Mean:
 
 @dataclass(frozen=True)
 class DifferenceEstimate:
-    """B - A with its standard error and two-sided p-value; each is None if it is not known."""
+    """B - A with its standard error and two-sided p-value; each is None if it is not known.
+
+    `df` are the degrees of freedom of Welch's t; None for other methods.
+    """
 
     value: float
     stderr: float | None
     p: float | None
     method: str
+    df: float | None = None
+
+    def interval(self, *, level: float = LEVEL) -> tuple[float, float] | None:
+        """Confidence interval of a Welch difference; None without degrees of freedom."""
+        if self.stderr is None or self.df is None:
+            return None
+        half_width = t_quantile(0.5 + level / 2, self.df) * self.stderr
+        return self.value - half_width, self.value + half_width
 
 
 def mean_over_seeds(values: Sequence[float], *, level: float = LEVEL) -> Mean:
@@ -76,10 +87,11 @@ def difference_of_means(mean_a: Mean, mean_b: Mean) -> DifferenceEstimate:
         return DifferenceEstimate(value, None, None, "one seed on a side: no error")
     va, vb = mean_a.stderr**2, mean_b.stderr**2
     if va + vb == 0:
-        return DifferenceEstimate(value, 0.0, _two_sided(value, 0.0, 1), "Welch")
+        return DifferenceEstimate(value, 0.0, _two_sided(value, 0.0, 1), "Welch", 1)
     df = (va + vb) ** 2 / (va**2 / (mean_a.n - 1) + vb**2 / (mean_b.n - 1))
     stderr = math.sqrt(va + vb)
-    return DifferenceEstimate(value, stderr, _two_sided(value, stderr, df), f"Welch, n={mean_a.n}+{mean_b.n}")
+    method = f"Welch, n={mean_a.n}+{mean_b.n}"
+    return DifferenceEstimate(value, stderr, _two_sided(value, stderr, df), method, df)
 
 
 def difference_of_pairs(value: float, stderr: float | None, *, n: int) -> DifferenceEstimate:

@@ -21,6 +21,7 @@ SCHEMA = 1
 RESULTS = "results.jsonl"
 STATUSES = ("ok", "failed", "cancelled")
 SOURCES = ("run", "images", "reals", "noise")
+DIVERGED = "diverged"  # the metric of a run whose training ended with a loss or weight that is not finite
 
 Key = tuple[str, str, str, int, str, int]
 

@@ -1,4 +1,4 @@
-"""Records held against themselves: faults that show without computing anything, `fact-eval leaderboard --check`.
+"""Records held against themselves (`fact-eval leaderboard --check`): faults that show without computing.
 
 Nothing here proves a value. `fact-eval recompute` makes values again.
 """

@@ -1,4 +1,4 @@
-"""Published snapshots: networks small enough to stand beside the records, so that anyone can score them again.
+"""Published snapshots: networks small enough to stand beside the records, for anyone to score again.
 
 They lie in snapshots/ beside results/, without the discriminator, which no metric needs. Each record of the
 run names the file, its size and its SHA-256 in `training.published_snapshot`.

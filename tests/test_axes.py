@@ -149,6 +149,7 @@ NO_AXIS = {
     "image_ticks": 6,
     "device": "cpu",
     "threads": 3,
+    "cuda_graphs": True,
 }
 STYLEX = {"model": "stylex", "classifier": "mnist"}
 # Fields whose row above is their value in the plain network, or only valid with further fields.

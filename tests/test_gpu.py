@@ -127,6 +127,46 @@ def test_images_and_image_gradients_are_those_of_the_cpu():
         assert relative(gpu, cpu) < 1e-4
 
 
+GRAPHED = {
+    "stylegan2": dataclasses.replace(NARROW, style_mixing_prob=0.0),
+    "noise off, no path length": dataclasses.replace(
+        NARROW, style_mixing_prob=0.0, noise="off", pl_weight=0.0
+    ),
+    "two micro-batches": dataclasses.replace(NARROW, style_mixing_prob=0.0, batch_gpu=4),
+    "16 vectors": dataclasses.replace(
+        NARROW, style_mixing_prob=0.0, injection="vectors", style_vectors=16, fused_modconv="always"
+    ),
+    "stylex": dataclasses.replace(
+        NARROW,
+        style_mixing_prob=0.0,
+        model="stylex",
+        classifier="mnist",
+        branches="both",
+        alternation="step",
+        rec_in_d_phase=True,
+        w_lpips=0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHED)
+def test_cuda_graphs_change_no_bit(name):
+    dataset = open_dataset("mnist", max_images=256)
+    trainers = [
+        Trainer(dataclasses.replace(GRAPHED[name], cuda_graphs=graphs), dataset, torch.device("cuda"))
+        for graphs in (False, True)
+    ]
+    for trainer in trainers:
+        for _ in range(12):
+            trainer.step()
+        assert trainer.weights_finite()
+    for net, plain in trainers[0].model.networks.items():
+        graphed = trainers[1].model.networks[net]
+        for (key, a), b in zip(plain.named_parameters(), graphed.parameters(), strict=True):
+            assert torch.equal(a, b), f"{net}.{key}"
+    assert trainers[0].stats.collect() == trainers[1].stats.collect()
+
+
 TRAIN = [sys.executable, "-m", "fact_train", "--preset", "mnist-stylegan2", "--device", "cuda"]
 SMALL = ["--channel-base", "256", "--channel-max", "32", "--kimg", "1.6", "--kimg-per-tick", "0.4"]
 

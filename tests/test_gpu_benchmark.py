@@ -13,7 +13,7 @@ def on_cpu(monkeypatch):
 
 
 def test_dry_run_measures_every_part_and_says_that_it_is_dry(on_cpu, tmp_path):
-    result = report.run(minutes=0.5, out=tmp_path, parts=("training", "packing", "profile", "scoring"))
+    result = report.run(minutes=3, out=tmp_path, parts=("training", "packing", "profile", "scoring"))
     assert result["dry_run"]
     for name, part in result["parts"].items():
         assert part["results"], (name, part)

@@ -1,9 +1,8 @@
 """Images per second of whole training steps: by resolution, precision and way of launching kernels.
 
-Whole cycles of the lazy regularisers are timed after warm-up, on random images of the right size. "graphs"
-captures every kind of step as one CUDA graph with static random seeds: what the trainer would gain, not an
-option of the trainer. "compile" sends the phases without second derivatives through torch.compile, which
-cannot compile R1 and path length.
+Whole cycles of the lazy regularisers are timed after warm-up, on random images of the right size. "graphs" is
+--cuda-graphs, without style mixing and with constant gamma, which graphs need. "compile" sends the phases
+without second derivatives through torch.compile, which cannot compile R1 and path length.
 """
 
 import dataclasses
@@ -18,10 +17,8 @@ from benchmarks.gpu.report import Bench, Result, fitting, markdown
 from fact_train.data import open_dataset
 from fact_train.data.dataset import Dataset
 from fact_train.data.processing import Processing
-from fact_train.seeds import generator_for
 from fact_train.settings.config import TrainConfig
 from fact_train.settings.presets import get_preset
-from fact_train.training.step import Work
 from fact_train.training.trainer import Trainer
 
 # Seconds per kimg on one A100, published in the README of NVlabs/stylegan2-ada-pytorch for its own
@@ -46,6 +43,8 @@ class Case:
         fields = dict(data="mnist" if preset.config.data == "mnist" else "images", precision=self.precision)
         if self.preset not in ("mnist", "mnist-stylegan2"):
             fields["resolution"] = self.resolution
+        if self.mode == "graphs":
+            fields |= dict(cuda_graphs=True, style_mixing_prob=0.0, r1_gamma_final=None)
         if self.precision == "fp16":
             fields["conv_clamp"] = 256.0
         if self.batch is not None:
@@ -98,18 +97,20 @@ def time_case(case: Case, bench: Bench, *, seconds: float) -> Result:
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(bench.device)
     cycle = max([*trainer.model.gan.lazy_intervals, trainer.model.period, 1])
-    advance = stepper(trainer, case.mode, cycle)
+    advance = stepper(trainer, case.mode)
     started = time.perf_counter()
-    for step in range(min(cycle, 4)):
-        advance(step)
+    for _ in range(3):  # graphs are captured at the third call of a phase
+        trainer.step(regularise=True)
+    for _ in range(2):
+        advance()
     bench.synchronize()
     warm_up = time.perf_counter() - started
     rates = []
     start = time.perf_counter()
     while not rates or time.perf_counter() - start < seconds:
         before = time.perf_counter()
-        for step in range(cycle):
-            advance(step)
+        for _ in range(cycle):
+            advance()
         bench.synchronize()
         rates.append(cycle * trainer.cfg.batch / (time.perf_counter() - before))
     rate = sorted(rates)[len(rates) // 2]
@@ -145,60 +146,15 @@ def build(case: Case, bench: Bench, *, narrow: bool) -> Trainer:
     return Trainer(cfg, dataset, bench.device, threads=torch.get_num_threads())
 
 
-def stepper(trainer: Trainer, mode: str, cycle: int):
-    """`advance(step)`: one training step of the cycle."""
-    if mode == "graphs":
-        return graphed(trainer, cycle)
+def stepper(trainer: Trainer, mode: str):
+    """`advance()`: one training step."""
     if mode == "compile":
         compile_phases(trainer)
 
-    def advance(step: int) -> None:
+    def advance() -> None:
         trainer.step()
 
     return advance
-
-
-def graphed(trainer: Trainer, cycle: int):
-    """`advance(step)` by replaying one captured CUDA graph per kind of step.
-
-    The real images and the host's decisions (style mixing) are those of the capture; so are the optimiser's
-    rates. The arithmetic and the kernels are those of a step.
-    """
-    gan, model = trainer.model.gan, trainer.model
-    for optimiser in (gan.G_opt, gan.D_opt):
-        for group in optimiser.param_groups:
-            group["capturable"] = True
-    gen = generator_for(trainer.device, "graph")
-    host = generator_for("cpu", "graph")
-    real = trainer.inputs()
-    trainer.inputs = lambda regularise=None: dataclasses.replace(
-        real, step=trainer.steps, regularise=regularise
-    )
-    trainer.work = lambda inputs, phase, index: Work(inputs, index, gen, host, turn=1)
-    kinds = {}
-    intervals = [i for i in gan.lazy_intervals]
-    for step in range(cycle):
-        kinds.setdefault(tuple(step % i == 0 for i in intervals) + (step % model.period,), step)
-    graphs = {}
-    side = torch.cuda.Stream()
-    for kind, step in kinds.items():
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                trainer.steps = step
-                trainer.step()
-        torch.cuda.current_stream().wait_stream(side)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(gen)
-        trainer.steps = step
-        trainer.stats.collect()
-        with torch.cuda.graph(graph):
-            trainer.step()
-        trainer.stats._entries.clear()
-        graphs[kind] = graph
-    order = [graphs[tuple(s % i == 0 for i in intervals) + (s % model.period,)] for s in range(cycle)]
-    return lambda step: order[step % cycle].replay()
 
 
 def compile_phases(trainer: Trainer) -> None:

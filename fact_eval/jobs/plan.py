@@ -118,24 +118,29 @@ def plan_run(run: Run, request: Request) -> list[Job]:
             kimg=chosen.kimg,
             train_seed=run.options["seed"],
             config_sha256=run.options["config_sha256"],
-            training=_training(run, chosen.kimg),
+            training=describe_training(run, kimg=chosen.kimg),
         )
         jobs.append(request.fill(job, specs=specs))
     return jobs
 
 
-def _training(run: Run, kimg: float) -> dict:
-    """How the run was trained up to a snapshot: its configuration and all starts before it."""
-    options = run.options
+def describe_training(run: Run, *, kimg: float) -> dict:
+    """How a run was trained up to a snapshot, as its records hold it: all that trains it again.
+
+    `config` has the settings that are not at their default, `resumed` the starts before the snapshot,
+    `seconds` the time of training.
+    """
+    options, seconds = run.options, run.training_seconds(kimg)
     resumed = [start for start in options.get("resumed", []) if start.get("kimg", 0) < kimg]
-    described = {
+    return {
         "preset": options["preset"],
         "argv": portable_argv(options.get("argv") or []),
         **{name: options.get(name) for name in ("git", "packages", "started")},
         **{name: options[name] for name in ("device", "threads", "world_size") if name in options},
         "config": _portable_values(changed_fields(options["config"])),
+        **({"resumed": resumed} if resumed else {}),
+        **({} if seconds is None else {"seconds": seconds}),
     }
-    return {**described, "resumed": resumed} if resumed else described
 
 
 def _portable_values(values: dict) -> dict:

@@ -103,6 +103,28 @@ def fit(f: dataclasses.Field, value: Any) -> Any:
     raise ValueError(f"it must be {' or '.join([*wanted, *_names(literals, types)])}")
 
 
+def parse_text(f: dataclasses.Field, text: str) -> Any:
+    """A command line's text as the field's value; `none` switches an optional field off.
+
+    Text that does not fit comes back as it is: TrainConfig rejects it.
+    """
+    literals, types = alternatives(f)
+    if f.type is bool:
+        return {"on": True, "off": False}.get(text.lower(), text)
+    if type(None) in types and text.lower() == "none":
+        return None
+    for option in literals:
+        if text == str(option):
+            return option
+    for kind in (int, float):
+        if kind in types:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    return text
+
+
 WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fact_metrics.base.errors import unknown_name
-from fact_train.settings.config import TrainConfig
+from fact_metrics.base.errors import UsageError, unknown_name
+from fact_train.settings.config import TrainConfig, flag
 from fact_train.settings.stylex_presets import DATASETS, KINDS, stylex_config
 
 
@@ -61,6 +61,16 @@ _MNIST_STYLEGAN2 = {
         g_arch="orig", d_arch="orig", noise="off"
     ),  # half as many operations, which a CPU starts one by one
     **dict(r1_gamma_final=0.5, r1_decay_kimg=50),
+}
+# One change at a time, on two cores: no schedule, and images enough to rank settings.
+_MNIST_STUDY = {
+    **_MNIST_STYLEGAN2,
+    **dict(r1_gamma_final=None, kimg=24, kimg_per_tick=4, snapshot_ticks=6, image_ticks=6),
+}
+# What the StyleGAN2 paper has and _MNIST_STUDY leaves out.
+_MNIST_FULL = {
+    **_MNIST_STUDY,
+    **dict(g_arch="skip", d_arch="resnet", noise="random", style_mixing_prob=0.9, pl_weight=2.0),
 }
 _ADA = "train.py of NVlabs/stylegan2-ada-pytorch @d72cc7d"
 _EXPERIMENTS = (
@@ -138,6 +148,17 @@ PRESETS: dict[str, Preset] = {
         "chosen by legibility in about 30 short trials on seed 0",
         minutes=4,
         memory_gb=0.9,
+    ),
+    "mnist-stylegan2-study": Preset(
+        TrainConfig(**_MNIST_STUDY),
+        summary="The base of the ablations: mnist-stylegan2 with constant gamma and a quarter of the images",
+        source="mnist-stylegan2",
+    ),
+    "mnist-stylegan2-full": Preset(
+        TrainConfig(**_MNIST_FULL),
+        summary="StyleGAN2 on MNIST with noise, style mixing and path length, a skip generator, a residual "
+        "discriminator and a constant gamma",
+        source="config F of the StyleGAN2 paper, narrowed, with the learning rates of mnist-stylegan2",
     ),
     "mnist-cond": Preset(
         TrainConfig(**{**_MNIST, "g_lr": 0.008, "d_lr": 0.008, "kimg": 80}, cond=True),
@@ -253,3 +274,18 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     return PRESETS[name]
+
+
+def configure(name: str, changes: dict[str, Any]) -> tuple[TrainConfig, TrainConfig]:
+    """A preset with changed fields, and the configuration that its label is compared with.
+
+    UsageError for an unknown preset, a missing field that it needs, and values that contradict each other.
+    """
+    preset = get_preset(name)
+    missing = [field for field in preset.needs if field not in changes]
+    if missing:
+        raise UsageError(f"--preset {name} needs {' and '.join(map(flag, missing))}.")
+    base = preset.at(changes.get("resolution"))
+    return dataclasses.replace(base, **changes), dataclasses.replace(
+        base, resolution=preset.config.resolution
+    )

@@ -21,4 +21,5 @@ def set_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "tf32" and device.type != "cuda":
         raise UsageError(f"--precision tf32: {device.type} has no TF32; use fp32 or bf16, or --device cuda.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+    torch.backends.cudnn.deterministic = True  # sums in a fixed order: a resumed run is bitwise equal
     return PRECISIONS[name]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from fact_metrics.base.atomic import write_json
 from fact_metrics.base.errors import UserError
 from fact_train import distributed, run_folder
 from fact_train.snapshot import save_snapshot
@@ -93,6 +94,8 @@ class Run:
     def train(self) -> None:
         """Step until the target. NonFiniteLoss where training diverges, Stopped after a signal."""
         nimg = self.trainer.nimg
+        if self.log.enabled:
+            (self.outdir / run_folder.DIVERGED_FILE).unlink(missing_ok=True)
         self.writer = StatsWriter(self.outdir, nimg=nimg) if self.log.enabled else None
         with stop_signal() as stop, self.log.live(target=self.target, done=nimg):
             self._step_to_target(stop)
@@ -205,7 +208,11 @@ class Run:
         term, step = not_finite
         good = checkpoint.list_checkpoints(self.outdir)
         way_back = f"the last good checkpoint is {good[-1]}" if good else "no checkpoint had been saved yet"
-        raise NonFiniteLoss(
+        message = (
             f"{term} is not finite at step {step} ({step * trainer.cfg.batch / 1000:g} kimg); {way_back}. "
             "Lower --g-lr and --d-lr, or raise --r1-gamma."
         )
+        if self.log.enabled:
+            found = {"term": term, "step": step, "kimg": step * trainer.cfg.batch / 1000, "message": message}
+            write_json(self.outdir / run_folder.DIVERGED_FILE, found)
+        raise NonFiniteLoss(message)

@@ -108,6 +108,11 @@ class Work:
         c = self.inputs.c
         return None if c is None else c[self.index * self.size :][: self.size]
 
+    def take_results(self, other: "Work") -> None:
+        """The results of another micro-batch, as this one's."""
+        self.reports, self.w_means = other.reports, other.w_means
+        self.pl_mean, self.real_signs, self.rec_loss = other.pl_mean, other.real_signs, other.rec_loss
+
     def report(self, name: str, values: Tensor) -> None:
         """Values for stats.jsonl, under a name such as Loss/G. Nothing is decided by them."""
         self.reports.append((name, values.detach()))

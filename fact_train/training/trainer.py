@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fact_metrics.base.errors import UsageError
 from fact_train import distributed
 from fact_train.data import Dataset
 from fact_train.seeds import generator_for
 from fact_train.settings.config import TrainConfig
 from fact_train.training.averages import move_averages
+from fact_train.training.cuda_graphs import PhaseGraphs, held, why_not
 from fact_train.training.models import MODELS
 from fact_train.training.precision import set_precision
 from fact_train.training.real_images import real_images
@@ -41,6 +43,10 @@ class Trainer:
         micro_batches = self.share.rounds * (2 if cfg.updates == "simultaneous" else 1)
         workers = min(threads, micro_batches) if device.type == "cpu" else 1
         self.pool = MicroBatchPool(workers, threads=threads)
+        problem = why_not(cfg, device) if cfg.cuda_graphs else None
+        if problem is not None:
+            raise UsageError(f"--cuda-graphs: {problem}; leave it out.")
+        self.graphs = PhaseGraphs() if cfg.cuda_graphs else None
 
     @property
     def nimg(self) -> int:
@@ -59,7 +65,7 @@ class Trainer:
     def inputs(self, *, regularise: bool | None = None) -> StepInputs:
         """The real batch of the next step, and what the model knows of it."""
         images, index = real_images(self.cfg, self.dataset, self.share, self.device, step=self.steps)
-        return StepInputs(
+        inputs = StepInputs(
             step=self.steps,
             nimg=self.nimg,
             share=self.share,
@@ -67,6 +73,7 @@ class Trainer:
             c=self.model.condition(images, index),
             regularise=regularise,
         )
+        return held(self.graphs, inputs)
 
     def take(self, inputs: StepInputs, *phases: Phase) -> None:
         """Gradients of these phases, all at the present weights, then one optimiser step of each.
@@ -86,7 +93,10 @@ class Trainer:
             phase, work = job
             return gradients(phase.loss_of(work) / rounds, params[phase.name])
 
-        grads = self.pool.map(gradients_of, jobs)
+        if self.graphs is None:
+            grads = self.pool.map(gradients_of, jobs)
+        else:
+            grads = [self.graphs.gradients(job, self.model.graph_key(job[1]), gradients_of) for job in jobs]
         for i, phase in enumerate(phases):
             own = slice(i * rounds, (i + 1) * rounds)  # this phase's micro-batches
             works = [work for _, work in jobs[own]]

@@ -89,7 +89,7 @@ class ModulatedConv(nn.Module):
     def _demodulation(self, s: Tensor, weight: Tensor, *, gain: float) -> Tensor:
         """[N, I] styles -> [N, O]: gain / sqrt(sum over i, k of (s_i W_oik)^2 + eps), not building s W."""
         energy = weight.square().sum(dim=[2, 3])
-        eps = s.new_tensor(1e-8)
+        eps = s.new_full([], 1e-8)  # new_tensor would copy from the host, and wait
         return torch.addmm(eps, s.square(), energy.t(), beta=gain**-2, alpha=gain**-2).rsqrt()
 
     def _per_output(self, s: Tensor) -> Tensor:

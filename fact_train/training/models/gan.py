@@ -192,7 +192,7 @@ class GAN:
                 self.G.mapping.w_avg.lerp_(mean, W_AVG_DECAY)
         pl_means = [work.pl_mean for work in works if work.pl_mean is not None]
         if pl_means:
-            self.pl_mean = distributed.average_(torch.stack(pl_means).mean())
+            self.pl_mean.copy_(distributed.average_(torch.stack(pl_means).mean()))
         return {}
 
     @torch.no_grad()
@@ -219,5 +219,5 @@ class GAN:
         self.G_ema.load_state_dict(state["G_ema"])
         self.G_opt.load_state_dict(state["G_opt"])
         self.D_opt.load_state_dict(state["D_opt"])
-        self.pl_mean = state["pl_mean"].to(self.device)
+        self.pl_mean.copy_(state["pl_mean"])
         self.augment.load_state_dict(state.get("augment", {}))  # states of the first version have none

@@ -1,7 +1,7 @@
 """What the trainer, the loop and the snapshots ask of a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,10 @@ class Model(ABC):
     @abstractmethod
     def phases(self, inputs: StepInputs) -> Iterator[tuple[Phase, ...]]:
         """The phases of a step in their order; phases of one tuple start from the same weights."""
+
+    def graph_key(self, work: Work) -> Hashable:
+        """What the host decides in a phase of this micro-batch, for CUDA graphs: one graph per key."""
+        return None
 
     def end_phase(self, works: Sequence[Work]) -> dict[str, Tensor]:
         """Use what the micro-batches of a phase hand back, in order; returns values to report."""

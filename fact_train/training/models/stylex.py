@@ -7,7 +7,7 @@ Reconstruction may have a phase of its own after D's (`rec_in_d_phase`), beside 
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,10 @@ class StylEx(Model):
         yield from self.gan.phases(inputs, generator_loss=self.generator_loss)
         if self.rec_opt is not None and self.turns.reconstructs_after_d(inputs):
             yield (Phase("REC", self.rec_opt, self.reconstruction_loss),)
+
+    def graph_key(self, work: Work) -> Hashable:
+        """Whose images the micro-batch shows to D; it is the one decision of the host."""
+        return self.turns.encoded(work, work.size)
 
     def generator_loss(self, work: Work) -> Tensor:
         """G and E against D; encoder turns are also held to their images, mapping turns to their classes."""

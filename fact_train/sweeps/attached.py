@@ -1,0 +1,26 @@
+"""`python -m fact_train.sweeps.attached ARGUMENTS`: fact-train that is told to stop if its parent dies.
+
+A killed sweep leaves no run behind on its machine: the run saves its state and ends, as on SIGTERM.
+"""
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies. Only Linux has this; elsewhere a run goes on."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(os.environ.get("FACT_TRAIN_PARENT", os.getppid())):
+        sys.exit(75)  # it died before the request
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    runpy.run_module("fact_train", run_name="__main__")

@@ -1,0 +1,173 @@
+"""A sweep: start the runs of a plan that are not finished, watch them, and say how each one ended."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from fact_train.sweeps.plan import PlannedRun, worker_command
+from fact_train.sweeps.progress import CONFLICT, DIVERGED, TRAINED, Progress, read_progress
+from fact_train.sweeps.worker import Outcome, Task, run_task
+
+LOGS = "sweep-logs"  # below the folder of runs
+LOOK = 1.0  # seconds between two looks at the tasks
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is to be done with each run of a plan, before anything starts."""
+
+    progress: dict[str, Progress]
+    finished: list[PlannedRun]
+    due: list[PlannedRun]
+    stuck: list[PlannedRun]  # diverged, or in the way of another run
+
+    def problems(self) -> list[str]:
+        """A line per stuck run."""
+        return [f"{run.name}: {self.progress[run.name].why}" for run in self.stuck]
+
+
+def stand(runs: Iterable[PlannedRun], is_scored: Callable[[PlannedRun], bool]) -> Standing:
+    """Read the folders of all runs. `is_scored`: whether a trained run has all records that are wanted."""
+    standing = Standing({}, [], [], [])
+    for run in runs:
+        progress = standing.progress[run.name] = read_progress(run)
+        if progress.state in (DIVERGED, CONFLICT):
+            standing.stuck.append(run)
+        elif progress.state == TRAINED and is_scored(run):
+            standing.finished.append(run)
+        else:
+            standing.due.append(run)
+    return standing
+
+
+class Watcher(Protocol):
+    """What a sweep reports to."""
+
+    def started(self, run: PlannedRun) -> None: ...
+
+    def ended(self, run: PlannedRun, outcome: Outcome) -> None: ...
+
+    def look(self, running: Sequence[PlannedRun]) -> None: ...
+
+
+@dataclass
+class Result:
+    """How the tasks of a sweep ended. `signum`: the signal that stopped it, 0 without one."""
+
+    done: list[PlannedRun] = field(default_factory=list)
+    failed: list[tuple[PlannedRun, str]] = field(default_factory=list)
+    stopped: list[PlannedRun] = field(default_factory=list)  # to be continued, or not started
+    signum: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        if self.signum == signal.SIGINT:
+            return 130
+        if self.stopped:
+            return 75
+        return 1 if self.failed else 0
+
+
+def run_sweep(
+    due: Sequence[PlannedRun],
+    executor: Executor,
+    *,
+    root: Path,
+    metrics_of: Callable[[PlannedRun], Sequence[str]],
+    watcher: Watcher,
+    seconds: float | None = None,
+) -> Result:
+    """Run what is due. After `seconds`, or on SIGTERM or Ctrl-C, running tasks save their state and end."""
+    logs = Path(root) / LOGS
+    logs.mkdir(parents=True, exist_ok=True)
+    stop_file = logs / f".stop-{os.uname().nodename}-{os.getpid()}-{time.time_ns()}"
+    end = None if seconds is None else time.monotonic() + seconds
+    result, started = Result(), set()
+    with _signals() as caught, executor:
+        futures: dict[Future, PlannedRun] = {
+            executor.submit(run_task, _task(run, metrics_of(run), logs, stop_file)): run for run in due
+        }
+        pending = set(futures)
+        try:
+            while pending:
+                ended, pending = wait(pending, timeout=LOOK, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    _settle(futures[future], future, result, watcher)
+                running = [run for future, run in futures.items() if future in pending and future.running()]
+                for run in running:
+                    if run.name not in started and not stop_file.exists():
+                        started.add(run.name)
+                        watcher.started(run)
+                watcher.look(running)
+                if not stop_file.exists() and (caught or (end is not None and time.monotonic() > end)):
+                    result.signum = caught[0] if caught else 0
+                    stop_file.touch()
+                    for future in pending:
+                        future.cancel()
+        finally:
+            stop_file.touch()  # an error in here must not leave tasks behind
+            for future in pending:
+                future.cancel()
+            executor.shutdown(wait=True)
+            stop_file.unlink()
+    return result
+
+
+def _settle(run: PlannedRun, future: Future, result: Result, watcher: Watcher) -> None:
+    if future.cancelled():
+        result.stopped.append(run)
+        return
+    outcome: Outcome = future.result()
+    if outcome.ok:
+        result.done.append(run)
+    elif outcome.stopped:
+        result.stopped.append(run)
+    else:
+        result.failed.append((run, outcome.reason))
+    if outcome.seconds:
+        watcher.ended(run, outcome)
+
+
+def _task(run: PlannedRun, metrics: Sequence[str], logs: Path, stop_file: Path) -> Task:
+    return Task(
+        name=run.name,
+        command=tuple(worker_command(run.command(scored=metrics))),
+        log=logs / f"{run.name}.log",
+        stop_file=stop_file,
+        folder=run.outdir,
+        environment=_environment(run.config.threads or 1),
+    )
+
+
+def _environment(threads: int) -> dict[str, str]:
+    return dict.fromkeys(ONE_THREAD, str(threads))
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The signals that arrived while the block runs; a second one acts at once."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before: Mapping[int, object] = {}
+
+    def handle(signum: int, frame: object) -> None:
+        caught.append(signum)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
