@@ -114,7 +114,8 @@ def verify(
     provenance: dict,
 ) -> Verification:
     """The verification of a record that has a value."""
-    difference = found - record.value
+    claimed, found = float(record.value), float(found)  # a peer's number may be numpy's
+    difference, tolerance = found - claimed, None if tolerance is None else float(tolerance)
     return Verification(
         kind=kind,
         run_id=record.run_id,
@@ -123,10 +124,10 @@ def verify(
         metric_version=record.metric_version,
         protocol_sha256=record.protocol_sha256,
         seed=record.seed,
-        claimed=float(record.value),
-        found=float(found),
-        difference=float(difference),
-        tolerance=None if tolerance is None else float(tolerance),
+        claimed=claimed,
+        found=found,
+        difference=difference,
+        tolerance=tolerance,
         reason=reason,
         holds=judge(difference, tolerance),
         by=by,

@@ -49,13 +49,13 @@ def read_claims(paths: Iterable[Path], *, metrics: Sequence[str] | None = None) 
     """
     paths = list(paths)
     claims = []
-    for path in (file for path in paths for file in _files(Path(path))):
+    for results in (file for path in paths for file in _files(Path(path))):
         groups: dict[tuple, list[Record]] = {}
-        for record in latest_records(read_records(path)):
+        for record in latest_records(read_records(results)):
             if record.status == "ok" and record.value is not None and not record.invalid:
                 if metrics is None or record.metric in metrics:
                     groups.setdefault((record.run_id, record.snapshot_sha256), []).append(record)
-        claims += [Claims(path, tuple(records)) for records in groups.values()]
+        claims += [Claims(results, tuple(records)) for records in groups.values()]
     if not claims:
         wanted = f" of {', '.join(metrics)}" if metrics else ""
         raise UsageError(f"no record{wanted} with a value in {', '.join(map(str, paths))}")
@@ -86,7 +86,13 @@ def plan_claims(claims: Claims, *, data: str | None = None) -> Planned:
     else:
         path, basis = find_snapshot(claims)
         job = _plan_snapshot(claims, path, data)
+        _refuse_other_origin(path, first)
     return _fill(job, claims.records, basis)
+
+
+def plan_snapshot(claims: Claims, path: Path, *, data: str | None = None) -> Planned:
+    """The job that makes the records of a run from another snapshot, such as one trained again."""
+    return _fill(_plan_snapshot(claims, path, data), claims.records, str(path))
 
 
 def _fill(job: Job, records: Sequence[Record], basis: str) -> Planned:
@@ -127,10 +133,7 @@ def find_snapshot(claims: Claims) -> tuple[Path, str]:
 
 
 def _plan_snapshot(claims: Claims, path: Path, data: str | None) -> Job:
-    meta = _read_meta(path)
-    first = claims.records[0]
-    if path.name != first.snapshot and meta.get("left_out_of") != first.snapshot_sha256:
-        raise UserError(f"{path} was not made from the snapshot that {first.run_id} scored")
+    meta, first = _read_meta(path), claims.records[0]
     try:
         dataset, location = dict(meta["dataset"]), data or meta["config"]["data"]
     except (KeyError, TypeError, ValueError) as error:
@@ -147,6 +150,14 @@ def _plan_snapshot(claims: Claims, path: Path, data: str | None) -> Job:
         train_seed=first.train_seed,
         config_sha256=first.config_sha256,
     )
+
+
+def _refuse_other_origin(path: Path, record: Record) -> None:
+    """UserError unless the file is the scored snapshot, or says that it was made from it."""
+    if file_sha256(path) == record.snapshot_sha256:
+        return
+    if _read_meta(path).get("left_out_of") != record.snapshot_sha256:
+        raise UserError(f"{path} was not made from the snapshot that {record.run_id} scored")
 
 
 def _read_meta(path: Path) -> dict:

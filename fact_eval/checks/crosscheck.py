@@ -151,12 +151,13 @@ def _edge(value: float, n: int) -> Found:
 def _overlap_scikit_learn(of: str) -> Compute:
     def compute(spec: MetricSpec, inputs: DeclaredInputs) -> Found:
         gen, real = _both(spec, inputs)
-        closed = spec.settings["inside"] == "<= radius"
-        key = ("scikit-learn overlap", spec.needs, spec.settings["k"], closed)
-        found = inputs.shared(
-            key, lambda: peers.overlap_scikit_learn(gen, real, k=spec.settings["k"], closed=closed)
-        )
-        return _edge(found[of], len(gen) if of in ("precision", "density") else len(real))
+        if of == "recall":
+            gen, real = real, gen
+        k, closed = spec.settings["k"], spec.settings["inside"] == "<= radius"
+        key = ("scikit-learn overlap", spec.needs, k, closed, of == "recall")
+        found = inputs.shared(key, lambda: peers.overlap_scikit_learn(gen, real, k=k, closed=closed))
+        name = "precision" if of == "recall" else of
+        return _edge(found[name], len(real) if of == "coverage" else len(gen))
 
     return compute
 
