@@ -122,12 +122,12 @@ def find_snapshot(claims: Claims) -> tuple[Path, str]:
         if file_sha256(local) != first.snapshot_sha256:
             raise UserError(f"{local} is not the snapshot that was scored: its hash differs from the record")
         return local, "the run's snapshot"
-    path = published_snapshot(first, claims.results)
+    path = published_snapshot(first, claims.results.parent)
     if path is None:
         raise UserError(
             f"{first.run_id}: its snapshot is not at hand and not published; --from-training makes it again"
         )
-    if problem := snapshot_problem(first, claims.results):
+    if problem := snapshot_problem(first, claims.results.parent):
         raise UserError(f"{first.run_id}: {problem}")
     return path, "the published snapshot"
 

@@ -20,6 +20,7 @@ from fact_metrics.base import provenance
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
 from fact_metrics.registry import get_spec
+from fact_train.datasets import dataset_names
 from fact_train.settings.config import TrainConfig
 from fact_train.settings.presets import PRESETS
 
@@ -69,7 +70,7 @@ class Recomputation:
         self.outcome = Outcome()
         self._data, self._known, self._threads, self._device = data, known, threads, device
         self._folder = tempfile.TemporaryDirectory(prefix="fact-recompute-")
-        cache = FeatureCache(Path(self._folder.name) / "features", report=progress.note)
+        cache = FeatureCache(Path(self._folder.name), report=progress.note)
         self._evaluation = Evaluation(device=device, batch=batch, cache=cache, progress=progress, again=True)
         self._origin = provenance.collect(device=device, threads=threads)
         self._count = 0
@@ -111,11 +112,9 @@ class Recomputation:
     def _train(self, record: Record, out: Path) -> Path:
         from fact_train.training.loop import train
 
-        cfg = training_config(record)
+        cfg = training_config(record, data=self._data)
         threads = record.training.get("threads") or self._threads
         changes = {"kimg": record.kimg, "device": self._device, "threads": threads}
-        if self._data is not None:
-            changes["data"] = self._data
         cfg = dataclasses.replace(cfg, **changes)
         folder = Path(out) / Path(record.run_id).name
         return train(cfg, folder, preset=str(record.training.get("preset")), label=record.label).snapshot
@@ -158,11 +157,12 @@ class Recomputation:
             self.outcome.verifications.append((claims, verification))
 
 
-def training_config(record: Record) -> TrainConfig:
+def training_config(record: Record, *, data: str | None = None) -> TrainConfig:
     """The configuration that a record's run was trained with, certified by its hash.
 
-    Records hold the settings that differ from the defaults; older ones name a preset. UserError if neither
-    gives the hash that the record holds.
+    Records hold the settings that differ from the defaults; older ones name a preset. The hash covers the
+    path of the data, which records do not hold: a run on a path is trained with `data`, and the hash of the
+    images certifies them. UserError if the settings do not have the hash that the record holds.
     """
     training, seed = record.training, record.train_seed
     stated = training.get("config")
@@ -171,16 +171,17 @@ def training_config(record: Record) -> TrainConfig:
     elif training.get("preset") in PRESETS:
         cfg = dataclasses.replace(PRESETS[training["preset"]].config, seed=seed)
     else:
-        raise UserError(
-            f"the record names neither its settings nor a known preset: {training.get('preset')!r}"
-        )
-    if cfg.sha256() != record.config_sha256 or cfg.seed != seed:
-        here, there = cfg.sha256()[:12], str(record.config_sha256)[:12]
+        raise UserError(f"the record has no settings and no known preset: {training.get('preset')!r}")
+    on_a_path = cfg.data not in dataset_names()
+    here, there = cfg.sha256()[:12], str(record.config_sha256)[:12]
+    if (here != there and not on_a_path) or cfg.seed != seed:
         raise UserError(
             f"its settings have hash {here} in this code and {there} in the record; check out commit "
             f"{_commit(training)}, which trained it"
         )
-    return cfg
+    if on_a_path and data is None:
+        raise UserError(f"it was trained on {cfg.data}; name its place with --data")
+    return cfg if data is None else dataclasses.replace(cfg, data=data)
 
 
 def _commit(training: dict) -> str:
