@@ -13,6 +13,7 @@ from fact_eval.commands.audit import audit_
 from fact_eval.commands.board import compare, leaderboard, publish_, show
 from fact_eval.commands.cache import cache_app
 from fact_eval.commands.catalog import list_, train_digits_
+from fact_eval.commands.check import crosscheck, recompute
 from fact_eval.commands.explain import explain
 from fact_eval.commands.pairs import fused, reconstruct
 from fact_eval.commands.score import all_, images, ref, run
@@ -32,6 +33,8 @@ COMMANDS = {
     "leaderboard": leaderboard,
     "study": study,
     "publish": publish_,
+    "recompute": recompute,
+    "crosscheck": crosscheck,
     "fused": fused,
     "reconstruct": reconstruct,
     "explain": explain,

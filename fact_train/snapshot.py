@@ -36,12 +36,13 @@ NETWORKS = {"stylegan2": ("G_ema", "D"), "stylex": ("G_ema", "D", "E_ema", "C")}
 class Snapshot:
     """A loaded snapshot: G is the EMA generator; all networks are in eval mode without gradients.
 
-    Of a StylEx run also E, the EMA encoder, and C, the classifier it explains, with its card.
+    Of a StylEx run also E, the EMA encoder, and C, the classifier it explains, with its card. Published
+    snapshots have no D: nothing that is scored needs it.
     """
 
     path: Path
     G: Generator
-    D: Discriminator
+    D: Discriminator | None
     config: dict[str, Any]
     dataset: dict[str, Any]
     run_id: str
@@ -111,6 +112,16 @@ def save_snapshot(
     write_safetensors(path, tensors, {"fact": text})
 
 
+def save_without_discriminator(path: Path, out: Path) -> None:
+    """Write a snapshot again without D, for publication: all other tensors and the description are equal."""
+    with safe_open(str(path), framework="pt") as file:
+        meta = json.loads(file.metadata()["fact"])
+        tensors = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("D.")}
+    whole = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    meta |= {"left_out": ["D"], "left_out_of": whole, "weights_sha256": weights_sha256(tensors)}
+    write_safetensors(out, tensors, {"fact": json.dumps(meta, sort_keys=True)})
+
+
 def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snapshot:
     """Rebuild the networks of a snapshot on a device.
 
@@ -136,7 +147,8 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
             f"snapshot {path} has been altered: its weights do not have the hash it was saved with."
         )
     cfg = TrainConfig.from_dict(meta["config"])
-    networks = _build(cfg, meta)
+    left_out = meta.get("left_out", [])
+    networks = {name: net for name, net in _build(cfg, meta).items() if name not in left_out}
     for prefix, net in networks.items():
         own = {k.removeprefix(prefix + "."): v for k, v in tensors.items() if k.startswith(prefix + ".")}
         net.load_state_dict(own)
@@ -144,7 +156,7 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
     return Snapshot(
         path=path,
         G=networks["G_ema"],
-        D=networks["D"],
+        D=networks.get("D"),
         E=networks.get("E_ema"),
         C=networks.get("C"),
         classifier=meta.get("classifier"),

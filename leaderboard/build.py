@@ -173,7 +173,10 @@ def gate(record: Record, reference: Record, *, local: bool) -> str | None:
 
 
 def git_problem(record: Record) -> str | None:
-    """Why a record is not reproducible: trained or scored outside a clean commit; None if it is."""
+    """Why a record is not reproducible: trained or scored outside a clean commit; None if it is.
+
+    Every start of a training run counts: its commit and its packages.
+    """
     states = {"scored": [record.provenance.get("git")]}
     if record.source == "run":
         resumed = [start["git"] for start in record.training.get("resumed", [])]
@@ -185,6 +188,11 @@ def git_problem(record: Record) -> str | None:
             return f"{work} with uncommitted code"
         if len({git["commit"] for git in gits}) > 1:
             return f"{work} with the code of several commits"
+    starts = [record.training, *record.training.get("resumed", [])]
+    packages = [start["packages"] for start in starts if start.get("packages")]
+    for name in sorted(set().union(*packages)):
+        if len({of_start.get(name) for of_start in packages}) > 1:
+            return f"trained with several versions of {name}"
     return None
 
 

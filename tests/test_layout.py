@@ -75,6 +75,7 @@ ORDER = [
     "fact_eval.jobs",
     "fact_eval.scoring",
     "fact_eval.compare",
+    "fact_eval.checks",
     "fact_eval.reports",
     "fact_eval.weights",
     "fact_eval.commands",

@@ -45,7 +45,9 @@ def leaderboard(
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="Only check that board and studies are up to date; exit with 1 if they are not."
+            "--check",
+            help="Only check that no record contradicts itself and that board and studies are up to date; "
+            "exit with 1 if not.",
         ),
     ] = False,
     results: Annotated[Path | None, typer.Option(metavar="PATH", help="Folder of published records.")] = None,
@@ -67,10 +69,13 @@ def leaderboard(
         raise UsageError(f"--results {results} is not a folder")
     with_studies, out = out is None, out or publish.BOARD
     if check:
+        from fact_leaderboard.self_check import check_results
+
+        finish(check_results(results or publish.RESULTS))
         publish.check_board(out, results)
         if with_studies:
             files.check_answers(publish.HOME, publish.published_records(results))
-        say(f"{out} is up to date")
+        say(f"{out} is up to date, and no record contradicts itself")
         return
     sections = publish.published_sections(results)
     print_board(sections, as_json=as_json)
@@ -94,11 +99,27 @@ def publish_(
             "--allow-dirty", help="Also publish records of uncommitted code; the board lists them unranked."
         ),
     ] = False,
+    with_snapshots: Annotated[
+        bool,
+        typer.Option(
+            "--with-snapshots",
+            help="Also publish the newest snapshot of each run, without its discriminator.",
+        ),
+    ] = False,
+    largest_snapshot: Annotated[
+        float, typer.Option(metavar="MB", help="With --with-snapshots: the largest snapshot to publish.")
+    ] = 5.0,
 ) -> None:
-    """Publish the records of runs."""
+    """Publish the records of runs, with their verifications."""
     from fact_leaderboard.publish import publish_records
 
-    changed, refused = publish_records(existing_folders(runs), results, allow_dirty=allow_dirty)
+    changed, refused = publish_records(
+        existing_folders(runs),
+        results,
+        allow_dirty=allow_dirty,
+        with_snapshots=with_snapshots,
+        largest_snapshot=largest_snapshot,
+    )
     for path in changed:
         print(path)
     say(

@@ -14,6 +14,7 @@ from fact_metrics.base.provenance import portable_argv
 from fact_metrics.registry import find_spec
 from fact_metrics.spec import MetricSpec
 from fact_train.datasets import dataset_entry
+from fact_train.settings.config import changed_fields
 
 if TYPE_CHECKING:
     from fact_eval.features.reference_stats import ReferenceStatistics
@@ -124,17 +125,28 @@ def plan_run(run: Run, request: Request) -> list[Job]:
 
 
 def describe_training(run: Run, *, kimg: float) -> dict:
-    """How a run was trained, as its records hold it; `seconds` is the time of training up to `kimg`."""
-    seconds = run.training_seconds(kimg)
+    """How a run was trained up to a snapshot, as its records hold it: all that trains it again.
+
+    `config` has the settings that are not at their default, `resumed` the starts before the snapshot,
+    `seconds` the time of training.
+    """
+    options, seconds = run.options, run.training_seconds(kimg)
+    resumed = [start for start in options.get("resumed", []) if start.get("kimg", 0) < kimg]
     return {
-        "preset": run.options["preset"],
-        "argv": portable_argv(run.options.get("argv") or []),
-        "git": run.options.get("git"),
-        "packages": run.options.get("packages"),
-        "started": run.options.get("started"),
-        **({"resumed": run.options["resumed"]} if "resumed" in run.options else {}),
+        "preset": options["preset"],
+        "argv": portable_argv(options.get("argv") or []),
+        **{name: options.get(name) for name in ("git", "packages", "started")},
+        **{name: options[name] for name in ("device", "threads", "world_size") if name in options},
+        "config": _portable_values(changed_fields(options["config"])),
+        **({"resumed": resumed} if resumed else {}),
         **({} if seconds is None else {"seconds": seconds}),
     }
+
+
+def _portable_values(values: dict) -> dict:
+    """Settings without absolute paths, as in command lines."""
+    paths = {name: value for name, value in values.items() if isinstance(value, str)}
+    return values | dict(zip(paths, portable_argv(["", *paths.values()])[1:], strict=True))
 
 
 def _specs_of_run(run: Run, request: Request) -> list[MetricSpec]:

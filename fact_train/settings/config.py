@@ -118,6 +118,13 @@ def differing_fields(a: TrainConfig, b: TrainConfig) -> list[str]:
     return [f.name for f in fields_of("science") if getattr(a, f.name) != getattr(b, f.name)]
 
 
+def changed_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """The science fields of a configuration that are not at their default: all that makes it again."""
+    return {
+        f.name: values[f.name] for f in fields_of("science") if values.get(f.name, f.default) != f.default
+    }
+
+
 def _changed(cfg: TrainConfig) -> list[str]:
     """Names of the fields that are not at their default."""
     return [f.name for f in fields_of() if getattr(cfg, f.name) != f.default]
