@@ -5,7 +5,6 @@ Every run is one fact-train command.
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +58,6 @@ class PlannedRun:
         flags = [_argument(f.name, getattr(self.config, f.name)) for f in fields_of() if f.name in changed]
         scoring = [f"--eval={','.join(scored)}", f"--eval-kimg={self.config.kimg or 1:g}"] if scored else []
         return [f"--preset={self.preset}", *flags, f"--outdir={self.outdir}", *scoring]
-
-
-def worker_command(arguments: Sequence[str]) -> list[str]:
-    """`fact-train ARGUMENTS` as a process that ends with its parent."""
-    return [sys.executable, "-m", "fact_train.sweeps.attached", *arguments]
 
 
 @dataclass
