@@ -81,6 +81,7 @@ ORDER = [
     "fact_eval.cli",
     "fact_eval.__main__",
     "fact_train.commands.sweep",
+    "fact_train.commands.tune",
     "fact_train.cli",
     "fact_train.__main__",
     "benchmarks",

@@ -136,6 +136,7 @@ def sweep(**given: Any) -> None:
     plan = _plan(given)
     runs = in_order(plan.runs, given["order"])
     metrics_of = _metrics(given["eval"], bool(given["study"]))
+    _check_metrics(runs, metrics_of)
     room = find_room(
         given["executor"],
         given["runs"],
@@ -227,6 +228,20 @@ def _metrics(text: str | None, by_study: bool) -> Callable[[Any], Sequence[str]]
     names = [name.strip() for name in text.split(",") if name.strip()]
     get_specs(names)
     return lambda run: names
+
+
+def _check_metrics(runs: Sequence[Any], metrics_of: Callable[[Any], Sequence[str]]) -> None:
+    """UsageError before anything is trained, for a metric that a run cannot have or whose weights miss."""
+    from fact_eval.jobs.protocols import require_weights
+    from fact_metrics.registry import get_specs
+    from fact_train.sweeps.study_values import misfit
+
+    wanted = {name: get_specs([name])[0] for run in runs for name in metrics_of(run)}
+    for run in runs:
+        for name in metrics_of(run):
+            if (why := misfit(wanted[name], run.config)) is not None:
+                raise UsageError(f"--eval {why}: {run.name}. Drop the metric, or that run.")
+    require_weights(list(wanted.values()), "--eval")
 
 
 def _score_check(metrics_of: Callable[[Any], Sequence[str]]) -> Callable[[Any], bool]:

@@ -1,6 +1,5 @@
 """EXECUTORS: where the tasks of a sweep run. Each entry opens a concurrent.futures.Executor."""
 
-import importlib
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -8,6 +7,7 @@ from queue import SimpleQueue
 from types import ModuleType
 
 from fact_metrics.base.errors import UsageError, unknown_name
+from fact_metrics.base.extras import need
 from fact_train.sweeps.room import RETRIES, Room
 from fact_train.sweeps.worker import Outcome, Task
 
@@ -65,7 +65,7 @@ def open_local(room: Room) -> Executor:
 
 def open_ray(room: Room) -> Executor:
     """The cluster of RAY_ADDRESS or the one that runs here; otherwise one that lives as long as the sweep."""
-    ray = _extra("ray", "ray")
+    ray = need("ray", "ray", "--executor ray")
     if not ray.is_initialized():
         quiet = {"log_to_driver": False, "logging_level": "error"}
         try:
@@ -81,7 +81,7 @@ def open_slurm(room: Room) -> Executor:
     """A job array of Slurm. sbatch reads the partition, account and time limit from SBATCH_ variables."""
     import shutil
 
-    _extra("submitit", "slurm")
+    need("submitit", "slurm", "--executor slurm")
     if shutil.which("sbatch") is None:
         raise UsageError("--executor slurm: there is no sbatch here; start the sweep on a Slurm login node.")
     if room.runs_per_gpu > 1:
@@ -108,11 +108,3 @@ def open_executor(name: str, room: Room) -> Executor:
     """The executor of this name with that room."""
     check_executor(name)
     return EXECUTORS[name](room)
-
-
-def _extra(module: str, extra: str) -> ModuleType:
-    """A module that only `--executor` needs. UsageError with the command that installs it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise UsageError(f"--executor {extra} needs {module}: pip install 'fact-stylegan[{extra}]'") from None

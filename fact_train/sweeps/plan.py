@@ -135,7 +135,7 @@ def plan_axes(
                     f"it is the value of {preset}."
                 )
         for setting in _combinations(axes, base, one_factor):
-            _add_setting(plan, preset, {**changes, **setting}, setting, seeds, root)
+            add_setting(plan, preset, {**changes, **setting}, setting, seeds, root)
     _refuse_empty(plan)
     return plan
 
@@ -152,7 +152,7 @@ def _combinations(axes: Sequence[Axis], base: TrainConfig, one_factor: bool) -> 
                 yield {axis.name: value}
 
 
-def _add_setting(
+def add_setting(
     plan: Plan,
     preset: str,
     changes: dict[str, Any],
@@ -160,6 +160,7 @@ def _add_setting(
     seeds: Sequence[int],
     root: Path,
 ) -> None:
+    """Plan a setting for each seed, or note why it cannot run."""
     text = ", ".join(f"{name}={value_text(value)}" for name, value in setting.items()) or BASE
     try:
         cfg, reference = configure(preset, changes)

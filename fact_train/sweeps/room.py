@@ -75,8 +75,9 @@ def run_gb(runs: Iterable[PlannedRun]) -> float | None:
     measured, presets = [], []
     for run in runs:
         tick = last_tick(run.outdir) if len(measured) < MEASURED else None
-        if tick is not None and run.config.device != "cpu":
-            measured.append(tick["Resources/peak_mem_gb"] * 2**30 / 1e9)
+        peak = (tick or {}).get("Resources/peak_mem_gb")
+        if peak is not None and run.config.device != "cpu":
+            measured.append(peak * 2**30 / 1e9)
         presets.append(get_preset(run.preset).memory_gb)
     if measured:
         return max(measured) + CONTEXT_GB

@@ -135,9 +135,9 @@ def run_tasks(
     stop_file = logs / f".stop-{os.uname().nodename}-{os.getpid()}-{time.time_ns()}"
     end = None if seconds is None else time.monotonic() + seconds
     result, started = Result(), set()
-    with _signals() as caught, executor:
+    with caught_signals() as caught, executor:
         futures: dict[Future, Any] = {
-            executor.submit(run_task, _task(each, logs, stop_file)): each.run for each in work
+            executor.submit(run_task, make_task(each, logs, stop_file)): each.run for each in work
         }
         pending = set(futures)
         try:
@@ -183,7 +183,8 @@ def _settle(run: Any, future: Future, result: Result, watcher: Watcher) -> None:
         watcher.ended(run, outcome)
 
 
-def _task(work: Work, logs: Path, stop_file: Path) -> Task:
+def make_task(work: Work, logs: Path, stop_file: Path, *, halt_file: Path | None = None) -> Task:
+    """The task of a piece of work, for any machine that shares the disk."""
     return Task(
         name=work.run.name,
         command=work.command,
@@ -192,6 +193,7 @@ def _task(work: Work, logs: Path, stop_file: Path) -> Task:
         folder=work.folder,
         environment=dict(work.environment),
         cwd=Path.cwd(),
+        halt_file=halt_file,
     )
 
 
@@ -201,7 +203,7 @@ def threads_environment(threads: int | None) -> dict[str, str]:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def caught_signals() -> Iterator[list[int]]:
     """The signals that arrived while the block runs; a second one acts at once."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
