@@ -56,6 +56,7 @@ ORDER = [
     "fact_train.cost",
     "fact_train.training.losses",
     "fact_train.training.precision",
+    "fact_train.training.trackers",
     "fact_train.training.stats",
     "fact_train.training.run_log",
     "fact_train.training.signals",

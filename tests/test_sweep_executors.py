@@ -110,7 +110,7 @@ def test_an_unknown_executor_is_named(tmp_path: Path) -> None:
 def test_slurm_needs_sbatch_and_whole_gpus(tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="there is no sbatch here"):
+    with pytest.raises(UsageError, match="sbatch is missing on this machine"):
         open_executor("slurm", Room(1, tmp_path))
     (tmp_path / "sbatch").write_text("#!/bin/sh\n")
     (tmp_path / "sbatch").chmod(0o755)

@@ -348,6 +348,9 @@ class TrainConfig:
     threads: int | None = setting(None,
         "CPU threads of this process. none takes all available cores.",
         panel="Run", bounds=POSITIVE, scope="machine")
+    log_to: Literal["none", "wandb", "mlflow"] = setting("none",
+        "Also send ticks and pictures to Weights & Biases or MLflow. TensorBoard events are always written.",
+        panel="Run", scope="machine")
     cuda_graphs: bool = setting(False,
         "Replay all kernels of a phase as one CUDA graph: faster for small networks, with equal results.",
         panel="Run", scope="machine")

@@ -83,7 +83,9 @@ def open_slurm(room: Room) -> Executor:
 
     need("submitit", "slurm", "--executor slurm")
     if shutil.which("sbatch") is None:
-        raise UsageError("--executor slurm: there is no sbatch here; start the sweep on a Slurm login node.")
+        raise UsageError(
+            "--executor slurm: sbatch is missing on this machine; start the sweep on a Slurm login node."
+        )
     if room.runs_per_gpu > 1:
         raise UsageError(f"--runs-per-gpu {room.runs_per_gpu}: Slurm gives a whole GPU to each job.")
     from fact_train.sweeps.slurm import SlurmExecutor
