@@ -157,7 +157,7 @@ def test_only_rank_0_writes_and_another_number_of_processes_is_refused(
     before = sorted((p.name, p.stat().st_mtime_ns) for p in outdir.glob("*.pt"))
     longer = dataclasses.replace(cfg, kimg=0.16)
     with pytest.raises(
-        UsageError, match=r"trained by 2 process\(es\) and would go on with 1, .*nproc_per_node=2"
+        UsageError, match=r"trained by 2 process\(es\) and would continue with 1, .*nproc_per_node=2"
     ):
         toy_train(longer, outdir)
     assert sorted((p.name, p.stat().st_mtime_ns) for p in outdir.glob("*.pt")) == before

@@ -133,7 +133,7 @@ class Trainer:
         there, here = state.get("processes", 1), distributed.world_size()
         if there != here:
             raise UsageError(
-                f"the run was trained by {there} process(es) and would go on with {here}, which rounds "
+                f"the run was trained by {there} process(es) and would continue with {here}, which rounds "
                 f"differently; use torchrun --nproc_per_node={there}, or another --outdir."
             )
         self.model.load_state_dict(state)
