@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fact_metrics.base.errors import UsageError
 from fact_train.settings.checks import find_problem
