@@ -17,6 +17,7 @@ from fact_train.commands.field_options import changed_fields, field_parameters
 from fact_train.commands.help import PanelGroup
 from fact_train.commands.style import bake, cost
 from fact_train.commands.sweep import sweep
+from fact_train.commands.tune import tune
 from fact_train.settings.axes import axes_text
 from fact_train.settings.config import TrainConfig, fields_of, flag
 from fact_train.settings.presets import PRESETS, configure
@@ -210,6 +211,7 @@ app.command()(classifier)
 app.command()(bake)
 app.command()(cost)
 app.command()(sweep)
+app.command()(tune)
 
 
 def main() -> None:

@@ -169,6 +169,7 @@ NO_AXIS = {
     "image_ticks": 6,
     "device": "cpu",
     "threads": 3,
+    "log_to": "wandb",
     "cuda_graphs": True,
 }
 STYLEX = {"model": "stylex", "classifier": "mnist"}

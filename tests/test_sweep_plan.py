@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fact_leaderboard.publish import published_records
-from fact_metrics.base.errors import UsageError
+from fact_metrics.base.errors import UsageError, UserError
 from fact_train import run_folder
 from fact_train.cli import app
 from fact_train.settings.config import TrainConfig, fields_of
@@ -281,3 +281,23 @@ def _finish(run: PlannedRun) -> None:
     content = len(header).to_bytes(8, "little") + header
     (run.outdir / run_folder.snapshot_name(round(run.config.kimg * 1000))).write_bytes(content)
     (run.outdir / "stats.jsonl").write_text(json.dumps({"nimg": 2000, "Timing/sec_per_kimg": 2.0}) + "\n")
+
+
+# Metrics
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--eval=fid5k_full_digits,legible5k", "--data=photos"), "for digits only, not for photos"),
+        (("--eval=recon10k_lpips_stlpips_alex",), "needs a trained encoder: mnist-stylegan2-seed0"),
+        (("--eval=fid50k_full",), "--eval: "),
+    ],
+)
+def test_metrics_that_a_run_cannot_have_are_refused_before_training(
+    tmp_path: Path, monkeypatch, argv: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setenv("FACT_WEIGHTS", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=message):
+        app(["sweep", f"--preset={PRESET}", f"--runs={tmp_path / 'runs'}", *argv], standalone_mode=False)
+    assert not (tmp_path / "runs").exists()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fact_metrics.base.errors import UsageError
-from fact_metrics.base.processes import is_rank_zero
+from fact_metrics.base.processes import is_rank_zero, launched_world_size
 from fact_metrics.features.weight_store import random_weights
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that contain runs at any depth.")]
@@ -75,6 +75,19 @@ RandomWeights = Annotated[
         help="Smoke test: replace downloaded weights by random ones. The rows are marked invalid.",
     ),
 ]
+
+
+def check_executor_options(executor: str | None, jobs: int | None) -> None:
+    """UsageError for an unknown executor, and for --jobs or torchrun that do not go with it."""
+    if executor is None:
+        if jobs is not None:
+            raise UsageError(f"--jobs {jobs} needs --executor, such as --executor local")
+        return
+    from fact_train.sweeps.executors import check_executor
+
+    check_executor(executor)
+    if launched_world_size() > 1:
+        raise UsageError(f"--executor {executor} and torchrun both start processes; use one of them")
 
 
 def finish(failures: Sequence[str]) -> None:

@@ -64,10 +64,24 @@ _OPTIONS = {
         int | None,
         None,
         typer.Option(
-            min=1, metavar="INT", help="Runs at a time. [default: the available cores divided by --threads]"
+            min=1,
+            metavar="INT",
+            help="Runs at a time. [default: the available cores divided by --threads, and no more than fit "
+            "in the free memory of the GPUs with --device cuda]",
         ),
     ),
-    "executor": (str, "local", typer.Option(metavar="NAME", help="Where runs are executed: local.")),
+    "executor": (
+        str,
+        "local",
+        typer.Option(metavar="NAME", help="Where runs are executed: local, slurm or ray."),
+    ),
+    "runs_per_gpu": (
+        int | None,
+        None,
+        typer.Option(
+            min=1, metavar="INT", help="Runs that share a GPU. [default: as many as fit in its free memory]"
+        ),
+    ),
     "order": (
         str,
         "priority",
@@ -112,16 +126,26 @@ def sweep(**given: Any) -> None:
     Every flag of fact-train, such as --kimg or --device, holds for all runs. Finished runs are skipped,
     interrupted ones resume, and a failure stops nothing. Each run uses one CPU thread without --threads.
     """
-    from fact_train.sweeps.executors import check_executor, default_jobs, open_executor
+    from fact_train.sweeps.executors import check_executor, open_executor
     from fact_train.sweeps.plan import in_order
     from fact_train.sweeps.published import published_check
+    from fact_train.sweeps.room import find_room, run_gb
     from fact_train.sweeps.sweep import run_sweep, stand
 
     check_executor(given["executor"])
     plan = _plan(given)
     runs = in_order(plan.runs, given["order"])
     metrics_of = _metrics(given["eval"], bool(given["study"]))
-    jobs = given["jobs"] or default_jobs(runs[0].config.threads)
+    _check_metrics(runs, metrics_of)
+    room = find_room(
+        given["executor"],
+        given["runs"],
+        devices={run.config.device for run in runs},
+        threads=runs[0].config.threads,
+        gb=run_gb(runs),
+        jobs=given["jobs"],
+        runs_per_gpu=given["runs_per_gpu"],
+    )
     minutes = given["minutes"]
     if minutes is not None and not minutes > 0:
         raise UsageError(f"--minutes {minutes:g}: it must be positive.")
@@ -137,7 +161,7 @@ def sweep(**given: Any) -> None:
     _say(_counts(given["runs"], runs, standing))
     problems = len(plan.problems) + len(standing.stuck)
     if given["dry_run"]:
-        _print_plan(runs, standing, jobs)
+        _print_plan(runs, standing, room.jobs)
         return
     result = None
     if standing.due:
@@ -146,7 +170,7 @@ def sweep(**given: Any) -> None:
         with Display(total=len(runs), finished=len(standing.finished) + len(standing.published)) as display:
             result = run_sweep(
                 standing.due,
-                open_executor(given["executor"], jobs),
+                open_executor(given["executor"], room),
                 root=given["runs"],
                 metrics_of=metrics_of,
                 watcher=display,
@@ -204,6 +228,20 @@ def _metrics(text: str | None, by_study: bool) -> Callable[[Any], Sequence[str]]
     names = [name.strip() for name in text.split(",") if name.strip()]
     get_specs(names)
     return lambda run: names
+
+
+def _check_metrics(runs: Sequence[Any], metrics_of: Callable[[Any], Sequence[str]]) -> None:
+    """UsageError before anything is trained, for a metric that a run cannot have or whose weights miss."""
+    from fact_eval.jobs.protocols import require_weights
+    from fact_metrics.registry import get_specs
+    from fact_train.sweeps.study_values import misfit
+
+    wanted = {name: get_specs([name])[0] for run in runs for name in metrics_of(run)}
+    for run in runs:
+        for name in metrics_of(run):
+            if (why := misfit(wanted[name], run.config)) is not None:
+                raise UsageError(f"--eval {why}: {run.name}. Drop the metric, or that run.")
+    require_weights(list(wanted.values()), "--eval")
 
 
 def _score_check(metrics_of: Callable[[Any], Sequence[str]]) -> Callable[[Any], bool]:

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fact_metrics.base.errors import UsageError
 from fact_train.settings.checks import find_problem
@@ -50,6 +50,9 @@ class TrainConfig(StylExFields, TrainingFields, NetworkFields):  # their fields 
     threads: int | None = setting(None,
         "CPU threads of this process. none takes all available cores.",
         panel="Run", bounds=POSITIVE, scope="machine")
+    log_to: Literal["none", "wandb", "mlflow"] = setting("none",
+        "Also send ticks and pictures to Weights & Biases or MLflow. TensorBoard events are always written.",
+        panel="Run", scope="machine")
     cuda_graphs: bool = setting(False,
         "Replay all kernels of a phase as one CUDA graph: faster for small networks, with equal results.",
         panel="Run", scope="machine")

@@ -5,7 +5,6 @@ Every run is one fact-train command.
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +58,6 @@ class PlannedRun:
         flags = [_argument(f.name, getattr(self.config, f.name)) for f in fields_of() if f.name in changed]
         scoring = [f"--eval={','.join(scored)}", f"--eval-kimg={self.config.kimg or 1:g}"] if scored else []
         return [f"--preset={self.preset}", *flags, f"--outdir={self.outdir}", *scoring]
-
-
-def worker_command(arguments: Sequence[str]) -> list[str]:
-    """`fact-train ARGUMENTS` as a process that ends with its parent."""
-    return [sys.executable, "-m", "fact_train.sweeps.attached", *arguments]
 
 
 @dataclass
@@ -141,7 +135,7 @@ def plan_axes(
                     f"it is the value of {preset}."
                 )
         for setting in _combinations(axes, base, one_factor):
-            _add_setting(plan, preset, {**changes, **setting}, setting, seeds, root)
+            add_setting(plan, preset, {**changes, **setting}, setting, seeds, root)
     _refuse_empty(plan)
     return plan
 
@@ -158,7 +152,7 @@ def _combinations(axes: Sequence[Axis], base: TrainConfig, one_factor: bool) -> 
                 yield {axis.name: value}
 
 
-def _add_setting(
+def add_setting(
     plan: Plan,
     preset: str,
     changes: dict[str, Any],
@@ -166,6 +160,7 @@ def _add_setting(
     seeds: Sequence[int],
     root: Path,
 ) -> None:
+    """Plan a setting for each seed, or note why it cannot run."""
     text = ", ".join(f"{name}={value_text(value)}" for name, value in setting.items()) or BASE
     try:
         cfg, reference = configure(preset, changes)

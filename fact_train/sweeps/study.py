@@ -44,6 +44,7 @@ from fact_train.sweeps.study_values import (
     read_positive,
     read_priority,
     read_text,
+    trains_encoder,
 )
 
 _DIGITS = (
@@ -377,7 +378,7 @@ def _check_metrics(study: Study) -> None:
     encoder_metric = next((spec.name for spec in specs if spec.needs_encoder), None)
     for setting in (*study.references, *study.settings) if encoder_metric else ():
         config = study.config(setting)
-        if config.model != "stylex" or (config.branches == "mapping" and not config.rec_in_d_phase):
+        if not trains_encoder(config):
             what = "the primary metric" if encoder_metric == study.primary else "metric"
             raise UserError(
                 f"{what} {encoder_metric} needs a trained encoder; {setting.name!r} of {study.base} has none."

@@ -62,10 +62,11 @@ def load_latest(outdir: Path, trainer: Trainer) -> Path | None:
     problems = []
     for path in reversed(paths):
         try:
-            trainer.load_state_dict(read_checkpoint(path, trainer.device))
+            state = read_checkpoint(path, trainer.device)
         except UserError as error:
             problems.append(str(error))
             continue
+        trainer.load_state_dict(state)
         for problem in problems:
             warnings.warn(f"{problem} Going on from {path.name}.", stacklevel=2)
         return path

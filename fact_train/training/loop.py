@@ -17,6 +17,7 @@ from fact_train.training import checkpoint
 from fact_train.training.probe import probe
 from fact_train.training.run import AfterSnapshot, Run
 from fact_train.training.run_log import RunLog
+from fact_train.training.trackers import check_tracker
 from fact_train.training.trainer import Trainer
 
 
@@ -38,6 +39,7 @@ def train(
     `after_snapshot(outdir, device=, say=, done=)` is called by every process after each snapshot, and with
     `done` once training has ended. UserError for whatever the user can mend.
     """
+    check_tracker(cfg.log_to)
     keep_freed_memory()
     device = resolve_device(cfg.device)
     # A resumed run keeps its threads: on a CPU the last bits depend on them.

@@ -132,10 +132,17 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """The model's state, counters and unfinished statistics; tensors are not copied."""
-        return {**self.model.state_dict(), "steps": self.steps, "stats": self.stats.state_dict()}
+        counters = {"steps": self.steps, "processes": distributed.world_size()}
+        return {**self.model.state_dict(), **counters, "stats": self.stats.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state. UsageError where it belongs to another classifier."""
+        """Go on from a state. UsageError where it belongs to another classifier or number of processes."""
+        there, here = state.get("processes", 1), distributed.world_size()
+        if there != here:
+            raise UsageError(
+                f"the run was trained by {there} process(es) and would continue with {here}, which rounds "
+                f"differently; use torchrun --nproc_per_node={there}, or another --outdir."
+            )
         self.model.load_state_dict(state)
         self.steps = state["steps"]
         self.stats.load_state_dict(state["stats"], device=self.device)
