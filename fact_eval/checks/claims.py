@@ -125,7 +125,7 @@ def find_snapshot(claims: Claims) -> tuple[Path, str]:
     path = published_snapshot(first, claims.results.parent)
     if path is None:
         raise UserError(
-            f"{first.run_id}: its snapshot is not at hand and not published; --from-training makes it again"
+            f"{first.run_id}: its snapshot is not at hand and not published; --from-training trains another"
         )
     if problem := snapshot_problem(first, claims.results.parent):
         raise UserError(f"{first.run_id}: {problem}")
