@@ -19,6 +19,8 @@ BENCHMARKS = (
     "checkpoints",
     "again",
     "known",
+    "verdicts",
+    "growth",
 )
 OPTIONS = {
     "one_pass": ("files",),
