@@ -20,6 +20,8 @@ BENCHMARKS = (
     "checkpoints",
     "again",
     "known",
+    "verdicts",
+    "growth",
 )
 OPTIONS = {
     "one_pass": ("files",),

@@ -110,12 +110,14 @@ class Record:
             raise ValueError("not a JSON object")
         if data.get("schema") != SCHEMA:
             raise ValueError(f"schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
-        fields = dataclasses.fields(cls)
-        if unknown := sorted(set(data) - {f.name for f in fields}):
-            raise ValueError(f"unknown field {unknown[0]!r}")
-        if missing := sorted(f.name for f in fields if f.name not in data):
-            raise ValueError(f"field {missing[0]!r} is missing")
+        if data.keys() != FIELDS:
+            if unknown := sorted(data.keys() - FIELDS):
+                raise ValueError(f"unknown field {unknown[0]!r}")
+            raise ValueError(f"field {min(FIELDS - data.keys())!r} is missing")
         return cls(**share_parts(data))
+
+
+FIELDS = {field.name for field in dataclasses.fields(Record)}
 
 
 def read_records(path: Path) -> list[Record]:

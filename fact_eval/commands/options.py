@@ -102,16 +102,17 @@ def print_records(folders: Sequence[Path], *, as_json: bool) -> None:
     """Print the records under the folders: JSON lines, or a table."""
     if not is_rank_zero():
         return
-    from fact_leaderboard.records import find_results, latest_records, read_records
+    from fact_leaderboard.records import find_results, iter_records, latest_records
 
     records = [
         r
         for f in existing_folders(folders)
         for path in find_results(f)
-        for r in latest_records(read_records(path))
+        for r in latest_records(iter_records(path))
     ]
     if as_json:
-        print("\n".join(record.to_json() for record in records))
+        for record in records:
+            print(record.to_json())
         return
     from fact_eval.reports.tables import records_table
 
