@@ -27,6 +27,7 @@ from fact_metrics.features.weight_store import (
     look_up,
     read_manifest,
     shared_folders,
+    trust as trust_hash,
     weight_file,
     weights_folder,
 )
@@ -80,6 +81,7 @@ def add_weights(path: Path, name: str | None = None, *, trust: bool = False) -> 
 
     format = guess_format(path)
     read_file(path, format)
+    trust_hash(sha256, requested.name)
     return _place(path, requested, sha256, format, trusted=True)
 
 
