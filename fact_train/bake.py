@@ -9,7 +9,7 @@ import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import torch
@@ -19,7 +19,7 @@ from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.schema import TrainingSetShape
 from fact_metrics.base.tensor_files import read_metadata, read_tensors
-from fact_train.networks.build import build_networks, check_tensors, check_sizes
+from fact_train.networks.build import build_networks, check_sizes, check_tensors
 from fact_train.networks.generator import Generator, Synthesis
 from fact_train.networks.injection.convolve import instance_norm, with_ones
 from fact_train.networks.ops import conv2d_resample
@@ -34,10 +34,10 @@ TOLERANCE = 1e-10  # of the largest output, float64: sums of a few thousand term
 class BakedShape(msgspec.Struct):
     """The metadata of a baked network; TrainConfig checks `config`."""
 
-    schema: Literal[1]
-    kind: Literal["baked"]
+    schema: int
     config: dict[str, Any]
     dataset: TrainingSetShape
+    kind: str | None = None
 
 
 class PlainConv(nn.Module):
@@ -184,11 +184,15 @@ def load_baked(path: str | Path) -> Synthesis:
     """
     way_out = "bake it again."
     meta = read_metadata(Path(path), "fact", BakedShape, what="baked network", way_out=way_out)
+    if (meta.get("kind"), meta["schema"]) != ("baked", SCHEMA):
+        raise UserError(f"{path} is not a baked network of fact-train bake, schema {SCHEMA}.")
     tensors = read_tensors(Path(path), what="baked network", way_out=way_out)
     try:
         cfg = TrainConfig.from_dict(meta["config"])
         check_sizes(cfg)
-        check_tensors(lambda: {"": _new_baked(cfg, meta)}, {f".{key}": value for key, value in tensors.items()})
+        check_tensors(
+            lambda: {"": _new_baked(cfg, meta)}, {f".{key}": value for key, value in tensors.items()}
+        )
     except (UserError, ValueError) as error:
         raise UserError(f"{path} cannot be rebuilt ({error}); {way_out}") from error
     plain = _new_baked(cfg, meta)

@@ -15,7 +15,7 @@ from fact_metrics.base.atomic import write_json
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.git_state import git_state, same_code
 from fact_metrics.base.plain_text import check_file_name
-from fact_metrics.base.schema import GitShape, TrainingSetShape, read_document
+from fact_metrics.base.schema import StartShape, TrainingSetShape, read_document
 from fact_metrics.base.tensor_files import read_metadata
 from fact_train.settings.config import TrainConfig, differing_fields, fields_of, flag
 
@@ -29,14 +29,6 @@ class ProgressShape(msgspec.Struct):
     """The metadata of a snapshot, as far as its progress is read."""
 
     nimg: int
-
-
-class StartShape(msgspec.Struct):
-    """Code and packages of a start of a run."""
-
-    git: GitShape | None = None
-    packages: dict[str, str] | None = None
-    started: str | None = None
 
 
 class ClassifierShape(msgspec.Struct):
@@ -67,6 +59,22 @@ class OptionsShape(StartShape, kw_only=True):
         needed = ("data", "model")
         if missing := [name for name in needed if not isinstance(self.config.get(name), str)]:
             raise ValueError(f"config: {missing[0]} is missing")
+
+
+class MeanShape(msgspec.Struct):
+    """A term of a tick."""
+
+    mean: float
+    num: int
+
+
+class TickShape(msgspec.Struct):
+    """A line of stats.jsonl, as far as it is read again."""
+
+    nimg: int
+    sec_per_kimg: float = msgspec.field(name="Timing/sec_per_kimg")
+    img_per_sec: float = msgspec.field(name="Timing/img_per_sec")
+    spikes: MeanShape | None = msgspec.field(name="Rec/spikes", default=None)
 
 
 class ConfigConflict(UsageError):
@@ -185,9 +193,7 @@ def read_options(outdir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{outdir} is not a run folder: it has no {OPTIONS_FILE}.")
     try:
-        return read_document(
-            path, OptionsShape, way_out="restore it, or train into another --outdir."
-        )
+        return read_document(path, OptionsShape, way_out="restore it, or train into another --outdir.")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 

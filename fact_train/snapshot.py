@@ -22,7 +22,7 @@ from fact_metrics.base.schema import TrainingSetShape
 from fact_metrics.base.tensor_files import read_metadata, read_tensors
 from fact_metrics.base.tensors import weights_sha256
 from fact_train.classifiers.classifier import Card, CardShape, new_classifier
-from fact_train.networks.build import build_encoder, build_networks, check_tensors, check_sizes
+from fact_train.networks.build import build_encoder, build_networks, check_sizes, check_tensors
 from fact_train.networks.classifier import Classifier, class_part
 from fact_train.networks.discriminator import Discriminator
 from fact_train.networks.encoder import Encoder, encoder_ws

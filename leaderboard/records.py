@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fact_leaderboard.record_shape import check_run_id, parse_record
 from fact_metrics.base.canonical import canonical_sha256, finite
 from fact_metrics.base.errors import UserError
 from fact_metrics.features.weight_store import mentions_random_weights
@@ -67,6 +68,7 @@ class Record:
     schema: int = SCHEMA
 
     def __post_init__(self):
+        check_run_id(self.run_id)
         if self.status not in STATUSES:
             raise ValueError(f"status is {self.status!r}, not one of {', '.join(STATUSES)}")
         if self.source not in SOURCES:
@@ -100,11 +102,7 @@ class Record:
     @classmethod
     def from_json(cls, line: str) -> "Record":
         """Inverse of `to_json`. Raises ValueError if the line is not a record of this schema."""
-        data = json.loads(line)
-        if not isinstance(data, dict):
-            raise ValueError("not a JSON object")
-        if data.get("schema") != SCHEMA:
-            raise ValueError(f"schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
+        data = parse_record(line)
         fields = dataclasses.fields(cls)
         if unknown := sorted(set(data) - {f.name for f in fields}):
             raise ValueError(f"unknown field {unknown[0]!r}")

@@ -303,7 +303,9 @@ def test_a_damaged_manifest_is_named_with_the_way_out(toy, folder) -> None:
     assert read_manifest(folder)["toy"]["from"] == "found there"
 
 
-def test_the_own_folder_comes_before_a_trusted_file_in_a_shared_one(toy, folder, tmp_path, monkeypatch) -> None:
+def test_the_own_folder_comes_before_a_trusted_file_in_a_shared_one(
+    toy, folder, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setenv(weight_store.FOLDER, str(tmp_path / "shared"))
     add_weights(save_state(tmp_path / "mine.pth", seed=2), "toy", trust=True)
     monkeypatch.setenv(weight_store.FOLDER, str(folder))

@@ -3,9 +3,9 @@
 Readable are torch-fidelity's cache (`<name>-...-stat-fid-....pt`), npz files of `mu` and `sigma` (from
 pytorch-fid, clean-fid, EDM), with `mu_s` and `sigma_s` (guided-diffusion), and NVIDIA's pickles (metric cache
 of StyleGAN2-ADA and StyleGAN3; EDM2). Code inside a file is never executed: npz of plain numbers, and one
-unpickler that builds arrays only (metrics/base/pickles.py). Our files name the detector and the images; the others do
-not. A reference is identified by the hash of its content, not by its name. Sizes are checked before arrays
-are read.
+unpickler that builds arrays only (metrics/base/pickles.py). Sizes are checked before arrays are read. Our
+files name the detector and the images; the others do not. A reference is identified by the hash of its
+content, not by its name.
 """
 
 import hashlib

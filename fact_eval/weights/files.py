@@ -27,9 +27,11 @@ from fact_metrics.features.weight_store import (
     look_up,
     read_manifest,
     shared_folders,
-    trust as trust_hash,
     weight_file,
     weights_folder,
+)
+from fact_metrics.features.weight_store import (
+    trust as trust_hash,
 )
 
 

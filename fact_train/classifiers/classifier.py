@@ -96,7 +96,9 @@ def load_classifier(name: str, device: torch.device | str = "cpu") -> tuple[Clas
     if weights_sha256(tensors) != card["weights_sha256"]:
         raise UserError(f"classifier {path} has been altered: its weights do not have the hash of its card.")
     try:
-        check_tensors(lambda: {"": new_classifier(card)}, {f".{key}": value for key, value in tensors.items()})
+        check_tensors(
+            lambda: {"": new_classifier(card)}, {f".{key}": value for key, value in tensors.items()}
+        )
     except (UserError, ValueError) as error:
         raise UserError(f"classifier {path} cannot be rebuilt ({error}); {WAY_OUT}") from error
     net = new_classifier(card)

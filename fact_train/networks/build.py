@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fact_metrics.base.errors import UserError
-from fact_metrics.base.limits import LAYERS, LAYER_WIDTH
+from fact_metrics.base.limits import LAYER_WIDTH, LAYERS
 from fact_train.networks.discriminator import Discriminator
 from fact_train.networks.encoder import Encoder
 from fact_train.networks.generator import Generator
@@ -101,7 +100,9 @@ def check_tensors(build: Callable[[], Mapping[str, nn.Module]], tensors: Mapping
     with torch.device("meta"):
         networks = build()
     expected = {
-        f"{name}.{key}": value.shape for name, net in networks.items() for key, value in net.state_dict().items()
+        f"{name}.{key}": value.shape
+        for name, net in networks.items()
+        for key, value in net.state_dict().items()
     }
     if missing := sorted(expected.keys() ^ tensors.keys()):
         raise ValueError(f"its configuration and its tensors differ in {missing[0][:80]}")

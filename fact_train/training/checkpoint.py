@@ -93,7 +93,9 @@ def _load(path: Path, trainer: Trainer) -> None:
         raise
     except Exception as error:  # a state of other tensors, fields or types fails anywhere
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(f"checkpoint {path} does not fit this run ({type(error).__name__}: {reason}).") from error
+        raise UserError(
+            f"checkpoint {path} does not fit this run ({type(error).__name__}: {reason})."
+        ) from error
 
 
 def _check_fits(trainer: Trainer) -> None:

@@ -6,18 +6,12 @@ import os
 import time
 from pathlib import Path
 
-import msgspec
 import torch
 from torch import Tensor
 
 from fact_metrics.base.atomic import write_text
 from fact_metrics.base.schema import BadDocument, decode
-
-
-class TickShape(msgspec.Struct):
-    """A line of stats.jsonl, as far as it is read again."""
-
-    nimg: int
+from fact_train.run_folder import TickShape
 
 
 class Stats:

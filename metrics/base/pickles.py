@@ -75,7 +75,9 @@ class _PlainDtype:
         plain = (None, None, None, -1, -1, 0)
         if not (isinstance(state, tuple) and len(state) == 8 and state[1] in ("<", ">", "|", "=")):
             raise Refused("changes a numpy dtype")
-        if tuple(state[2:]) != plain or any(type(x) is not type(y) for x, y in zip(state[2:], plain, strict=True)):
+        if tuple(state[2:]) != plain or any(
+            type(x) is not type(y) for x, y in zip(state[2:], plain, strict=True)
+        ):
             raise Refused("changes a numpy dtype")
         self._order = state[1]
 

@@ -12,10 +12,16 @@ import unicodedata
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _SHOWN = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _SUSPECT = re.compile(r"[^\x20-\x7e]")
-# What starts or ends markup anywhere in a line of GitHub's or Python's Markdown.
-_MARKDOWN = re.compile(r"[\\`*\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "~~": "&#126;&#126;"}
-_BLOCK_START = re.compile(r"^(\d*)(#|[-+.)](?=\s|$))")
+# What would be markup in GitHub's or Python's Markdown, and only that: `a < b`, `[0, 1]` and `x * y` are not.
+_MARKDOWN = (
+    (re.compile(r"\\(?=[^\w\s])|`|(?<!\s)\*|\*(?!\s)|](?=[(:\[])|!(?=\[)|(?<=\[)\^"), r"\\\g<0>"),
+    (re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"), r"\\_"),
+    (re.compile(r"&(?=#|\w+;)"), "&amp;"),
+    (re.compile(r"<(?=[A-Za-z/!?])"), "&lt;"),
+    (re.compile(r"~(?=~)|(?<=~)~"), "&#126;"),
+    (re.compile(r"^>"), "&gt;"),
+    (re.compile(r"^(\d*)(#|[-+.)](?=\s|$))"), r"\1\\\2"),
+)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 LONGEST_NAME = 4096  # bytes; the file system says earlier what is too long for it
 
@@ -31,10 +37,16 @@ def lines_for_terminal(text: object) -> str:
 
 
 def for_markdown(text: object) -> str:
-    """The text as Markdown that renders as itself, on one line, also inside a table or HTML."""
-    line = re.sub(r"[&<>|]|~~", lambda match: _ENTITIES[match[0]], for_terminal(text))
-    line = _MARKDOWN.sub(lambda match: f"\\{match[0]}", line)
-    return _BLOCK_START.sub(r"\1\\\2", line)
+    """The text as Markdown that renders as itself, on one line."""
+    line = for_terminal(text)
+    for markup, harmless in _MARKDOWN:
+        line = markup.sub(harmless, line)
+    return line
+
+
+def for_cell(text: object) -> str:
+    """`for_markdown` inside a table."""
+    return for_markdown(text).replace("|", "&#124;")
 
 
 def for_code(text: object) -> str:

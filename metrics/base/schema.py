@@ -17,6 +17,8 @@ from fact_metrics.base.plain_text import check_file_name, for_terminal
 
 Shape = TypeVar("Shape")
 
+LEVELS = 100  # of lists and objects inside each other: recursive readers stay far from Python's limit
+
 
 class BadDocument(UserError):
     """JSON that is not what it should be; `reason` is why, without the file."""
@@ -58,9 +60,13 @@ def fits(value: object, shape: type[Shape]) -> Shape:
 def parse_json(text: bytes | str) -> Any:
     """JSON text as plain dictionaries, lists, texts and numbers. Raises ValueError for anything else."""
     try:
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(_reason(error)) from error
+    brackets = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
+    if sum(map(text.count, brackets)) > LEVELS and _depth(value) > LEVELS:
+        raise ValueError("nested too deeply")
+    return value
 
 
 class GitShape(msgspec.Struct):
@@ -68,6 +74,14 @@ class GitShape(msgspec.Struct):
 
     commit: str | None = None
     dirty: bool | None = None
+
+
+class StartShape(msgspec.Struct, kw_only=True):
+    """Code and packages of a start of a program."""
+
+    git: GitShape | None = None
+    packages: dict[str, str] | None = None
+    started: str | None = None
 
 
 class DatasetShape(msgspec.Struct):
@@ -96,7 +110,9 @@ class TrainingSetShape(DatasetShape):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (4 <= self.resolution <= 2**14 and self.channels in (1, 3) and 0 <= self.classes <= 2**20):
-            raise ValueError(f"no images: {self.resolution} px, {self.channels} channels, {self.classes} classes")
+            raise ValueError(
+                f"no images: {self.resolution} px, {self.channels} channels, {self.classes} classes"
+            )
 
 
 def _checked(text: bytes | str, shape: type[Shape], source: object, way_out: str, limit: Limit):
@@ -106,6 +122,16 @@ def _checked(text: bytes | str, shape: type[Shape], source: object, way_out: str
         return value, fits(value, shape)
     except ValueError as error:
         raise BadDocument(source, str(error), way_out) from error
+
+
+def _depth(value: Any) -> int:
+    """How deeply lists and objects are nested; stops beyond LEVELS."""
+    depth, level = 0, [value]
+    while level and depth <= LEVELS:
+        inner = [v for v in level if isinstance(v, dict | list)]
+        level = [item for v in inner for item in (v.values() if isinstance(v, dict) else v)]
+        depth += bool(inner)
+    return depth
 
 
 def _reason(error: Exception) -> str:

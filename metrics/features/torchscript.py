@@ -141,7 +141,9 @@ class _Archive:
         if key not in self._storages:
             data = bytearray(self._archive.read(f"{self._root}/data/{key}"))
             if count * dtype.itemsize != len(data):
-                raise Refused(f"promises {count:,} values in data/{key[:20]}, which holds {len(data):,} bytes")
+                raise Refused(
+                    f"promises {count:,} values in data/{key[:20]}, which holds {len(data):,} bytes"
+                )
             flat = torch.frombuffer(data, dtype=dtype) if count else torch.empty(0, dtype=dtype)
             self._storages[key] = flat
         if self._storages[key].dtype != dtype:
