@@ -19,7 +19,7 @@ from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.schema import TrainingSetShape
 from fact_metrics.base.tensor_files import read_metadata, read_tensors
-from fact_train.networks.build import build_networks, check_sizes, check_tensors
+from fact_train.networks.build import build_networks, check_sizes, check_tensors, prefixed
 from fact_train.networks.generator import Generator, Synthesis
 from fact_train.networks.injection.convolve import instance_norm, with_ones
 from fact_train.networks.ops import conv2d_resample
@@ -190,9 +190,7 @@ def load_baked(path: str | Path) -> Synthesis:
     try:
         cfg = TrainConfig.from_dict(meta["config"])
         check_sizes(cfg)
-        check_tensors(
-            lambda: {"": _new_baked(cfg, meta)}, {f".{key}": value for key, value in tensors.items()}
-        )
+        check_tensors(lambda: {"plain": _new_baked(cfg, meta)}, prefixed("plain", tensors))
     except (UserError, ValueError) as error:
         raise UserError(f"{path} cannot be rebuilt ({error}); {way_out}") from error
     plain = _new_baked(cfg, meta)

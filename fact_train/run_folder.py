@@ -50,7 +50,7 @@ class OptionsShape(StartShape, kw_only=True):
     dataset: TrainingSetShape
     classifier: ClassifierShape | None = None
     argv: list[str] | None = None
-    resumed: list[StartShape] = []
+    resumed: list[StartShape] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_file_name(self.run_id, "run_id")

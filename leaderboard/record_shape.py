@@ -12,8 +12,8 @@ from fact_metrics.base.schema import DatasetShape, GitShape, StartShape, fits, p
 class ProtocolShape(msgspec.Struct):
     """A protocol, as far as a board prints its parts in places of their own."""
 
-    detectors: dict[str, dict[str, Any]] = {}
-    settings: dict[str, Any] = {}
+    detectors: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
     sampling: dict[str, Any] | None = None
 
 
@@ -34,14 +34,14 @@ class TrainingShape(StartShape, kw_only=True):
     """How a run was trained; empty for other sources."""
 
     preset: str | None = None
-    argv: list[str] = []
-    resumed: list[ResumedShape] = []
+    argv: list[str] = msgspec.field(default_factory=list)
+    resumed: list[ResumedShape] = msgspec.field(default_factory=list)
 
 
 class ProvenanceShape(StartShape, kw_only=True):
     """How a value was scored."""
 
-    argv: list[str] = []
+    argv: list[str] = msgspec.field(default_factory=list)
     device: str | None = None
     finished: str | None = None
 
@@ -68,7 +68,7 @@ class RecordShape(msgspec.Struct, kw_only=True):
     value: float | None
     stderr: float | None = None
     ci: IntervalShape | None = None
-    extras: dict[str, Any] = {}
+    extras: dict[str, Any] = msgspec.field(default_factory=dict)
     n_requested: int | None
     n_effective: int | None
     n_real: int | None

@@ -1,13 +1,12 @@
 """Content-addressed store of features: a folder per source x detector, a verified safetensors file per chunk.
 
 A folder is named by the hash of everything that determines the features: the images (hash of the snapshot or
-dataset, seed, sampling), the detector's fingerprint, the kind of device, the code of both, and the user's key.
-Rows are in index order, in chunks of CHUNK images. A chunk is written once it is complete, so after a kill
+dataset, seed, sampling), the detector's fingerprint, the kind of device, the code, and the user's key. Rows are in index order, in chunks of CHUNK images. A chunk is written once it is complete, so after a kill
 only the missing chunks are computed.
 
-Chunks are signed with the user's key (metrics/base/signing.py). Users of one folder therefore do not read each
-other's chunks unless they share a key, and nobody without the key can forge one. A folder that everybody can
-write is not used at all.
+Chunks are signed with the user's key (metrics/base/signing.py). Users of one folder therefore do not read
+each other's chunks unless they share a key, and nobody without the key can forge one. A folder that everybody
+can write is not used at all.
 """
 
 import contextlib
@@ -159,7 +158,7 @@ def hash_features_code(packages: Mapping[str, Path]) -> str:
 
 
 class FeatureCache:
-    """The store on disk, shared by processes. Chunks that do not count are removed and reported to `report`."""
+    """The store on disk, shared by processes. Chunks that do not count are removed and reported."""
 
     chunk: ClassVar[int] = CHUNK
 
@@ -251,7 +250,7 @@ class FeatureCache:
         return [_entry(path) for path in sorted(self.root.glob("??/*")) if path.is_dir()]
 
     def damaged(self, entry: Entry) -> list[Path]:
-        """Files of an entry that are not chunks as the user's key signed them; reads and hashes every byte."""
+        """Files of an entry that are not chunks signed with the user's key; reads every byte."""
         damaged = []
         for path in sorted(entry.path.glob("*.safetensors")):
             number = int(path.stem) if path.stem.isdecimal() and path.stem.isascii() else -1
@@ -308,7 +307,8 @@ class FeatureCache:
         for folder in (self.root, self.root.parent):
             if folder.exists() and folder.stat().st_mode & stat.S_IWOTH:
                 raise UserError(
-                    f"everybody can write {folder}; chmod o-w {folder}, or set FACT_CACHE to a folder of your own"
+                    f"everybody can write {folder}; chmod o-w {folder}, or set FACT_CACHE to a folder of "
+                    f"your own"
                 )
         name = canonical_sha256({"format": FORMAT, "chunk": self.chunk, "signed": key_name(), **key})
         return self.root / name[:2] / name

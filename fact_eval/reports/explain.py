@@ -120,7 +120,9 @@ def health_lines(health: Health) -> list[str]:
 def draw_w_gap(record: Record, path: Path) -> Path:
     """Draw w of encoder and mapping network per dimension, from a `wgap10k_frechet` record.
 
-    UserError if the record does not hold them. Every dimension is standardized by the mapping network's mean and deviation: its band is 0 +- 1.
+    UserError if the record does not hold them.
+
+    Every dimension is standardized by the mapping network's mean and deviation: its band is 0 +- 1.
     """
     try:
         fits(record.extras, GapShape)

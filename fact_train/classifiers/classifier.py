@@ -19,7 +19,7 @@ from fact_metrics.base.pixels import to_signed
 from fact_metrics.base.tensor_files import read_metadata, read_tensors
 from fact_metrics.base.tensors import weights_sha256
 from fact_train.data import Dataset, batch_indices
-from fact_train.networks.build import check_tensors
+from fact_train.networks.build import check_tensors, prefixed
 from fact_train.networks.classifier import Classifier
 
 SCHEMA = 1
@@ -96,9 +96,7 @@ def load_classifier(name: str, device: torch.device | str = "cpu") -> tuple[Clas
     if weights_sha256(tensors) != card["weights_sha256"]:
         raise UserError(f"classifier {path} has been altered: its weights do not have the hash of its card.")
     try:
-        check_tensors(
-            lambda: {"": new_classifier(card)}, {f".{key}": value for key, value in tensors.items()}
-        )
+        check_tensors(lambda: {"C": new_classifier(card)}, prefixed("C", tensors))
     except (UserError, ValueError) as error:
         raise UserError(f"classifier {path} cannot be rebuilt ({error}); {WAY_OUT}") from error
     net = new_classifier(card)

@@ -99,13 +99,16 @@ def check_tensors(build: Callable[[], Mapping[str, nn.Module]], tensors: Mapping
     """
     with torch.device("meta"):
         networks = build()
-    expected = {
-        f"{name}.{key}": value.shape
-        for name, net in networks.items()
-        for key, value in net.state_dict().items()
-    }
+    expected = {}
+    for name, net in networks.items():
+        expected |= {key: value.shape for key, value in prefixed(name, net.state_dict()).items()}
     if missing := sorted(expected.keys() ^ tensors.keys()):
         raise ValueError(f"its configuration and its tensors differ in {missing[0][:80]}")
     for key, shape in expected.items():
         if tensors[key].shape != shape:
             raise ValueError(f"{key} has shape {list(tensors[key].shape)}, not {list(shape)}")
+
+
+def prefixed(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the name of their network."""
+    return {f"{name}.{key}": value for key, value in tensors.items()}

@@ -14,7 +14,7 @@ from fact_metrics.base.errors import UserError
 
 @dataclass(frozen=True)
 class Limit:
-    """The most of something that is read. `unit` is bytes or what is counted; `what` names it in a message."""
+    """The most of something that is read, in bytes or what is counted; `what` names it in a message."""
 
     most: int
     unit: str
@@ -24,7 +24,8 @@ class Limit:
         """Raise UserError naming the source if `size` is above the limit."""
         if size > self.most:
             raise UserError(
-                f"{source}: {self.what} of {self.text(size)}, at most {self.text(self.most)} are read; {way_out}"
+                f"{source}: {self.what} of {self.text(size)}, at most {self.text(self.most)} are read; "
+                f"{way_out}"
             )
 
     def text(self, size: int) -> str:
@@ -62,7 +63,7 @@ def check_unpacked(size: int, packed: int, source: object) -> None:
     if size > max(UNPACKED.most, PACKING * packed):
         raise UserError(
             f"{source}: {UNPACKED.text(packed)} unpack to {UNPACKED.text(size)} or more, at most "
-            f"{UNPACKED.text(UNPACKED.most)} or {PACKING} times the file are read; save it without compression"
+            f"{UNPACKED.text(UNPACKED.most)} or {PACKING} times the file are read; save it uncompressed"
         )
 
 

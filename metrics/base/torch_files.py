@@ -1,4 +1,4 @@
-"""torch.save files, read with weights_only: tensors and plain containers, and no more memory than the file."""
+"""torch.save files, read with weights_only: tensors and plain containers, no more memory than the file."""
 
 import zipfile
 from pathlib import Path

@@ -268,8 +268,8 @@ def look_up(name: str) -> tuple[Installed | None, list[str]]:
             if found is not None:
                 wrong[path] = found
     return None, [
-        f"{path} is not it: sha256 {found[:12]}, {_size(path)}; if you trust it: fact-eval weights add {path} "
-        f"--as {name} --trust"
+        f"{path} is not it: sha256 {found[:12]}, {_size(path)}; if you trust it: fact-eval weights add "
+        f"{path} --as {name} --trust"
         for path, found in wrong.items()
     ]
 
