@@ -1,8 +1,9 @@
 """Content-addressed store of features: a folder per source x detector, a verified safetensors file per chunk.
 
 A folder is named by the hash of everything that determines the features: the images (hash of the snapshot or
-dataset, seed, sampling), the detector's fingerprint, the kind of device, the code, and the user's key. Rows are in index order, in chunks of CHUNK images. A chunk is written once it is complete, so after a kill
-only the missing chunks are computed.
+dataset, seed, sampling), the detector's fingerprint, the kind of device, the code, and the user's key. Rows
+are in index order, in chunks of CHUNK images. A chunk is written once it is complete, so after a kill only
+the missing chunks are computed.
 
 Chunks are signed with the user's key (metrics/base/signing.py). Users of one folder therefore do not read
 each other's chunks unless they share a key, and nobody without the key can forge one. A folder that everybody
@@ -58,9 +59,13 @@ FEATURE_MODULES = (
     "fact_train.data",
     "fact_eval.images",
     "fact_metrics.base.pixels",
+    "fact_metrics.base.arrays",
     # features
     "fact_eval.features",
     "fact_metrics.features",
+    "fact_metrics.base.pickles",
+    "fact_metrics.base.tensor_files",
+    "fact_metrics.base.torch_files",
     "fact_metrics.base.tf32",
 )
 FEATURE_LIBRARIES = ("torch", "torchvision", "numpy", "pillow")

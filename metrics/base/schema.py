@@ -140,6 +140,6 @@ def _reason(error: Exception) -> str:
         return "nested too deeply"
     message, _, where = for_terminal(error).partition(" - at ")
     message = re.sub(r"`([^`]*)`", r"\1", message)
-    message = message[:1].lower() + message[1:]
+    message = message if message.startswith("JSON") else message[:1].lower() + message[1:]
     where = where.strip("`").removeprefix("$").removeprefix(".")
     return f"{where}: {message}" if where else message
