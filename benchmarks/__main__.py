@@ -19,6 +19,7 @@ BENCHMARKS = (
     "checkpoints",
     "again",
     "known",
+    "hostile",
 )
 OPTIONS = {
     "one_pass": ("files",),

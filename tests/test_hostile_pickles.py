@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hostile_files import Call, ObjectDtype, pointers
 from torch import nn
 
+from benchmarks.hostile.files import Call, ObjectDtype, pointers
+from benchmarks.hostile.script import Writes
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.limits import Limit
 from fact_metrics.base.pickles import PlainArray, read_pickle
@@ -225,27 +226,6 @@ def test_tensors_of_torchscript_equal_those_of_torch_and_nothing_is_compiled(tmp
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype, name
         assert found[name].stride() == tensor.stride(), name
-
-
-class Writes(nn.Module):
-    """Saves a file when it is loaded."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path: str = path
-        self.weight = nn.Parameter(torch.ones(2))
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[torch.Tensor, str, bool]:
-        return self.weight, self.path, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[torch.Tensor, str, bool]) -> None:
-        self.weight, self.path, self.training = state[0], state[1], state[2]
-        torch.save(torch.zeros(1), self.path)
-
-    def forward(self, x):
-        return x
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,4 +1,4 @@
-"""Small files that attack a reader: what tests and `python -m benchmarks hostile` feed to commands."""
+"""Small files that attack a reader: what `python -m benchmarks hostile` and tests feed to commands."""
 
 import io
 import json
