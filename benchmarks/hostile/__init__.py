@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.hostile.cases import Cases
+from benchmarks.hostile.cases import all_cases
+from benchmarks.hostile.given import Given
 from benchmarks.hostile.runner import run_case
 
 SIZE = 3 << 30  # bytes that a bomb unpacks to
@@ -23,9 +24,9 @@ FAULTS = ("traceback", "crash", "hang", "execution", "write outside", "raw text"
 def run(*, size: int = SIZE, every: int = 1, **_: Any) -> dict[str, Any]:
     """Run all cases, or every n-th; the result counts faults and holds the worst cases."""
     with tempfile.TemporaryDirectory() as home, patch.dict(os.environ, _environment(Path(home))):
-        cases = make_cases(Path(home), size=size)
+        given = make_given(Path(home), size=size)
         rows = []
-        for number, case in enumerate(list(cases.all())[::every]):
+        for number, case in enumerate(list(all_cases(given))[::every]):
             outcome = run_case(case, Path(home) / "cases" / f"{number:04d}")
             rows.append((case, outcome))
     counts = Counter(fault for _, outcome in rows for fault in outcome.faults)
@@ -65,13 +66,13 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def make_cases(home: Path, *, size: int = SIZE) -> Cases:
-    """A small run with records, pictures and a classifier below `home`, and the cases made of them.
+def make_given(home: Path, *, size: int = SIZE) -> Given:
+    """A small run with records, pictures and a classifier below `home`.
 
     They are made by another process: what this one has in memory counts in every case.
     """
     subprocess.run([sys.executable, "-m", "benchmarks.hostile.base", home], check=True, capture_output=True)
-    return Cases(home / "good", home / "pictures", home / "classifier.safetensors", size=size)
+    return Given(home / "good", home / "pictures", home / "classifier.safetensors", size=size)
 
 
 def _environment(home: Path) -> dict[str, str]:

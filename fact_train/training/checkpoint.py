@@ -51,7 +51,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"checkpoint {path} is truncated or damaged ({reason}).") from error
     if not isinstance(state, dict):
-        raise UserError(f"checkpoint {path} is no training state: it holds {type(state).__name__}.")
+        raise UserError(f"checkpoint {path} holds no training state but {type(state).__name__}.")
     if state.get("schema") != SCHEMA:
         shown = str(state.get("schema"))[:20]
         raise UserError(f"checkpoint {path} has schema {shown}; this version reads {SCHEMA}.")

@@ -23,7 +23,7 @@ def read_metadata(path: Path, key: str, shape: type, *, what: str, way_out: str)
     """
     text = _read_header(path, what, way_out).metadata.get(key)
     if text is None:
-        raise UserError(f"{path} is no {what} (its metadata lacks {key!r}); {way_out}")
+        raise UserError(f"{path} is not a {what} (its metadata lacks {key!r}); {way_out}")
     return parse_document(text, shape, f"{what} {path}", way_out=way_out)
 
 
