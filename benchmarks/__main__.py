@@ -22,6 +22,7 @@ BENCHMARKS = (
     "known",
     "verdicts",
     "growth",
+    "hostile",
 )
 OPTIONS = {
     "one_pass": ("files",),

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from fact_metrics.base.devices import resolve_device, set_threads
+from fact_metrics.features.weight_store import trust
 
 FILES, SIDE = 5000, 64
 NETWORKS = {
@@ -164,7 +165,11 @@ def _make_networks(home: Path) -> dict[str, str]:
         files[name] = _entry(path)
     weights = {"schema": 1, "files": files}
     (ours / "manifest.json").write_text(json.dumps(weights))
-    return {"TORCH_HOME": str(home / "torch"), "FACT_WEIGHTS": str(ours), "FACT_CACHE": str(home / "cache")}
+    environment = {"FACT_CONFIG": str(home / "config"), "FACT_CACHE": str(home / "cache")}
+    with patch.dict(os.environ, environment):
+        for name, entry in files.items():
+            trust(entry["sha256"], name)
+    return environment | {"TORCH_HOME": str(home / "torch"), "FACT_WEIGHTS": str(ours)}
 
 
 def _entry(path: Path) -> dict[str, Any]:

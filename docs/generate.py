@@ -206,6 +206,12 @@ def baselines_table() -> str:
     return table(["dataset", "images", "models", "numbers", "source"], rows)
 
 
+def limits_table() -> str:
+    from fact_metrics.base.limits import LIMITS
+
+    return table(["what", "at most"], [[limit.what, limit.text(limit.most)] for limit in LIMITS])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "presets": presets_table,
     "preset-differences": preset_differences,
@@ -217,6 +223,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "datasets": datasets_table,
     "columns": columns_table,
     "baselines": baselines_table,
+    "limits": limits_table,
 }
 
 

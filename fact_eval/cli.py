@@ -20,6 +20,7 @@ from fact_eval.commands.score import all_, images, ref, run
 from fact_eval.commands.study import study
 from fact_eval.commands.weights import weights_app
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.plain_text import for_terminal
 
 COMMANDS = {
     "all": all_,
@@ -94,7 +95,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _error(line: str, code: int) -> int:
-    print(f"fact-eval: {line}", file=sys.stderr, flush=True)
+    print(for_terminal(f"fact-eval: {line}"), file=sys.stderr, flush=True)
     return code
 
 

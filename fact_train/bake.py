@@ -10,14 +10,17 @@ import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UsageError, UserError
-from fact_train.networks.build import build_networks
+from fact_metrics.base.schema import TrainingSetShape
+from fact_metrics.base.tensor_files import read_metadata, read_tensors
+from fact_train.networks.build import build_networks, check_sizes, check_tensors, prefixed
 from fact_train.networks.generator import Generator, Synthesis
 from fact_train.networks.injection import use_fused
 from fact_train.networks.injection.convolve import instance_norm, with_ones
@@ -28,6 +31,15 @@ from fact_train.snapshot import Snapshot
 
 SCHEMA = 1
 TOLERANCE = 1e-10  # of the largest output, float64: sums of a few thousand terms in another order
+
+
+class BakedShape(msgspec.Struct):
+    """The metadata of a baked network; TrainConfig checks `config`."""
+
+    schema: int
+    config: dict[str, Any]
+    dataset: TrainingSetShape
+    kind: str | None = None
 
 
 class PlainConv(nn.Module):
@@ -198,19 +210,27 @@ def load_baked(path: str | Path) -> Synthesis:
 
     UserError where the file is missing, damaged or not a baked network.
     """
+    way_out = "bake it again."
+    meta = read_metadata(Path(path), "fact", BakedShape, what="baked network", way_out=way_out)
+    if (meta.get("kind"), meta["schema"]) != ("baked", SCHEMA):
+        raise UserError(f"{path} is not a baked network of fact-train bake, schema {SCHEMA}.")
+    tensors = read_tensors(Path(path), what="baked network", way_out=way_out)
     try:
-        with safe_open(str(path), framework="pt") as f:
-            meta = json.loads((f.metadata() or {}).get("fact", "{}"))
-            tensors = {name: f.get_tensor(name) for name in f.keys()}
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); bake it again.") from error
-    if meta.get("kind") != "baked":
-        raise UserError(f"{path} is not a baked network of fact-train bake.")
-    G, _ = build_networks(TrainConfig.from_dict(meta["config"]), meta["dataset"])
-    rows = G.synthesis.num_ws * G.synthesis.vectors
-    plain = bake_synthesis(G.synthesis, torch.zeros(1, rows, G.synthesis.w_dim))
+        cfg = TrainConfig.from_dict(meta["config"])
+        check_sizes(cfg)
+        check_tensors(lambda: {"plain": _new_baked(cfg, meta)}, prefixed("plain", tensors))
+    except (UserError, ValueError) as error:
+        raise UserError(f"{path} cannot be rebuilt ({error}); {way_out}") from error
+    plain = _new_baked(cfg, meta)
     plain.load_state_dict(tensors)
     return plain.eval().requires_grad_(False)
+
+
+def _new_baked(cfg: TrainConfig, meta: dict[str, Any]) -> Synthesis:
+    """The baked network that metadata describe, before its weights are read."""
+    G, _ = build_networks(cfg, meta["dataset"])
+    rows = G.synthesis.num_ws * G.synthesis.vectors
+    return bake_synthesis(G.synthesis, torch.zeros(1, rows, G.synthesis.w_dim))
 
 
 def _layer_styles(synthesis: Synthesis, ws: Tensor) -> list[tuple[nn.Module, Tensor]]:

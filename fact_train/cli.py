@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.plain_text import for_terminal
 from fact_train.commands.classifier import classifier
 from fact_train.commands.field_options import changed_fields, field_parameters
 from fact_train.commands.help import PanelGroup
@@ -219,7 +220,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except UserError as error:
-        print(f"fact-train: {error}", file=sys.stderr)
+        print(for_terminal(f"fact-train: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("fact-train: interrupted before training started; nothing was changed.", file=sys.stderr)

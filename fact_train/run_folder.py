@@ -1,25 +1,80 @@
 """The run folder: its name, the names of its files, its options, and what may continue in it."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from fact_metrics.base.atomic import write_json
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.git_state import git_state, same_code
+from fact_metrics.base.plain_text import check_file_name
+from fact_metrics.base.schema import StartShape, TrainingSetShape, read_document
+from fact_metrics.base.tensor_files import read_metadata
 from fact_train.settings.config import TrainConfig, differing_fields, fields_of, flag
 
 SCHEMA = 1
 OPTIONS_FILE = "training_options.json"
 DIVERGED_FILE = "diverged.json"  # why training cannot go on; a start removes it
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
+
+
+class ProgressShape(msgspec.Struct):
+    """The metadata of a snapshot, as far as its progress is read."""
+
+    nimg: int
+
+
+class ClassifierShape(msgspec.Struct):
+    """A classifier's card, as far as a resume compares it."""
+
+    weights_sha256: str
+
+
+class OptionsShape(StartShape, kw_only=True):
+    """training_options.json, as far as it is read again; TrainConfig checks `config`."""
+
+    schema: Literal[1]
+    run_id: str
+    preset: str
+    label: str
+    config: dict[str, Any]
+    config_sha256: str
+    seed: int
+    dataset: TrainingSetShape
+    classifier: ClassifierShape | None = None
+    argv: list[str] | None = None
+    resumed: list[StartShape] = msgspec.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_file_name(self.run_id, "run_id")
+        if self.run_id.startswith("."):
+            raise ValueError(f"run_id {self.run_id} cannot name a visible file")
+        needed = ("data", "model")
+        if missing := [name for name in needed if not isinstance(self.config.get(name), str)]:
+            raise ValueError(f"config: {missing[0]} is missing")
+
+
+class MeanShape(msgspec.Struct):
+    """A term of a tick."""
+
+    mean: float
+    num: int
+
+
+class TickShape(msgspec.Struct):
+    """A line of stats.jsonl, as far as it is read again."""
+
+    nimg: int
+    sec_per_kimg: float = msgspec.field(name="Timing/sec_per_kimg")
+    img_per_sec: float = msgspec.field(name="Timing/img_per_sec")
+    spikes: MeanShape | None = msgspec.field(name="Rec/spikes", default=None)
 
 
 class ConfigConflict(UsageError):
@@ -51,13 +106,7 @@ def list_snapshots(outdir: Path) -> list[Path]:
 
 def snapshot_nimg(path: Path) -> int:
     """Images that a snapshot has been trained on, from its header. UserError if the file is damaged."""
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        return int(json.loads(header["__metadata__"]["fact"])["nimg"])
-    except (OSError, ValueError, KeyError, MemoryError) as error:
-        raise UserError(f"{path} is not a snapshot, or it is damaged; delete it.") from error
+    return read_metadata(path, "fact", ProgressShape, what="snapshot", way_out="delete it.")["nimg"]
 
 
 @contextmanager
@@ -175,14 +224,9 @@ def read_options(outdir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{outdir} is not a run folder: it has no {OPTIONS_FILE}.")
     try:
-        options = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(options, dict) or "run_id" not in options:
-            raise ValueError("no run_id")
-    except ValueError as error:
-        raise UserError(
-            f"{path} is damaged ({error}); restore it, or train into another --outdir."
-        ) from error
-    return options
+        return read_document(path, OptionsShape, way_out="restore it, or train into another --outdir.")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _this_start(machine: dict[str, Any]) -> dict[str, Any]:

@@ -9,18 +9,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.pixels import to_signed
+from fact_metrics.base.schema import TrainingSetShape
+from fact_metrics.base.tensor_files import read_metadata, read_tensors
 from fact_metrics.base.tensors import weights_sha256
-from fact_train.classifiers.classifier import Card, new_classifier
-from fact_train.networks.build import build_encoder, build_networks
+from fact_train.classifiers.classifier import Card, CardShape, new_classifier
+from fact_train.networks.build import build_encoder, build_networks, check_sizes, check_tensors
 from fact_train.networks.classifier import Classifier, class_part
 from fact_train.networks.discriminator import Discriminator
 from fact_train.networks.encoder import Encoder, encoder_ws
@@ -28,8 +30,22 @@ from fact_train.networks.generator import Generator
 from fact_train.settings.config import TrainConfig
 
 SCHEMA = 1
+WAY_OUT = "train again or restore it."
 # model -> names of the networks in its snapshots
 NETWORKS = {"stylegan2": ("G_ema", "D"), "stylex": ("G_ema", "D", "E_ema", "C")}
+
+
+class SnapshotShape(msgspec.Struct):
+    """The metadata of a snapshot; TrainConfig checks `config`."""
+
+    schema: int
+    run_id: str
+    config: dict[str, Any]
+    dataset: TrainingSetShape
+    nimg: int
+    weights_sha256: str
+    classifier: CardShape | None = None
+    left_out: list[Literal["D"]] = []  # networks that a published snapshot does without
 
 
 @dataclass(frozen=True)
@@ -114,9 +130,9 @@ def save_snapshot(
 
 def save_without_discriminator(path: Path, out: Path) -> None:
     """Write a snapshot again without D, for publication: all other tensors and the description are equal."""
-    with safe_open(str(path), framework="pt") as file:
-        meta = json.loads(file.metadata()["fact"])
-        tensors = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("D.")}
+    meta = read_metadata(path, "fact", SnapshotShape, what="snapshot", way_out=WAY_OUT)
+    tensors = read_tensors(path, what="snapshot", way_out=WAY_OUT)
+    tensors = {name: value for name, value in tensors.items() if not name.startswith("D.")}
     whole = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     meta |= {"left_out": ["D"], "left_out_of": whole, "weights_sha256": weights_sha256(tensors)}
     write_safetensors(out, tensors, {"fact": json.dumps(meta, sort_keys=True)})
@@ -130,25 +146,23 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"snapshot {path} does not exist.")
-    try:
-        with safe_open(str(path), framework="pt") as f:
-            meta = json.loads((f.metadata() or {}).get("fact", "null"))
-            tensors = {name: f.get_tensor(name) for name in f.keys()}
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise UserError(
-            f"snapshot {path} is truncated or damaged ({error}); train again or restore it."
-        ) from error
-    if meta is None:
-        raise UserError(f"{path} is a safetensors file, but not a snapshot of fact-train (no metadata).")
+    meta = read_metadata(path, "fact", SnapshotShape, what="snapshot", way_out=WAY_OUT)
     if meta["schema"] > SCHEMA:
         raise UserError(f"snapshot {path} was written by a newer version (schema {meta['schema']}).")
+    tensors = read_tensors(path, what="snapshot", way_out=WAY_OUT)
     if weights_sha256(tensors) != meta["weights_sha256"]:
         raise UserError(
             f"snapshot {path} has been altered: its weights do not have the hash it was saved with."
         )
-    cfg = TrainConfig.from_dict(meta["config"])
-    left_out = meta.get("left_out", [])
-    networks = {name: net for name, net in _build(cfg, meta).items() if name not in left_out}
+    try:
+        cfg = TrainConfig.from_dict(meta["config"])
+        if cfg.model == "stylex" and meta.get("classifier") is None:
+            raise UserError("it names no classifier")
+        check_sizes(cfg)
+        check_tensors(lambda: _build(cfg, meta), tensors)
+    except (UserError, ValueError) as error:
+        raise UserError(f"snapshot {path} cannot be rebuilt ({error}); {WAY_OUT}") from error
+    networks = _build(cfg, meta)
     for prefix, net in networks.items():
         own = {k.removeprefix(prefix + "."): v for k, v in tensors.items() if k.startswith(prefix + ".")}
         net.load_state_dict(own)
@@ -173,7 +187,7 @@ def _to_signed(images: Tensor, net: nn.Module) -> Tensor:
     return to_signed(images.to(next(net.parameters()).device))
 
 
-def _build(cfg: TrainConfig, meta: dict[str, Any]) -> dict[str, nn.Module]:
+def _build(cfg: TrainConfig, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
     """The networks that a snapshot's metadata describe, by name, before their weights are read."""
     if cfg.model == "stylegan2":
         networks = build_networks(cfg, meta["dataset"])
@@ -181,4 +195,5 @@ def _build(cfg: TrainConfig, meta: dict[str, Any]) -> dict[str, nn.Module]:
         C = new_classifier(meta["classifier"])
         G, D = build_networks(cfg, meta["dataset"], class_dim=C.num_classes)
         networks = G, D, build_encoder(cfg, meta["dataset"]), C
-    return dict(zip(NETWORKS[cfg.model], networks, strict=True))
+    named = dict(zip(NETWORKS[cfg.model], networks, strict=True))
+    return {name: net for name, net in named.items() if name not in meta.get("left_out", [])}

@@ -7,6 +7,7 @@ from fact_leaderboard.build import Row, Section
 from fact_leaderboard.columns import Column
 from fact_leaderboard.render import header, row_marks, section_title
 from fact_metrics.base.errors import UsageError
+from fact_metrics.base.plain_text import for_terminal
 
 INK, MUTED, LINE, BEST = "#1b1f24", "#6a737d", "#d0d7de", "#0a5c36"
 NAMES, WIDTH, LINE_HEIGHT, SAMPLES = (
@@ -53,7 +54,9 @@ def _height(section: Section, rows: Sequence[Row], samples: dict) -> float:
 
 def _draw_section(axis, section: Section, rows: Sequence[Row], samples: dict) -> None:
     y = 0.25
-    axis.text(0.15, y, section_title(section), fontsize=10, color=INK, weight="bold", va="center")
+    axis.text(
+        0.15, y, section_title(section), fontsize=10, color=INK, weight="bold", va="center", parse_math=False
+    )
     if any(row.label in samples for row in rows):
         for i, row in enumerate(rows):
             if row.label in samples:
@@ -67,7 +70,13 @@ def _draw_section(axis, section: Section, rows: Sequence[Row], samples: dict) ->
         centre = NAMES + WIDTH * (i + 0.5)
         color = MUTED if row.source in ("reals", "noise") else INK
         axis.text(
-            centre, y + 0.28, row.label, fontsize=8.5, color=color, ha="center", va="center", weight="bold"
+            *(centre, y + 0.28, for_terminal(row.label)),
+            fontsize=8.5,
+            color=color,
+            ha="center",
+            va="center",
+            weight="bold",
+            parse_math=False,
         )
         axis.text(centre, y + 0.46, _seeds(row), fontsize=6.5, color=MUTED, ha="center", va="center")
     y += 0.62

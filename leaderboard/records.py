@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fact_leaderboard.record_index import Outcome, known_outcomes
+from fact_leaderboard.record_shape import check_run_id, check_shape, parse_line
 from fact_leaderboard.shared_parts import is_random, protocol_sha256, share_parts
 from fact_metrics.base.canonical import finite
 from fact_metrics.base.errors import UserError
@@ -72,6 +73,7 @@ class Record:
     schema: int = SCHEMA
 
     def __post_init__(self):
+        check_run_id(self.run_id)
         if self.status not in STATUSES:
             raise ValueError(f"status is {self.status!r}, not one of {', '.join(STATUSES)}")
         if self.source not in SOURCES:
@@ -105,15 +107,14 @@ class Record:
     @classmethod
     def from_json(cls, line: str) -> "Record":
         """Inverse of `to_json`. Raises ValueError if the line is not a record of this schema."""
-        data = json.loads(line)
-        if not isinstance(data, dict):
-            raise ValueError("not a JSON object")
+        data = parse_line(line)
         if data.get("schema") != SCHEMA:
             raise ValueError(f"schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
         if data.keys() != FIELDS:
             if unknown := sorted(data.keys() - FIELDS):
                 raise ValueError(f"unknown field {unknown[0]!r}")
             raise ValueError(f"field {min(FIELDS - data.keys())!r} is missing")
+        check_shape(data)
         return cls(**share_parts(data))
 
 

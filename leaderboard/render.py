@@ -13,6 +13,7 @@ from fact_leaderboard.columns import Column
 from fact_leaderboard.records import Record
 from fact_leaderboard.verifications import Verification
 from fact_leaderboard.verified import render_verified
+from fact_metrics.base.plain_text import for_cell, for_code, for_html, for_markdown, for_terminal
 
 LEGEND = (
     "↓ lower is better, ↑ higher is better; **bold** is the best ranked value, ≈ one not to be told from "
@@ -68,7 +69,7 @@ def render_terminal(sections: Sequence[Section]) -> str:
         rows = [*sorted(ranked, key=lambda row: not row[1].local), *((None, row) for row in section.controls)]
         for start in range(0, len(rows), MODELS_ABREAST):
             blocks.append(_abreast(section, rows[start : start + MODELS_ABREAST]))
-        blocks += [f"not ranked: {row_name(row)}: {row.why}" for row in section.unranked]
+        blocks += [for_terminal(f"not ranked: {row_name(row)}: {row.why}") for row in section.unranked]
     return "\n\n".join(blocks) or NO_RECORDS.replace("`", "")
 
 
@@ -113,7 +114,7 @@ def section_title(section: Section) -> str:
     d = section.dataset
     standard = ", standard protocol" if section.protocol == "standard" else ""
     colours = "gray" if d["channels"] == 1 else "RGB"
-    return f"{d['name']}, {d['resolution']}x{d['resolution']}, {colours}{standard}"
+    return f"{for_terminal(d['name'])}, {d['resolution']}x{d['resolution']}, {colours}{standard}"
 
 
 def header(column: Column, section: Section) -> str:
@@ -160,7 +161,10 @@ def row_name(row: Row) -> str:
 
 
 def _render_section(section: Section) -> list[str]:
-    blocks = [f"## {section_title(section)}", _table(section, section.ranked, controls=section.controls)]
+    blocks = [
+        f"## {for_markdown(section_title(section))}",
+        _table(section, section.ranked, controls=section.controls),
+    ]
     if section.unranked:
         blocks += ["Not ranked:", _table(section, section.unranked, ranked=False)]
     blocks += ["### How each number was made", _render_protocols(section)]
@@ -177,14 +181,15 @@ def _table(
     for rank, row in enumerate([*rows, *controls], start=1):
         is_ranked = ranked and rank <= len(rows)
         line = {"#": str(rank)} if is_ranked else ({"#": ""} if ranked else {})
-        line["model"] = row_name(row) if rank <= len(rows) else f"*{row_name(row)}*"
+        name = for_cell(row_name(row))
+        line["model"] = name if rank <= len(rows) else f"*{name}*"
         line["kimg"] = "" if row.kimg is None else format(row.kimg, "g")
         line["seeds"] = str(len(row.train_seeds)) if row.train_seeds else ""
         best = "**{}**" if is_ranked else None
         for column in section.columns:
             line[header(column, section)] = cell_text(section, row, column, best=best)
         if not ranked:
-            line["why"] = row.why
+            line["why"] = for_cell(row.why)
         table.append(line)
     return _markdown(table)
 
@@ -198,7 +203,10 @@ def _abreast(section: Section, ranked: Sequence[tuple[int | None, Row]]) -> str:
     for index, (rank, row) in enumerate(ranked):
         cells = [cell_text(section, row, c, best="*{}" if rank else None) for c in section.columns]
         table[index] = [*cells, str(len(row.train_seeds) or "")]
-    names = ["\n".join([f"#{rank}" if rank else "", row.label, *row_marks(row)]) for rank, row in ranked]
+    names = [
+        "\n".join([f"#{rank}" if rank else "", for_terminal(row.label), *row_marks(row)])
+        for rank, row in ranked
+    ]
     return tabulate(
         pd.DataFrame(table),
         headers=["", *names],
@@ -233,11 +241,11 @@ def _render_protocols(section: Section) -> str:
         record = section.protocols[column.metric]
         own = {key: value for key, value in record.protocol.items() if key not in ELSEWHERE}
         parts = [_sample(record), _listed(flatten(own.pop("settings", {})) | flatten(own))]
-        parts.append(", ".join(f"detector `{name}`" for name in record.protocol.get("detectors", {})))
-        parts.append(record.citation)
+        parts.append(", ".join(f"detector {for_code(name)}" for name in record.protocol.get("detectors", {})))
+        parts.append(for_markdown(record.citation))
         made = "; ".join(part for part in parts if part)
-        name = f"`{record.metric}` version {record.metric_version}"
-        lines.append(f"- **{header(column, section)}** {record.summary} {name}: {made}.")
+        name = f"{for_code(record.metric)} version {record.metric_version}"
+        lines.append(f"- **{header(column, section)}** {for_markdown(record.summary)} {name}: {made}.")
     return "\n".join(lines)
 
 
@@ -247,7 +255,7 @@ def _render_detectors(section: Section) -> str:
     for column in section.columns:
         protocol = section.protocols[column.metric].protocol
         for name, settings in protocol.get("detectors", {}).items():
-            detectors[f"- `{name}`: {_listed(flatten(settings))}."] = None
+            detectors[f"- {for_code(name)}: {_listed(flatten(settings))}."] = None
         if protocol.get("sampling"):
             sampling[f"- images: {_listed(flatten(protocol['sampling']))}."] = None
     return "\n".join([*sorted(detectors), *sorted(sampling)])
@@ -257,12 +265,12 @@ def _render_commands(section: Section) -> str:
     lines = {}
     for row in [*section.ranked, *section.controls, *section.unranked]:
         first = row.records[0]
-        line = f"- {row_name(row)}: "
+        line = f"- {for_markdown(row_name(row))}: "
         if first.training.get("argv"):
             seeds = ", ".join(map(str, row.train_seeds))
-            line += f"trained by `{' '.join(first.training['argv'])}` with seeds {seeds}; "
+            line += f"trained by {for_code(' '.join(first.training['argv']))} with seeds {seeds}; "
         commands = sorted({" ".join(r.provenance.get("argv", [])) for r in row.records})
-        line += f"scored by {', '.join(f'`{c}`' for c in commands)}; {_where(row.records)}."
+        line += f"scored by {', '.join(map(for_code, commands))}; {for_markdown(_where(row.records))}."
         lines[line] = None
     return "\n".join(lines)
 
@@ -285,13 +293,16 @@ def _sample(record: Record) -> str:
         parts.append(f"{record.n_requested:,} generated")
     if record.n_real is not None:
         d = record.dataset
-        parts.append(f"{record.n_real:,} real images ({d['name']} {d['split']}, sha256 {d['sha256'][:12]})")
+        images = for_markdown(f"{d['name']} {d['split']}, sha256 {d['sha256'][:12]}")
+        parts.append(f"{record.n_real:,} real images ({images})")
     return " and ".join(parts)
 
 
 def _listed(flat: dict[str, object]) -> str:
     return "; ".join(
-        f"{key.replace('_', ' ')}: {_value(value)}" for key, value in sorted(flat.items()) if key
+        for_markdown(f"{key.replace('_', ' ')}: {_value(value)}")
+        for key, value in sorted(flat.items())
+        if key
     )
 
 
@@ -313,7 +324,9 @@ def _render_reported(reported: Sequence[ReportedSet]) -> list[str]:
             rows.append(line | sample | {"protocol": protocol, "paper": r.paper})
         title = f"{group.dataset}, {group.resolution}x{group.resolution}: {group.source}"
         note = f"\n\n{group.note}" if group.note else ""
-        blocks.append(f"<details><summary>{title}</summary>{note}\n\n{_markdown(rows)}\n\n</details>")
+        blocks.append(
+            f"<details><summary>{for_html(title)}</summary>{note}\n\n{_markdown(rows)}\n\n</details>"
+        )
     return blocks
 
 

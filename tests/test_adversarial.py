@@ -123,7 +123,7 @@ def float64(gan: GAN):
     """Networks, latents and feature maps in float64."""
     gan.G.double()
     gan.D.double()
-    gan.dtype = torch.float64
+    gan.feature_maps = {"dtype": torch.float64}
     torch.set_default_dtype(torch.float64)
     try:
         with _Float64():

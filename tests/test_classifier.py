@@ -78,7 +78,11 @@ def test_an_altered_a_foreign_and_a_torn_file_are_refused(tiny_classifier, tmp_p
     save_file(changed, tmp_path / "altered.safetensors", metadata=meta)
     save_file(tensors, tmp_path / "foreign.safetensors")
     (tmp_path / "torn.safetensors").write_bytes(Path(tiny_classifier).read_bytes()[:500])
-    for file, message in (("altered", "been altered"), ("foreign", "no card"), ("torn", "damaged")):
+    for file, message in (
+        ("altered", "been altered"),
+        ("foreign", "is not a classifier"),
+        ("torn", "damaged"),
+    ):
         with pytest.raises(UserError, match=message):
             load_classifier(str(tmp_path / f"{file}.safetensors"))
     with pytest.raises(UsageError, match="did you mean mnist"):

@@ -100,7 +100,7 @@ def test_labels_of_an_npz_are_read(tmp_path):
             {"arr_0": np.zeros((2, 8, 8, 3), np.uint8), "arr_1": np.zeros(5, int)},
             "not a list of 2 class indices",
         ),
-        ({"images": np.array([{}], dtype=object)}, "not a readable npz of plain arrays"),
+        ({"images": np.array([{}], dtype=object)}, "not a readable array of plain numbers"),
     ],
 )
 def test_an_npz_that_holds_no_images_is_refused(tmp_path, arrays, message):

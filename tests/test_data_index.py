@@ -126,12 +126,14 @@ def test_options_and_decoders_have_indexes_of_their_own(tmp_path, decoded, monke
     assert open_dataset(path, lazy=True).sha256 in seen and len(decoded) == 4 * COUNT
 
 
-def test_files_written_just_now_and_files_of_a_damaged_index_are_decoded(tmp_path, decoded, monkeypatch):
+def test_files_written_just_now_and_files_of_a_forged_index_are_decoded(tmp_path, decoded, monkeypatch):
     path = make(tmp_path, False)
     open_dataset(path, lazy=True)
     (kept,) = (tmp_path / "cache" / "datasets").glob("*.json")
-    kept.write_text(json.dumps({"state": json.loads(kept.read_text())["state"]}))
-    open_dataset(path, lazy=True)
+    saved = json.loads(kept.read_text())
+    right, saved["value"]["entries"]["sha256"] = saved["value"]["entries"]["sha256"], "f" * 64
+    kept.write_text(json.dumps(saved))
+    assert open_dataset(path, lazy=True).sha256 == right
     assert len(decoded) == 2 * COUNT
     monkeypatch.setattr(module, "SETTLED", 3600.0)
     assert open_dataset(path, lazy=True).repeats == 1 and len(decoded) == 3 * COUNT

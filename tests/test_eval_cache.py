@@ -22,6 +22,7 @@ KEY = {
     "images": {"source": "generator", "snapshot": "a" * 64, "seed": 0},
     "detector": {"detector": "pixels"},
     "code": "c",
+    "device": "cpu",
 }
 
 
@@ -80,6 +81,7 @@ def test_chunks_that_are_held_are_not_read_again(cache):
         {"images": {**KEY["images"], "snapshot": "b" * 64}},
         {"detector": {"detector": "pixels", "resize": "none"}},
         {"code": "new"},
+        {"device": "cuda"},
     ],
 )
 def test_any_change_of_the_key_misses(cache, change):

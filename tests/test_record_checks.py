@@ -129,7 +129,7 @@ FAULTS = {
     "a run under another name": ("legible10k", "run_id", lambda r: r.update(run_id="mnist-seed7-77b89667")),
     "another configuration": ("legible10k", "config_sha256", lambda r: r.update(config_sha256="f" * 64)),
     "a failure with a value": ("legible10k", "value", lambda r: r.update(status="failed")),
-    "a hash that is none": ("legible10k", "snapshot_sha256", lambda r: r.update(snapshot_sha256="../x")),
+    "a hash that is none": ("legible10k", "snapshot_sha256", lambda r: r.update(snapshot_sha256="x" * 64)),
 }
 
 

@@ -174,7 +174,7 @@ def damaged_files(real) -> dict[str, object]:
         "has no covariance of shape": {**good, "sigma": good["sigma"][:5]},
         "negative variance": {**good, "sigma": good["sigma"] - 1e3 * np.eye(WIDTH)},
         "called mu and sigma": {"mean": good["mu"]},
-        "not plain numbers": {**good, "mu": np.array(["a"] * WIDTH)},
+        "only floats and integers": {**good, "mu": np.array(["a"] * WIDTH)},
     }
 
 

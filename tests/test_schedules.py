@@ -67,7 +67,7 @@ def test_the_final_gamma_is_a_geometric_schedule_bit_for_bit(tiny_config: TrainC
 
 def test_auto_gamma_is_where_its_schedule_starts(tiny_config: TrainConfig) -> None:
     t = trainer_of(tiny_config, r1_gamma="auto", schedule="r1_gamma=cosine:1:1")
-    assert float(t.model.follow_schedules(0)["Schedule/r1_gamma"]) == pytest.approx(0.0002 * 64 / 8)
+    assert float(t.model.follow_schedules(0)["Schedule/r1_gamma"]) == pytest.approx(0.0002 * 64 / 32)
 
 
 def test_all_settings_are_halfway_where_they_act(tiny_config: TrainConfig) -> None:

@@ -156,7 +156,7 @@ def test_foreign_and_missing_snapshots_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         load_snapshot(tmp_path / "none.safetensors")
     save_file({"x": torch.zeros(1)}, str(tmp_path / "x.safetensors"))
-    with pytest.raises(UserError, match="not a snapshot"):
+    with pytest.raises(UserError, match="is not a snapshot"):
         load_snapshot(tmp_path / "x.safetensors")
 
 

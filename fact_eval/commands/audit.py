@@ -9,6 +9,7 @@ import typer
 
 from fact_eval.commands.options import AsJson, say
 from fact_metrics.base.errors import UsageError
+from fact_metrics.base.plain_text import for_terminal
 
 
 def audit_(
@@ -40,7 +41,7 @@ def audit_(
         report = {"path": str(path), "images": found.count, "size": found.size, "lossy": found.lossy}
         print(json.dumps({**report, "findings": [dataclasses.asdict(f) for f in findings]}, indent=1))
     else:
-        print("\n".join(lines(findings)))
+        print("\n".join(map(for_terminal, lines(findings))))
     errors = sum(f.error for f in findings)
     say(f"{found.count:,} images: {errors} errors, {len(findings) - errors} warnings")
     if errors:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fact_metrics.base.errors import UsageError
+from fact_metrics.base.plain_text import for_json, for_terminal
 from fact_metrics.base.processes import is_rank_zero, launched_world_size
 from fact_metrics.features.weight_store import random_weights
 
@@ -56,7 +57,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 def say(line: str) -> None:
     """One line for people, on stderr; only rank 0 prints it."""
     if is_rank_zero():
-        print(line, file=sys.stderr, flush=True)
+        print(for_terminal(line), file=sys.stderr, flush=True)
 
 
 def enter_smoke_mode(context: typer.Context, wanted: bool) -> bool:
@@ -112,7 +113,7 @@ def print_records(folders: Sequence[Path], *, as_json: bool) -> None:
     ]
     if as_json:
         for record in records:
-            print(record.to_json())
+            print(for_json(record.to_json()))
         return
     from fact_eval.reports.tables import records_table
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from fact_metrics.base.plain_text import for_terminal
+
 DeviceName = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.")
 ]
@@ -104,4 +106,4 @@ def reconstruct(
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(for_terminal(line), file=sys.stderr, flush=True)

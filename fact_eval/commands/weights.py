@@ -68,7 +68,7 @@ def add(
         bool,
         typer.Option(
             "--trust",
-            help="With --as: accept a file that differs from the published one. TorchScript files run code.",
+            help="With --as: accept a file that differs from the published one. Only its tensors are read.",
         ),
     ] = False,
 ) -> None:

@@ -60,7 +60,8 @@ class PairedImages:
         for key in self._stored():
             same = key["detector"] == record.protocol["detectors"][detector]
             if same and images.items() <= key["images"].items():
-                parts = self._cache.load(key, count)
+                width = record.protocol["detectors"][detector]["width"]
+                parts = self._cache.load(key, count, width=width)
                 if sum(len(rows) for rows in parts.values()) == count:
                     rows = torch.cat([parts[number] for number in sorted(parts)])
                     return rows.to(resolve_device("auto"))

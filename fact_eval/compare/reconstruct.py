@@ -23,6 +23,7 @@ import torch
 
 from fact_metrics.base.atomic import write_text
 from fact_metrics.base.errors import UsageError, UserError, unknown_name
+from fact_metrics.base.plain_text import for_csv
 from fact_metrics.engines.pair_distances import (
     SMALLEST_LPIPS,
     WINDOW,
@@ -112,7 +113,7 @@ class Reconstruction:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["name", *self.values])
-        writer.writerows(zip(self.names, *self.values.values(), strict=True))
+        writer.writerows(zip(map(for_csv, self.names), *self.values.values(), strict=True))
         return text.getvalue()
 
 

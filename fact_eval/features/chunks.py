@@ -75,7 +75,7 @@ class Extraction:
         for name, count in request.counts.items():
             try:
                 detector = get_detector(name, device=device)
-                self.keys[name] = feature_key(request.source, detector.describe())
+                self.keys[name] = feature_key(request.source, detector.describe(), device=device)
             except UserError as error:
                 self.features.failures[name] = error
                 continue
@@ -86,7 +86,8 @@ class Extraction:
     def read_cached(self) -> None:
         """Read the chunks that the store has, except those read before."""
         for name, count in self.counts.items():
-            chunks = self._cache.load(self.keys[name], count, skip=self._cached[name])
+            width = self._detectors[name].width
+            chunks = self._cache.load(self.keys[name], count, skip=self._cached[name], width=width)
             for number, rows in chunks.items():
                 start = number * self._cache.chunk
                 self.features.rows[name][start : start + len(rows)] = rows
@@ -160,9 +161,14 @@ class Extraction:
             self._not_stored.add(name)
 
 
-def feature_key(source: ImageSource, detector: dict) -> dict:
-    """Everything that determines the features of a source under a detector with that fingerprint."""
-    return {"images": source.describe(), "detector": detector, "code": features_code()}
+def feature_key(source: ImageSource, detector: dict, *, device: str) -> dict:
+    """Everything that determines the features of a source under a detector with that fingerprint.
+
+    Devices of one kind differ by rounding; a CPU and a GPU differ by other convolution algorithms too, and a
+    rounded difference becomes a whole step where images are quantised to 8 bits.
+    """
+    key = {"images": source.describe(), "detector": detector, "code": features_code()}
+    return {**key, "device": torch.device(device).type}
 
 
 def prefetch_depth(device: torch.device | str) -> int:

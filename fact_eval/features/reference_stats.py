@@ -2,25 +2,29 @@
 
 Readable are torch-fidelity's cache (`<name>-...-stat-fid-....pt`), npz files of `mu` and `sigma` (from
 pytorch-fid, clean-fid, EDM), with `mu_s` and `sigma_s` (guided-diffusion), and NVIDIA's pickles (metric cache
-of StyleGAN2-ADA and StyleGAN3; EDM2). Code inside a file is never executed: npz without objects, torch with
-weights_only, an unpickler that accepts arrays only. Our files name the detector and the images; the others do
-not. A reference is identified by the hash of its content, not by its name.
+of StyleGAN2-ADA and StyleGAN3; EDM2). Code inside a file is never executed: npz of plain numbers, and one
+unpickler that builds arrays only (metrics/base/pickles.py). Sizes are checked before arrays are read. Our
+files name the detector and the images; the others do not. A reference is identified by the hash of its
+content, not by its name.
 """
 
 import hashlib
-import json
-import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 
+from fact_metrics.base.arrays import open_npz
 from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.canonical import canonical_json
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.limits import PICKLE, STATISTICS_WIDTH
+from fact_metrics.base.pickles import PlainArray, read_pickle
+from fact_metrics.base.schema import DatasetShape, fits, parse_document
 from fact_metrics.engines.frechet import FeatureStatistics
 
 NEEDS_IMAGES = "holds statistics, and this metric takes features: give the real images as the reference"
@@ -31,18 +35,25 @@ SCHEMA = 1
 ASYMMETRY = 1e-6
 # Keys of mean and covariance in other projects' files.
 PAIRS = (("mu", "sigma"), ("mu_s", "sigma_s"))
-# All classes that a pickle of arrays needs, under the names of numpy 1 and 2.
-ARRAYS = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
+SAVE_AGAIN = "save it again"
+
+
+class MetadataShape(msgspec.Struct):
+    """The metadata of a file of ours; safetensors stores texts only."""
+
+    schema: str
+    n: str
+    correction: str
+    detector: str
+    dataset: str
+    sha256: str
+
+
+class DetectorShape(msgspec.Struct):
+    """A detector's fingerprint, as far as messages quote it."""
+
+    detector: str
+    width: int
 
 
 @dataclass(frozen=True)
@@ -172,29 +183,37 @@ def _read_ours(path: Path) -> ReferenceStatistics:
                 raise UserError(
                     f"{path} holds no reference statistics; fact-eval ref DATA --save FILE writes them"
                 )
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in ("mean", "cov")}
+            _check_shapes(path, shapes["mean"], shapes["cov"])
             tensors = {name: file.get_tensor(name) for name in ("mean", "cov")}
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); save it again") from error
+        raise UserError(f"{path} is damaged ({error}); {SAVE_AGAIN}") from error
+    try:
+        fits(metadata, MetadataShape)
+        n, correction = int(metadata["n"]), int(metadata["correction"])
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); {SAVE_AGAIN}") from error
     if metadata["schema"] != str(SCHEMA):
         raise UserError(f"{path} is of schema {metadata['schema']}; this version reads {SCHEMA}")
-    part = _moments(
-        path, tensors["mean"], tensors["cov"], n=int(metadata["n"]), correction=int(metadata["correction"])
-    )
-    detector, dataset = json.loads(metadata["detector"]), json.loads(metadata["dataset"])
+    if not (correction in (0, 1) and n > correction):
+        raise UserError(f"{path} is damaged: {n} images; {SAVE_AGAIN}")
+    part = _moments(path, tensors["mean"], tensors["cov"], n=n, correction=correction)
+    detector = parse_document(metadata["detector"], DetectorShape, path, way_out=SAVE_AGAIN)
+    dataset = parse_document(metadata["dataset"], DatasetShape, path, way_out=SAVE_AGAIN)
     statistics = ReferenceStatistics(path, "fact-stylegan", (part,), detector, dataset)
     if statistics.sha256 != metadata["sha256"]:
-        raise UserError(f"{path} is damaged: its hash does not match; save it again")
+        raise UserError(f"{path} is damaged: its hash does not match; {SAVE_AGAIN}")
     return statistics
 
 
 def _read_npz(path: Path) -> ReferenceStatistics:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            keys = {key for pair in PAIRS for key in pair} & set(archive.files)
-            arrays = {key: archive[key] for key in keys}
-            names = ", ".join(archive.files) or "nothing"
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a readable npz of plain arrays ({error})") from error
+    with open_npz(path) as archive:
+        arrays = {}
+        for mu, sigma in PAIRS:
+            if {mu, sigma} <= set(archive.names):
+                _check_shapes(path, archive.header(mu).shape, archive.header(sigma).shape)
+                arrays |= {name: archive.read(name) for name in (mu, sigma)}
+        names = _listed(archive.names)
     parts = _pairs(path, arrays)
     if not parts:
         raise UserError(f"{path} holds {names}; statistics are called mu and sigma")
@@ -204,33 +223,24 @@ def _read_npz(path: Path) -> ReferenceStatistics:
 
 def _read_torch(path: Path) -> ReferenceStatistics:
     """torch-fidelity's cache of FID statistics: a dict of two numpy arrays, written by torch.save."""
-    reconstruct = np.zeros(1).__reduce__()[0]
-    known = [np.ndarray, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
-    names = [(reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
     try:
-        with torch.serialization.safe_globals([*known, *names]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch does not document what it raises for a damaged or foreign file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is not a statistics file of torch-fidelity ({reason})") from error
+        with zipfile.ZipFile(path) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+            PICKLE.check(archive.getinfo(name).file_size, path, "save its arrays with numpy.savez")
+            data = archive.read(name)
+    except (ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a statistics file of torch-fidelity ({error})") from error
+    content = read_pickle(data, source=path)
     parts = _pairs(path, content) if isinstance(content, dict) else ()
     if not parts:
-        names = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{path} holds {names}; torch-fidelity's FID statistics are mu and sigma")
+        raise UserError(f"{path} holds {_listed(content)}; torch-fidelity's FID statistics are mu and sigma")
     return ReferenceStatistics(path, "torch-fidelity", parts)
 
 
 def _read_pickle(path: Path) -> ReferenceStatistics:
     """NVIDIA's pickles. Only arrays and plain values are read; any other class is rejected."""
-    with open(path, "rb") as file:
-        try:
-            content = _Arrays(file).load()
-        except UserError as error:
-            raise UserError(f"{path} {error}") from None
-        except Exception as error:  # a damaged pickle raises anything
-            raise UserError(f"{path} is not a readable pickle of statistics ({error})") from error
+    PICKLE.check(path.stat().st_size, path, "save its arrays with numpy.savez")
+    content = read_pickle(path.read_bytes(), source=path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}, no statistics")
     if content.get("raw_mean") is not None and content.get("raw_cov") is not None:
@@ -239,32 +249,26 @@ def _read_pickle(path: Path) -> ReferenceStatistics:
     for value in content.values():  # EDM2: one pair per metric
         parts += _pairs(path, value) if isinstance(value, dict) else ()
     if not parts:
-        raise UserError(f"{path} holds {', '.join(map(str, content))}; statistics are called mu and sigma")
+        raise UserError(f"{path} holds {_listed(content)}; statistics are called mu and sigma")
     return ReferenceStatistics(path, "NVIDIA pickle of mu and sigma", parts)
 
 
-class _Arrays(pickle.Unpickler):
-    """Builds numpy arrays, numbers, strings and containers; rejects other classes before any code runs."""
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in ARRAYS:
-            raise UserError(
-                f"names {module}.{name}: a pickle can run code, and only arrays are read from one; if you "
-                f"trust it, save its mu and sigma with numpy.savez"
-            )
-        return super().find_class(module, name)
+def _listed(content: object) -> str:
+    """What a file holds instead of statistics, in a few words."""
+    if not isinstance(content, dict | list):
+        return type(content).__name__
+    names = [str(name)[:40] for name in list(content)[:8]]
+    return ", ".join(names) or "nothing"
 
 
 def _nvidia(path: Path, content: Mapping) -> Moments:
     """StyleGAN's FeatureStats: sums of x and of x x' over N = num_items images, both divided by N."""
-    try:
-        n = int(content["num_items"])
-        mean = torch.as_tensor(np.asarray(content["raw_mean"], dtype=np.float64)) / n
-        second = torch.as_tensor(np.asarray(content["raw_cov"], dtype=np.float64)) / n
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{path} is not a metric cache of StyleGAN ({error!r})") from error
-    if mean.ndim != 1 or second.shape != (len(mean), len(mean)):
-        raise UserError(f"{path} holds sums of shape {list(mean.shape)} and {list(second.shape)}")
+    n = content.get("num_items")
+    if type(n) is not int or n < 1:
+        raise UserError(f"{path} is not a metric cache of StyleGAN (num_items is {str(n)[:20]})")
+    mean, second = (_array(path, content[name]) for name in ("raw_mean", "raw_cov"))
+    _check_shapes(path, mean.shape, second.shape)
+    mean, second = (torch.from_numpy(sums.astype(np.float64)) / n for sums in (mean, second))
     return _moments(path, mean, second - mean.outer(mean), n=n, correction=0)
 
 
@@ -274,16 +278,29 @@ def _pairs(path: Path, content: Mapping) -> tuple[Moments, ...]:
     return tuple(_moments(path, mu, sigma, n=None, correction=1) for mu, sigma in pairs)
 
 
+def _array(path: Path, value: object) -> np.ndarray:
+    """An array of a file, of plain numbers; a pickle's array is built here."""
+    try:
+        value = value.numpy() if isinstance(value, PlainArray | torch.Tensor) else value
+    except (UserError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: {error}; save it with numpy.savez") from error
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+        raise UserError(f"{path}: mean and covariance are not plain numbers ({type(value).__name__})")
+    return value
+
+
+def _check_shapes(path: Path, mean: tuple[int, ...], cov: tuple[int, ...]) -> None:
+    """Raise UserError unless these are the shapes of a mean and a covariance that are read."""
+    if len(mean) != 1 or cov != (mean[0], mean[0]) or mean[0] == 0:
+        raise UserError(f"{path}: a mean of shape {list(mean)} has no covariance of shape {list(cov)}")
+    STATISTICS_WIDTH.check(mean[0], path, "give the real images as the reference")
+
+
 def _moments(path: Path, mean, cov, *, n: int | None, correction: int) -> Moments:
     """Checked moments in float64. UserError if the values are not a mean and a covariance."""
-    try:
-        mean, cov = (torch.as_tensor(np.asarray(x, dtype=np.float64)).clone() for x in (mean, cov))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: mean and covariance are not plain numbers ({error})") from error
-    if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or len(mean) == 0:
-        raise UserError(
-            f"{path}: a mean of shape {list(mean.shape)} has no covariance of shape {list(cov.shape)}"
-        )
+    mean, cov = (_array(path, x) for x in (mean, cov))
+    _check_shapes(path, mean.shape, cov.shape)
+    mean, cov = (torch.from_numpy(x.astype(np.float64)) for x in (mean, cov))
     if not (torch.isfinite(mean).all() and torch.isfinite(cov).all()):
         raise UserError(f"{path} holds values that are not finite")
     if (cov - cov.T).abs().max() > ASYMMETRY * cov.abs().max() or (cov.diagonal() < 0).any():

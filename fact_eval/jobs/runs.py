@@ -8,11 +8,11 @@ from pathlib import Path
 
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.file_hashes import file_sha256
+from fact_train.run_folder import OPTIONS_FILE as OPTIONS
+from fact_train.run_folder import read_options
 
-OPTIONS = "training_options.json"
 STATS = "stats.jsonl"
 SNAPSHOT = re.compile(r"network-snapshot-(\d{6,})\.safetensors")
-OPTIONS_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Run:
             try:
                 tick = json.loads(line)
                 nimg, per_kimg = tick["nimg"], tick["Timing/sec_per_kimg"]
-            except (ValueError, KeyError):  # a torn line
+            except (ValueError, KeyError, TypeError, RecursionError):  # a torn or foreign line
                 continue
             if nimg // 1000 <= kimg:
                 seconds += per_kimg * (nimg - before) / 1000
@@ -103,16 +103,10 @@ def find_runs(paths: Iterable[Path], *, problems: list[str] | None = None) -> li
 
 def read_run(folder: Path) -> Run:
     """The run of one folder. UserError if its options cannot be read, UsageError if there are none."""
-    path = Path(folder) / OPTIONS
-    try:
-        options = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UsageError(f"{folder} is not a run folder: it has no {OPTIONS}") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    needed = {"run_id", "label", "preset", "config", "config_sha256", "seed", "dataset"}
-    if not isinstance(options, dict) or options.get("schema") != OPTIONS_SCHEMA or needed - options.keys():
-        raise UserError(f"{path} is not a training options file of schema {OPTIONS_SCHEMA}")
+    options = read_options(folder)
+    config = options["config"]
+    if config["model"] == "stylex" and not {"branches", "rec_in_d_phase"} <= config.keys():
+        raise UserError(f"{Path(folder) / OPTIONS} is of a StylEx run without its settings; restore it")
     return Run(Path(folder), options)
 
 

@@ -3,18 +3,33 @@
 `fact-eval explain RUN` computes every encoder metric, draws the figure and prints the health.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from fact_eval.jobs.runs import Run
 from fact_leaderboard.records import RESULTS, Record, latest_records, read_records
 from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.plain_text import for_terminal
+from fact_metrics.base.schema import fits, parse_document
+from fact_train.run_folder import TickShape
 
 LEGIBLE = 0.8  # share of legible digits that counts as legible in the health report
 STATS = "stats.jsonl"
+
+
+class GapShape(msgspec.Struct):
+    """The extras of a W-gap: mean and deviation per dimension."""
+
+    mean: list[float]
+    std: list[float]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise ValueError("mean and std differ in length")
 
 
 @dataclass(frozen=True)
@@ -38,9 +53,10 @@ def read_stats(folder: Path) -> list[dict]:
     """The ticks of a run, in order. UserError if there are none or one cannot be read."""
     path = Path(folder) / STATS
     try:
-        ticks = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    ticks = [parse_document(line, TickShape, path, way_out="remove the line") for line in lines]
     if not ticks:
         raise UserError(f"{path} holds no tick yet; continue the training")
     return ticks
@@ -95,7 +111,7 @@ def health_lines(health: Health) -> list[str]:
             else "not known: score them with `fact-eval run RUN --snapshot all --metrics legible10k`"
         )
     return [
-        f"{health.run_id}: {health.kimg:g} kimg, {health.sec_per_kimg:.2f} s per kimg",
+        f"{for_terminal(health.run_id)}: {health.kimg:g} kimg, {health.sec_per_kimg:.2f} s per kimg",
         f"  reconstruction spikes per 1,000 encoder turns: {shown(health.spikes_per_1k_steps, '{:.1f}')}",
         f"  {LEGIBLE:.0%} legible: {reached}",
     ]
@@ -104,8 +120,16 @@ def health_lines(health: Health) -> list[str]:
 def draw_w_gap(record: Record, path: Path) -> Path:
     """Draw w of encoder and mapping network per dimension, from a `wgap10k_frechet` record.
 
+    UserError if the record does not hold them.
+
     Every dimension is standardized by the mapping network's mean and deviation: its band is 0 +- 1.
     """
+    try:
+        fits(record.extras, GapShape)
+    except ValueError as error:
+        raise UserError(
+            f"record of {record.run_id}, {record.metric}: extras hold no gap ({error})"
+        ) from error
     import matplotlib
 
     matplotlib.use("Agg")
@@ -121,7 +145,9 @@ def draw_w_gap(record: Record, path: Path) -> Path:
     axes.step(x, mean, where="mid", linewidth=1)
     axes.set_xlabel("dimension of w, sorted by the encoder's mean")
     axes.set_ylabel("mapping's std")
-    axes.set_title(f"{record.run_id} at {record.kimg:g} kimg: W-gap {record.value:.3g} (Fréchet / D)")
+    axes.set_title(
+        f"{record.run_id} at {record.kimg:g} kimg: W-gap {record.value:.3g} (Fréchet / D)", parse_math=False
+    )
     axes.legend(loc="upper left")
     figure.tight_layout()
     write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=110))

@@ -2,6 +2,7 @@
 
 from fact_eval.compare.consistency import Report
 from fact_eval.reports.tables import plain_table
+from fact_metrics.base.plain_text import for_terminal
 
 
 def fused_tables(result: Report) -> str:
@@ -33,7 +34,8 @@ def fused_tables(result: Report) -> str:
         }
         for row in result.layers
     ]
-    title = f"{result.snapshot} on {result.device}: {result.pairs} pairs, timed in batches of {result.batch}"
+    title = f"{for_terminal(result.snapshot)} on {result.device}: {result.pairs} pairs"
+    title += f", timed in batches of {result.batch}"
     absent = [f"{name}: {reason}" for name, reason in result.not_applicable.items()]
     return "\n\n".join([title, plain_table(images), plain_table(layers), *absent])
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fact_eval.compare.records import Comparison
 from fact_leaderboard.records import Record
 from fact_leaderboard.verifications import Verification
+from fact_metrics.base.plain_text import for_terminal
 from fact_metrics.family import Family
 from fact_metrics.features import DetectorSpec
 from fact_metrics.spec import MetricSpec
@@ -110,6 +111,7 @@ def plain_table(rows: Sequence[dict[str, str]]) -> str:
 
     if not rows:
         return ""
+    rows = [{name: for_terminal(text) for name, text in row.items()} for row in rows]
     return tabulate(
         pd.DataFrame(rows), headers="keys", tablefmt="simple", showindex=False, disable_numparse=True
     )

@@ -30,6 +30,9 @@ from fact_metrics.features.weight_store import (
     weight_file,
     weights_folder,
 )
+from fact_metrics.features.weight_store import (
+    trust as trust_hash,
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def add_weights(path: Path, name: str | None = None, *, trust: bool = False) -> 
 
     format = guess_format(path)
     read_file(path, format)
+    trust_hash(sha256, requested.name)
     return _place(path, requested, sha256, format, trusted=True)
 
 

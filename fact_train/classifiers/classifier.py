@@ -7,17 +7,19 @@ fact_train/classifiers/bundled go by their bare names.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UserError, unknown_name
 from fact_metrics.base.pixels import to_signed
+from fact_metrics.base.tensor_files import read_metadata, read_tensors
 from fact_metrics.base.tensors import weights_sha256
 from fact_train.data import Dataset, batch_indices
+from fact_train.networks.build import check_tensors, prefixed
 from fact_train.networks.classifier import Classifier
 
 SCHEMA = 1
@@ -26,7 +28,33 @@ SAMPLE = 2048  # training images that C classifies before training starts
 ONE_CLASS = 0.995  # a larger share of one class: C explains nothing
 BATCH = 256
 
+WAY_OUT = "train it again with `fact-train classifier`."
+
 Card = dict[str, Any]
+
+
+class ClassShape(msgspec.Struct):
+    """A class of C and the labels that belong to it."""
+
+    name: str
+    labels: list[int]
+
+
+class CardShape(msgspec.Struct):
+    """A classifier's card, as far as it is read again."""
+
+    schema: int
+    arch: Literal["convnet", "resnet18", "mobilenet_v2"]
+    channels: Literal[1, 3]
+    resolution: int
+    input_size: int | None
+    classes: list[ClassShape]
+    accuracy: float
+    weights_sha256: str
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2 or not 1 <= (self.input_size or 1) <= 2**12:
+            raise ValueError(f"{len(self.classes)} classes at {self.input_size} px")
 
 
 def bundled_names() -> list[str]:
@@ -61,18 +89,16 @@ def load_classifier(name: str, device: torch.device | str = "cpu") -> tuple[Clas
     UsageError for an unknown name; UserError where the file is truncated, altered, or not a classifier.
     """
     path = find_classifier(name)
-    try:
-        with safe_open(str(path), framework="pt") as f:
-            card = json.loads((f.metadata() or {}).get("classifier", "null"))
-            tensors = {key: f.get_tensor(key) for key in f.keys()}
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise UserError(f"classifier {path} is truncated or damaged ({error}); train it again.") from error
-    if card is None:
-        raise UserError(f"{path} is not a classifier of `fact-train classifier` (no card inside).")
+    card = read_metadata(path, "classifier", CardShape, what="classifier", way_out=WAY_OUT)
     if card["schema"] > SCHEMA:
         raise UserError(f"classifier {path} was written by a newer version (schema {card['schema']}).")
+    tensors = read_tensors(path, what="classifier", way_out=WAY_OUT)
     if weights_sha256(tensors) != card["weights_sha256"]:
         raise UserError(f"classifier {path} has been altered: its weights do not have the hash of its card.")
+    try:
+        check_tensors(lambda: {"C": new_classifier(card)}, prefixed("C", tensors))
+    except (UserError, ValueError) as error:
+        raise UserError(f"classifier {path} cannot be rebuilt ({error}); {WAY_OUT}") from error
     net = new_classifier(card)
     net.load_state_dict(tensors)
     return net.eval().requires_grad_(False).to(device), card

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.plain_text import for_terminal
 from fact_train.commands.field_options import changed_fields, field_parameters
 
 _OPTIONS = {
@@ -311,4 +312,4 @@ def _finish(folder: Path, result: Any, problems: int) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(for_terminal(line), file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@
     animated PNG or WebP           refused
     1x1                            an image like any other
     corrupt, truncated, empty, text, another format      refused
+    above 256 MiB or 2^26 pixels   refused
     mixed sizes                    refused without --resolution (folder.py)
 
 Every refusal is one UserError line that begins with the file's name and ends with the way out.
@@ -27,6 +28,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.limits import IMAGE_PIXELS, PIXELS
 from fact_train.data.errors import NeedsOption
 from fact_train.data.processing import ALPHAS
 
@@ -51,7 +53,7 @@ def read_header(stream: BinaryIO, path: str) -> Header:
 
 def decode(stream: BinaryIO, path: str, *, channels: int, alpha: str) -> Image.Image:
     """The whole image, upright, in mode L (channels 1) or RGB (3). Raises UserError beginning with `path`."""
-    with open_image(stream, path) as image:
+    with open_image(stream, path) as image, PIXELS.reserve(image.width * image.height):
         load_upright(image, path)
         return _flatten(image, path, alpha).convert("L" if channels == 1 else "RGB")
 
@@ -70,6 +72,7 @@ def open_image(stream: BinaryIO, path: str) -> Image.Image:
         raise _damaged(path, error) from error
     if image.mode not in GRAY_MODES + COLOUR_MODES:
         raise UserError(f"{path}: pixel format {image.mode} is not read; save it as 8-bit gray or RGB")
+    IMAGE_PIXELS.check(image.width * image.height, path, "save it smaller")
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise UserError(f"{path}: animated ({image.n_frames} frames); save its frames as single images")
     return image
@@ -99,7 +102,7 @@ def _flatten(image: Image.Image, path: str, alpha: str) -> Image.Image:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if not image.has_transparency_data:
         return image
-    rgba = image.convert("RGBA")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     if rgba.getchannel("A").getextrema()[0] == 255:
         return rgba.convert("RGB")
     level = ALPHAS[alpha]

@@ -1,7 +1,8 @@
 """Where image files lie: a folder, a zip or a tar (WebDataset), all as names and a way to open one.
 
 Hidden files and `__MACOSX` are passed over; symbolic links are followed. A folder that encloses everything is
-entered. A compressed tar is unpacked into a nameless file under TMPDIR, for reading anywhere in it.
+entered. A compressed tar is unpacked into a nameless file under TMPDIR, for reading anywhere in it. Files
+and archives beyond the limits of metrics/base/limits.py are refused before they are read.
 """
 
 import bz2
@@ -9,7 +10,6 @@ import gzip
 import io
 import lzma
 import os
-import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import Stamp, stamp
+from fact_metrics.base.limits import FILE_BYTES, IMAGE_FILE, check_unpacked
 from fact_train.data.errors import UnusableFiles
 from fact_train.data.parallel import ProgressCallback, for_each_image
 
@@ -32,11 +33,12 @@ COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open
 
 class Files(NamedTuple):
     """A folder or archive: its path, the names of the files in it (relative, with "/"), and by name how to
-    open one and what changes when it does (of an archive, when the archive does)."""
+    open one, its size in bytes, and what changes when it does (of an archive, when the archive does)."""
 
     path: Path
     names: list[str]
     open: Callable[[str], BinaryIO]
+    size: Callable[[str], int]
     stamp: Callable[[str], Stamp]
 
 
@@ -60,12 +62,17 @@ def attempt_all(
     function: Callable[[int, BinaryIO, str], Result],
     progress: ProgressCallback | None = None,
 ) -> list[Result | UserError]:
-    """function(position, stream, path) of every file, in order; for an unusable file, its UserError."""
+    """function(position, stream, path) of every file, in order; for an unusable file, its UserError.
+
+    Files that all threads read at once are FILE_BYTES at most.
+    """
 
     def attempt(position: int) -> Result | UserError:
         path = str(files.path / names[position])
         try:
-            with files.open(names[position]) as stream:
+            size = files.size(names[position])
+            IMAGE_FILE.check(size, path, "replace or remove it")
+            with FILE_BYTES.reserve(size), files.open(names[position]) as stream:
                 return function(position, stream, path)
         except UserError as error:
             return error
@@ -95,7 +102,13 @@ def _folder(path: Path) -> Files:
             if _is_visible(name) and not here.is_relative_to((here / name).resolve())  # not a link upwards
         ]
         names += [Path(folder, name).relative_to(path).as_posix() for name in files]
-    return Files(path, names, lambda name: (path / name).open("rb"), lambda name: stamp(path / name))
+    return Files(
+        path,
+        names,
+        lambda name: (path / name).open("rb"),
+        lambda name: (path / name).stat().st_size,
+        lambda name: stamp(path / name),
+    )
 
 
 def _zip(path: Path, stack: ExitStack) -> Files:
@@ -106,7 +119,8 @@ def _zip(path: Path, stack: ExitStack) -> Files:
             f"{path}: not a readable zip or tar ({error}); give a folder, a zip or a tar of images"
         ) from error
     names = [name for name in archive.namelist() if not name.endswith("/")]
-    return Files(path, names, archive.open, lambda name: stamp(path))
+    size = {info.filename: info.file_size for info in archive.infolist()}
+    return Files(path, names, archive.open, size.__getitem__, lambda name: stamp(path))
 
 
 def _tar(path: Path, stack: ExitStack) -> Files:
@@ -118,18 +132,27 @@ def _tar(path: Path, stack: ExitStack) -> Files:
         for magic, unpack in COMPRESSIONS.items():
             if start.startswith(magic):
                 packed, plain = plain, stack.enter_context(tempfile.TemporaryFile())
-                shutil.copyfileobj(unpack(packed), plain, 1 << 20)
-                plain.seek(0)
+                _unpack(unpack(packed), plain, path)
         with tarfile.open(fileobj=plain, mode="r:") as archive:
             members = {m.name.removeprefix("./"): (m.offset_data, m.size) for m in archive if m.isfile()}
-    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+    except (OSError, EOFError, MemoryError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path}: not a readable tar ({error}); create it again") from error
 
     def open_member(name: str) -> BinaryIO:
         offset, size = members[name]
         return io.BytesIO(os.pread(plain.fileno(), size, offset))
 
-    return Files(path, list(members), open_member, lambda name: stamp(path))
+    return Files(path, list(members), open_member, lambda name: members[name][1], lambda name: stamp(path))
+
+
+def _unpack(packed: BinaryIO, plain: BinaryIO, path: Path) -> None:
+    """Copy unpacked content; UserError once it is implausibly long."""
+    done, size = 0, path.stat().st_size
+    while block := packed.read(1 << 20):
+        done += len(block)
+        check_unpacked(done, size, path)
+        plain.write(block)
+    plain.seek(0)
 
 
 def _is_visible(name: str) -> bool:
@@ -144,7 +167,8 @@ def _enter(files: Files) -> Files:
         return files._replace(names=names)
     (top,) = tops
     inner = [name.removeprefix(f"{top}/") for name in names]
-    open_inside, stamp_inside = (
-        lambda name, function=function: function(f"{top}/{name}") for function in (files.open, files.stamp)
+    inside = (
+        lambda name, function=function: function(f"{top}/{name}")
+        for function in (files.open, files.size, files.stamp)
     )
-    return _enter(Files(files.path / top, inner, open_inside, stamp_inside))
+    return _enter(Files(files.path / top, inner, *inside))

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.limits import check_unpacked
 from fact_train.data.dataset import Dataset, allocate_images
 from fact_train.data.errors import MissingSplit, NeedsOption
 from fact_train.data.parallel import ProgressCallback, for_each_image
@@ -89,7 +90,7 @@ def read_idx(folder: Path, name: str, md5: dict[str, str] | None = None) -> np.n
         raise UserError(f"{folder / name}: no such file, gzipped (.gz) or not; put it beside the others")
     again = "fetch it again"
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = _content(path)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read or unpacked ({error}); {again}") from error
     if md5 is not None:
@@ -109,6 +110,19 @@ def read_idx(folder: Path, name: str, md5: dict[str, str] | None = None) -> np.n
     if math.prod(shape) == 0:
         raise UserError(f"{path}: holds nothing (its header says {shape}); {again}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _content(path: Path) -> bytes:
+    """The unpacked bytes of a file; UserError once they are implausibly many."""
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    size, blocks, done = path.stat().st_size, [], 0
+    with gzip.open(path) as packed:
+        while block := packed.read(1 << 20):
+            blocks.append(block)
+            done += len(block)
+            check_unpacked(done, size, path)
+    return b"".join(blocks)
 
 
 def _find(folder: Path, name: str) -> Path | None:

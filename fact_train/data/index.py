@@ -2,7 +2,7 @@
 
 Decoding and hashing 70,000 pictures takes minutes. Scoring one more checkpoint mostly needs their hash, as
 their features are cached. An entry is valid for the names, sizes, times and inodes of all files, the options
-that the dataset is opened with, and the code and the Pillow that decode it.
+that the dataset is opened with, and the code and the Pillow that decode it. It is signed with the user's key.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from typing import TypeVar
 import PIL.features
 from filelock import FileLock
 
-from fact_metrics.base.atomic import write_text
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import SETTLED, Stamp, code_sha256
 from fact_metrics.base.folders import cache_folder
+from fact_metrics.base.signing import read_signed, write_signed
 from fact_train.data.files import Files
 from fact_train.data.processing import Processing
 
@@ -57,10 +57,9 @@ class DatasetIndex:
     def load(self) -> bool:
         """Read the saved entries of these files; returns whether there are any."""
         if self._path is not None:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or cut short
-                saved = json.loads(self._path.read_text(encoding="utf-8"))
-                if saved["state"] == self._state:
-                    self.entries = dict(saved["entries"])
+            saved = read_signed(self._path)
+            if isinstance(saved, dict) and saved.get("state") == self._state:
+                self.entries = dict(saved["entries"])
         return bool(self.entries)
 
     def get(self, name: str, compute: Callable[[], T]) -> T:
@@ -80,14 +79,13 @@ class DatasetIndex:
             if self._path is not None:
                 with contextlib.suppress(OSError):
                     self._path.parent.mkdir(parents=True, exist_ok=True)
-                    stack.enter_context(FileLock(self._path.with_suffix(".lock"), mode=0o666))
+                    stack.enter_context(FileLock(self._path.with_suffix(".lock")))
             yield
 
     def _save(self) -> None:
         if self._path is not None:
             with contextlib.suppress(OSError, UserError):  # without room for it, files are decoded again
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                write_text(self._path, json.dumps({"state": self._state, "entries": self.entries}))
+                write_signed(self._path, {"state": self._state, "entries": self.entries})
 
 
 @functools.cache

@@ -8,9 +8,12 @@ import json
 import math
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.limits import DOCUMENT, LABELS
+from fact_metrics.base.schema import decode, parse_json
 
 Label = int | tuple[float, ...]
 
@@ -18,10 +21,19 @@ FORM = '{"labels": [["name.png", 3], ...]}'
 MAX_CLASSES = 2**20  # an index beyond it is an identity number or a typing error, not a class
 
 
+class LabelsShape(msgspec.Struct):
+    """A large dataset.json: checked while it is read, before plain lists of it are made."""
+
+    labels: list[tuple[str, int | list[float]]] | None
+
+
 def parse_labels(content: bytes, path: str) -> dict[str, Label] | None:
     """Image name -> class index or vector; None where the file says null. UserError names `path`."""
+    LABELS.check(len(content), path, "split the dataset")
     try:
-        entries = json.loads(content)["labels"]
+        if len(content) > DOCUMENT.most:
+            decode(content, LabelsShape, path, way_out=f"write {FORM}", limit=LABELS)
+        entries = parse_json(content)["labels"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not in the form {FORM} ({type(error).__name__}: {error})") from error
     if entries is None:

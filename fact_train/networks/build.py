@@ -4,8 +4,13 @@ A dataset is given by its description (`Dataset.describe()`): a snapshot holds o
 be built again without the data.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from fact_metrics.base.limits import LAYER_WIDTH, LAYERS
 from fact_train.networks.discriminator import Discriminator
 from fact_train.networks.encoder import Encoder
 from fact_train.networks.generator import Generator
@@ -77,3 +82,34 @@ def build_encoder(cfg: TrainConfig, dataset: dict[str, Any]) -> Encoder:
         architecture=cfg.d_arch,
         conv_clamp=cfg.conv_clamp,
     )
+
+
+def check_sizes(cfg: TrainConfig) -> None:
+    """UserError for a configuration of a stranger whose networks would be implausibly large."""
+    LAYERS.check(cfg.map_depth, "map_depth", "restore the file")
+    for name in ("z_dim", "w_dim", "style_vectors", "channel_max", "mbstd_group_size"):
+        LAYER_WIDTH.check(getattr(cfg, name), name, "restore the file")
+    for name in ("d_channel_mult", "e_channel_mult"):
+        LAYER_WIDTH.check(round(cfg.channel_max * getattr(cfg, name)), name, "restore the file")
+
+
+def check_tensors(build: Callable[[], Mapping[str, nn.Module]], tensors: Mapping[str, Tensor]) -> None:
+    """ValueError unless the named networks that `build` makes have exactly these tensors.
+
+    They are built without memory, so that a file cannot ask for networks larger than itself.
+    """
+    with torch.device("meta"):
+        networks = build()
+    expected = {}
+    for name, net in networks.items():
+        expected |= {key: value.shape for key, value in prefixed(name, net.state_dict()).items()}
+    if missing := sorted(expected.keys() ^ tensors.keys()):
+        raise ValueError(f"its configuration and its tensors differ in {missing[0][:80]}")
+    for key, shape in expected.items():
+        if tensors[key].shape != shape:
+            raise ValueError(f"{key} has shape {list(tensors[key].shape)}, not {list(shape)}")
+
+
+def prefixed(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the name of their network."""
+    return {f"{name}.{key}": value for key, value in tensors.items()}

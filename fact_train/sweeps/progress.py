@@ -1,16 +1,25 @@
 """What run folders say about their runs: how far each is. No torch."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from fact_metrics.base.errors import UserError
-from fact_train.run_folder import DIVERGED_FILE, list_snapshots, read_options, snapshot_nimg
+from fact_metrics.base.schema import decode, parse_document
+from fact_train.run_folder import DIVERGED_FILE, TickShape, list_snapshots, read_options, snapshot_nimg
 from fact_train.settings.config import TrainConfig, differing_fields
 from fact_train.sweeps.plan import PlannedRun
 
 NEW, PARTIAL, TRAINED, DIVERGED, CONFLICT = "new", "partial", "trained", "diverged", "conflict"
+
+
+class DivergedShape(msgspec.Struct):
+    """diverged.json: where training ended and why."""
+
+    kimg: float
+    message: str
 
 
 @dataclass(frozen=True)
@@ -38,16 +47,17 @@ def read_progress(run: PlannedRun) -> Progress:
             return Progress(CONFLICT, 0.0, f"{run.outdir} holds another run: {name}{values}.")
         diverged = run.outdir / DIVERGED_FILE
         if diverged.exists():
-            found = json.loads(diverged.read_text(encoding="utf-8"))
-            return Progress(DIVERGED, found["kimg"], found["message"])
+            found = decode(diverged.read_bytes(), DivergedShape, diverged, way_out="delete it")
+            return Progress(DIVERGED, found.kimg, found.message)
         snapshots = list_snapshots(run.outdir)
         nimg = snapshot_nimg(snapshots[-1]) if snapshots else -1
-    except (UserError, ValueError, KeyError) as error:
+    except (UserError, OSError) as error:
         return Progress(CONFLICT, 0.0, str(error))
     if nimg >= round(run.config.kimg * 1000):
         return Progress(TRAINED, nimg / 1000)
     saved = sorted(run.outdir.glob("training-state-*.pt"))
-    return Progress(PARTIAL, float(saved[-1].stem.rpartition("-")[2]) if saved else 0.0)
+    kimg = saved[-1].stem.rpartition("-")[2] if saved else "0"
+    return Progress(PARTIAL, float(kimg) if kimg.isdecimal() else 0.0)
 
 
 def last_tick(outdir: Path) -> dict | None:
@@ -57,6 +67,7 @@ def last_tick(outdir: Path) -> dict | None:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 16384))
             lines = file.read().split(b"\n")[:-1]
-        return json.loads(lines[-1]) if lines else None
-    except (OSError, ValueError):
+        path = outdir / "stats.jsonl"
+        return parse_document(lines[-1], TickShape, path, way_out="train again") if lines else None
+    except (OSError, UserError):
         return None

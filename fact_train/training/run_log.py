@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from fact_metrics.base.plain_text import for_terminal
+
 
 class RunLog:
     """Writes to stderr and log.txt; disabled in all processes but rank 0."""
@@ -33,6 +35,7 @@ class RunLog:
         """One line on stderr and in the log."""
         if not self.enabled:
             return
+        line = for_terminal(line)
         self.console.print(line, markup=False)
         with open(self.log, "a", encoding="utf-8") as f:
             f.write(line + "\n")

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fact_metrics.base.atomic import write_text
+from fact_metrics.base.schema import BadDocument, decode
+from fact_train.run_folder import TickShape
 from fact_train.training.trackers import SafeTracker
 
 
@@ -57,6 +59,9 @@ class Stats:
         return {name: entry.cpu().clone() for name, entry in self._entries.items()}
 
     def load_state_dict(self, state: dict[str, Tensor], *, device: torch.device | str = "cpu") -> None:
+        """Go on from a state. Raises ValueError where an entry is not of this class."""
+        if any(entry.shape != (4,) or entry.dtype != torch.float64 for entry in state.values()):
+            raise ValueError("statistics of another form")
         self._entries = {name: entry.to(device) for name, entry in state.items()}
 
 
@@ -116,9 +121,9 @@ def _rewind(path: Path, *, nimg: int) -> None:
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+            tick = decode(line, TickShape, path, way_out="remove the line")
+        except BadDocument:
             continue  # a line torn by a crash
-        if entry["nimg"] <= nimg and nimg > 0:
+        if tick.nimg <= nimg and nimg > 0:
             lines.append(line)
     write_text(path, "".join(line + "\n" for line in lines))

@@ -1,18 +1,17 @@
 """SHA-256 of files, remembered except for small ones: 50 snapshots of 256 px are 10 GB to read.
 
-A file is known again by its path and its stamp.
+A file is known again by its path and its stamp. What is remembered is signed with the user's key.
 """
 
 import contextlib
 import hashlib
-import json
 import time
 from pathlib import Path
 
-from fact_metrics.base.atomic import write_text
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import SETTLED, stamp
 from fact_metrics.base.folders import cache_folder
+from fact_metrics.base.signing import read_signed, write_signed
 
 LARGE = 1 << 20  # bytes; below it, reading takes 1 ms and is about as quick as looking up
 
@@ -26,15 +25,13 @@ def file_sha256(path: Path) -> str:
     where = str(path.resolve())
     state = [where, *now]
     memo = cache_folder() / "hashes" / f"{hashlib.sha256(where.encode()).hexdigest()}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or cut short
-        known = json.loads(memo.read_text())
-        if known["state"] == state:
-            return known["sha256"]
+    known = read_signed(memo)
+    if isinstance(known, dict) and known.get("state") == state:
+        return known["sha256"]
     found = _read(path)
     if time.time() - now.changed / 1e9 > SETTLED and stamp(path) == now:
         with contextlib.suppress(OSError, UserError):  # a shortcut: without room for it the file is read
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            write_text(memo, json.dumps({"state": state, "sha256": found}))
+            write_signed(memo, {"state": state, "sha256": found})
     return found
 
 

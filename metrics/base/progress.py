@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from fact_metrics.base.plain_text import for_terminal, lines_for_terminal
+
 LINE_SECONDS = 20.0
 PATIENCE = 2.0  # what is opened sooner is not worth a line
 
@@ -19,7 +21,8 @@ class Progress:
         self._bars = None
 
     def note(self, line: str) -> None:
-        """One line that stays."""
+        """One line that stays, or a traceback."""
+        line = lines_for_terminal(line)
         if self._bars is not None:
             self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -66,7 +69,7 @@ class Progress:
         from rich.progress import Progress as Bars
 
         bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn(unit),
@@ -117,7 +120,7 @@ class Stage:
 class _BarStage(Stage):
     def __init__(self, progress: Progress, title: str, total: int, unit: str, patience: float, bars):
         super().__init__(progress, title, total, unit, patience)
-        self._bars, self._task = bars, bars.add_task(title, total=total)
+        self._bars, self._task = bars, bars.add_task(for_terminal(title), total=total)
 
     def update(self, done: int, total: int | None = None) -> None:
         self.done, self._total = done, self._total if total is None else total

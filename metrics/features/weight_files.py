@@ -1,12 +1,10 @@
 """Reading the downloaded weights of detectors: checked against their hash, and only in safe formats.
 
-State dicts are read with weights_only, safetensors as they are; TorchScript, which is code, only where the
-hash is the published one or the user trusted the file (`fact-eval weights add --trust`, recorded). What the
-files are and where they lie: weight_store.py.
+State dicts are read with weights_only, safetensors as they are, and of TorchScript the tensors alone
+(torchscript.py): no code in any of these files runs. What the files are and where they lie: weight_store.py.
 """
 
 import hashlib
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.torch_files import load_torch
+from fact_metrics.features.torchscript import read_torchscript
 from fact_metrics.features.weight_store import (
     WEIGHTS,
     Format,
@@ -23,8 +23,8 @@ from fact_metrics.features.weight_store import (
 )
 
 
-def read_weights(name: str) -> dict[str, Tensor] | torch.jit.ScriptModule:
-    """Content of an installed weight file on the CPU, its hash checked now; TorchScript as a module.
+def read_weights(name: str) -> dict[str, Tensor]:
+    """The tensors of an installed weight file on the CPU, its hash checked now.
 
     Raises MissingWeights where it is not installed, UserError where the file is damaged.
     """
@@ -39,21 +39,19 @@ def read_weights(name: str) -> dict[str, Tensor] | torch.jit.ScriptModule:
     return read_file(installed.path, installed.format)
 
 
-def read_file(path: Path, format: Format) -> dict[str, Tensor] | torch.jit.ScriptModule:
-    """Content of a weight file on the CPU. Raises UserError where it is not of that format."""
+def read_file(path: Path, format: Format) -> dict[str, Tensor]:
+    """The tensors of a weight file on the CPU. Raises UserError where it is not of that format."""
+    if format == "torchscript":
+        return read_torchscript(path)
     try:
         if format == "safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        if format == "torchscript":
-            with warnings.catch_warnings():  # torch.jit is deprecated, the published files stay TorchScript
-                warnings.simplefilter("ignore")
-                return torch.jit.load(str(path), map_location="cpu").eval()
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_torch(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # what a damaged or foreign file makes torch raise is not documented
+    except Exception as error:  # what a damaged or foreign file makes its reader raise is not documented
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} is not a {format} weight file: {reason}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -75,8 +73,7 @@ def load_weights(
     seed = random_weights_seed()
     if seed is not None:
         return draw_weights(net, seed)
-    content = read_weights(name)
-    state = content if isinstance(content, dict) else content.state_dict()
+    state = read_weights(name)
     try:
         net.load_state_dict(convert(state) if convert else state)
     except (KeyError, RuntimeError, ValueError) as error:

@@ -8,7 +8,6 @@ read, and in torch's own download folder, where torchvision, torch-fidelity and 
 """
 
 import functools
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +15,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fact_metrics.base import file_hashes
+import msgspec
+
+from fact_metrics.base import file_hashes, schema, signing
 from fact_metrics.base.errors import UsageError, UserError, unknown_name
-from fact_metrics.base.folders import cache_folder
+from fact_metrics.base.folders import cache_folder, config_folder
+from fact_metrics.base.plain_text import check_file_name
 
 FOLDER = "FACT_WEIGHTS"
 SHARED = "FACT_WEIGHTS_SHARED"
 RANDOM = "FACT_RANDOM_WEIGHTS"  # set by `random_weights`; an environment variable reaches worker processes
 RANDOM_PREFIX = "random weights"
 MANIFEST = "manifest.json"
+TRUSTED = "trusted-weights.json"  # in the user's own folder
 SCHEMA = 1
-ENTRY = {"filename", "sha256", "bytes", "mtime_ns", "format", "trusted"}
 
 Format = Literal["state_dict", "safetensors", "torchscript"]
+
+
+class EntryShape(msgspec.Struct):
+    """A file of a manifest."""
+
+    filename: str
+    sha256: str
+    bytes: int
+    mtime_ns: int
+    format: Format
+    trusted: bool
+
+    def __post_init__(self) -> None:
+        check_file_name(self.filename, "filename")
+
+
+class ManifestShape(msgspec.Struct):
+    """The manifest of a weights folder."""
+
+    schema: Literal[1]
+    files: dict[str, EntryShape]
 
 
 @dataclass(frozen=True)
@@ -204,21 +227,24 @@ def read_manifest(folder: Path) -> dict[str, dict]:
 
     Raises UserError where the file is damaged.
     """
-    path = Path(folder) / MANIFEST
+    path, way_out = Path(folder) / MANIFEST, "remove it, then run fact-eval weights check"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        files = content["files"]
-        if content["schema"] != SCHEMA or not all(ENTRY <= entry.keys() for entry in files.values()):
-            raise ValueError(f"not of schema {SCHEMA}")
-        if any(Path(entry["filename"]).name != entry["filename"] for entry in files.values()):
-            raise ValueError("it names a file outside its folder")
-        return files
+        return schema.read_document(path, ManifestShape, way_out=way_out)["files"]
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); remove it, then run fact-eval weights check"
-        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {way_out}") from error
+
+
+def trusted_hashes() -> dict[str, str]:
+    """{sha256: name} of the files that this user trusts in place of published ones."""
+    trusted = signing.read_signed(config_folder() / TRUSTED)
+    return trusted if isinstance(trusted, dict) else {}
+
+
+def trust(sha256: str, name: str) -> None:
+    """Trust a file's content in place of the published file `name`. UserError if that cannot be saved."""
+    signing.write_signed(config_folder() / TRUSTED, {**trusted_hashes(), sha256: name})
 
 
 def look_up(name: str) -> tuple[Installed | None, list[str]]:
@@ -230,8 +256,9 @@ def look_up(name: str) -> tuple[Installed | None, list[str]]:
         if entry is not None:
             path = folder / entry["filename"]
             found = _recorded_sha256(path, entry)
-            if found == entry["sha256"] and (entry["trusted"] or found == wanted.sha256):
-                return Installed(path, found, entry["format"], entry["trusted"]), []
+            is_published = found == wanted.sha256
+            if found == entry["sha256"] and (is_published or trusted_hashes().get(found) == name):
+                return Installed(path, found, entry["format"], not is_published), []
             if found is not None:
                 wrong[path] = found
         for path in (folder / filename for filename in _filenames(wanted)):
@@ -240,7 +267,11 @@ def look_up(name: str) -> tuple[Installed | None, list[str]]:
                 return Installed(path, found, wanted.format, trusted=False), []
             if found is not None:
                 wrong[path] = found
-    return None, [f"{path} is not it: sha256 {found[:12]}, {_size(path)}" for path, found in wrong.items()]
+    return None, [
+        f"{path} is not it: sha256 {found[:12]}, {_size(path)}; if you trust it: fact-eval weights add "
+        f"{path} --as {name} --trust"
+        for path, found in wrong.items()
+    ]
 
 
 def find_weights(name: str) -> Path:

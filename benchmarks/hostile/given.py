@@ -1,0 +1,86 @@
+"""The good files that hostile ones are made of, as cases use them, and what may be wrong with any JSON."""
+
+import json
+import shutil
+from pathlib import Path
+
+from benchmarks.hostile import files
+
+EVIL = "\x1b[2J\u202e<script>alert(1)</script>|a\n# H1 `b` <img src=x onerror=y>"
+DOCUMENTS = {
+    "brackets": files.brackets(),
+    "brackets inside": '{"schema": 1, "files": ' + files.brackets(900) + "}",
+    "braces": '{"a":' * 50_000 + "1" + "}" * 50_000,
+    "object": "{}",
+    "list": "[]",
+    "text": '"x"',
+    "number": "5",
+    "null": "null",
+    "NaN": '{"schema": NaN}',
+    "other schema": '{"schema": "a"}',
+    "schema alone": '{"schema": 1}',
+    "cut": '{"schema": 1, "run_id',
+    "surrogate": '{"schema": 1, "run_id": "\\ud800"}',
+    "huge number": '{"schema": ' + "9" * 10_000 + "}",
+    "not text": "\udcff\udcfe",
+    "empty": "",
+}
+
+
+def write(path: Path, content: bytes | str) -> Path:
+    """Write a file with its folders; lone surrogates stand for bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
+    return path
+
+
+KEY = {"images": {"source": "noise"}, "detector": {"detector": "pixels"}, "code": "c", "device": "cpu"}
+
+
+class Given:
+    """A good run with records, pictures, a classifier; `size` is that of a bomb in bytes."""
+
+    def __init__(self, run: Path, pictures: Path, classifier: Path, *, size: int):
+        self.run, self.pictures, self.classifier, self.size = run, pictures, classifier, size
+        self.options = json.loads((run / "training_options.json").read_text())
+        self.record = json.loads((run / "results.jsonl").read_text().splitlines()[0])
+        (self.snapshot,) = sorted(run.glob("network-snapshot-*.safetensors"))[-1:]
+
+    def training(self, outdir: str, *, data: str | None = None) -> tuple[str, ...]:
+        config = self.options["config"]
+        kept = (
+            "z_dim",
+            "w_dim",
+            "map_depth",
+            "channel_base",
+            "channel_max",
+            "batch",
+            "kimg",
+            "device",
+            "threads",
+        )
+        kept += ("kimg_per_tick", "snapshot_ticks")
+        flags = [text for name in kept for text in (f"--{name.replace('_', '-')}", str(config[name]))]
+        source = ("--data", data or config["data"], "--outdir", outdir)
+        return ("fact-train", "--preset", "mnist-stylegan2", *source, *flags)
+
+    def with_options(self, at: Path, text: str) -> None:
+        shutil.copytree(self.run, at / "run")
+        write(at / "run" / "training_options.json", text)
+
+    def with_records(self, at: Path, lines: list[str]) -> None:
+        text = "\n".join(lines)
+        text += "" if text.endswith("\n") else "\n"
+        write(at / "run" / "results.jsonl", text)
+        write(at / "published" / "x.jsonl", text)
+
+    def with_key(self, at: Path, text: str) -> None:
+        write(at / "cache" / "features" / "aa" / ("a" * 64) / "key.json", text)
+
+    def with_labels(self, at: Path, text: str) -> None:
+        shutil.copytree(self.pictures, at / "pictures")
+        write(at / "pictures" / "dataset.json", text)
+
+    def beside(self, content: bytes, at: Path) -> None:
+        shutil.copytree(self.pictures, at / "pictures")
+        write(at / "x.pkl", content)
