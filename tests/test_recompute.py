@@ -98,10 +98,10 @@ def test_features_in_the_store_are_not_believed(scored, monkeypatch):
         return load(self, *arguments, **options)
 
     monkeypatch.setattr(FeatureCache, "load", loaded)
-    before = {path: path.stat().st_mtime_ns for path in Path(scored.parent.parent / "cache").rglob("*")}
+    users = Path(scored.parent.parent / "cache" / "features").resolve()
+    before = {path: path.stat().st_mtime_ns for path in users.rglob("*")}
     call("recompute", scored)
-    users = Path(scored.parent.parent / "cache").resolve()
-    assert stored and all(users not in Path(cache.root).resolve().parents for cache in stored)
+    assert before and stored and all(users not in Path(cache.root).resolve().parents for cache in stored)
     assert {path: path.stat().st_mtime_ns for path in users.rglob("*")} == before
 
 
