@@ -100,7 +100,9 @@ BAD = [
     ("[1, 100]", "[1, 5]", "'r1_gamma=5' changes nothing against its base 'base'"),
     ("[1, 100]", "[1, 1]", "settings 'r1_gamma=1' and 'r1_gamma=1' are the same run"),
     ("[1, 100]", "[]", "settings must be a list of values"),
-    ("settings = [1, 100]", "", "axis and settings belong together"),
+    ("settings = [1, 100]", "", "give settings with their axis, or [[setting]] tables"),
+    ('axis = "r1_gamma"\n', "", "settings need an axis"),
+    ("[1, 100]", '[1, 100]\n[[setting]]\nname = "x"', "give settings with their axis, or [[setting]] tables"),
     ("[1, 100]", "[1, 100]\nseeds = \"2-0\"", "seeds are '2-0'"),
     ("[1, 100]", "[1, 100]\nseeds = 3", "seeds are 3; write them as 0-2"),
     ("[1, 100]", "[1, 100]\npriority = 9", "priority is 9"),
@@ -108,7 +110,6 @@ BAD = [
     ("[1, 100]", "[1, 100]\nmetrics = [\"recon5k_mse\"]", "metric recon5k_mse needs a trained encoder"),
     ("fid5k_full_efficientnet_lite0", "recon5k_mse", "the primary metric recon5k_mse needs a"),
     ("[1, 100]", "[1, 100]\n[factors]\nnoise = [\"off\"]", "factor noise needs two levels"),
-    ('axis = "r1_gamma"\nsettings = [1, 100]', "", "it has no settings"),
     ("[1, 100]", "[1, 100]\n[fields]\nstyle_vectors = 4", "--style-vectors 4: --injection modconv takes one"),
 ]  # fmt: skip
 

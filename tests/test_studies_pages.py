@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from study_toys import FID, QUESTION, study_records, write_study
@@ -16,8 +17,12 @@ from fact_leaderboard.answers.answer import answer_study
 from fact_leaderboard.answers.files import PAGE, STUDIES, check_answers, write_answers
 from fact_leaderboard.answers.pages import markdown_table, studies_page, study_page, text_table
 from fact_leaderboard.answers.samples import Evidence
+from fact_leaderboard.publish import HOME, published_records
 from fact_leaderboard.records import append_records
 from fact_metrics.base.errors import UserError
+from fact_train.settings.axes import findings
+from fact_train.settings.config import fields_of
+from fact_train.settings.measured import read_measured
 from fact_train.sweeps.study import Study, read_study
 
 BLOCKED = QUESTION + 'blocked = "No trainer can do it."\n'
@@ -39,14 +44,22 @@ def call(capsys, *argv) -> tuple[int, str, str]:
     return stopped.value.code, out, err
 
 
+def write(home: Path, records) -> list[Path]:
+    return write_answers(home, records, axes=home / "measured.json")
+
+
+def check(home: Path, records) -> None:
+    check_answers(home, records, axes=home / "measured.json")
+
+
 # Files
 
 
 def test_one_question_per_file_and_a_page_only_with_results(study: Study, tmp_path: Path) -> None:
     write_study(tmp_path / STUDIES, BLOCKED, name="blocked")
     write_study(tmp_path / STUDIES, QUESTION + 'axis = "mirror"\nsettings = [true]\n', name="mirror")
-    written = {path.name for path in write_answers(tmp_path, records_of(study))}
-    assert written == {PAGE, "r1-weight.md", "r1-weight.png"}
+    written = {path.name for path in write(tmp_path, records_of(study))}
+    assert written == {PAGE, "measured.json", "r1-weight.md", "r1-weight.png"}
     page = (tmp_path / PAGE).read_text()
     assert "3 questions: 1 answered, 0 undecided, 1 not run, 1 blocked. 12 of 15 runs have records" in page
     assert "(studies/r1-weight.md)" in page and "(studies/mirror.toml)" in page
@@ -56,33 +69,48 @@ def test_one_question_per_file_and_a_page_only_with_results(study: Study, tmp_pa
 
 def test_files_follow_the_records_and_stale_ones_are_seen(study: Study, tmp_path: Path) -> None:
     records = records_of(study)
-    write_answers(tmp_path, records)
-    check_answers(tmp_path, records)
-    assert write_answers(tmp_path, records) == []
+    write(tmp_path, records)
+    check(tmp_path, records)
+    assert write(tmp_path, records) == []
     with pytest.raises(UserError, match="stale; fact-eval leaderboard builds them again"):
-        check_answers(tmp_path, records_of(study, seed=1))
+        check(tmp_path, records_of(study, seed=1))
     png = tmp_path / STUDIES / "r1-weight.png"
     for spoil in (lambda: png.write_bytes(b"x"), png.unlink):
         spoil()
         with pytest.raises(UserError, match=r"r1-weight\.png is stale"):
-            check_answers(tmp_path, records)
-        write_answers(tmp_path, records)
-    write_answers(tmp_path, [])
+            check(tmp_path, records)
+        write(tmp_path, records)
+    write(tmp_path, [])
     assert not png.exists() and not png.with_suffix(".md").exists()
-    check_answers(tmp_path, [])
+    check(tmp_path, [])
 
 
 def test_equal_records_in_any_order_give_equal_bytes_in_another_process(study: Study, tmp_path: Path) -> None:
     records = records_of(study)
     results = tmp_path / "results"
     append_records(results / "a.jsonl", reversed(records))
-    write_answers(tmp_path, records)
+    write(tmp_path, records)
     command = [sys.executable, "-m", "fact_eval", "study", str(tmp_path / STUDIES / "r1-weight.toml")]
     options = ["--results", str(results), "--out", str(tmp_path / "again")]
     env = {**os.environ, "PYTHONHASHSEED": "7"}
     subprocess.run([*command, *options], check=True, capture_output=True, env=env)
     for name in ("r1-weight.md", "r1-weight.png"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / STUDIES / name).read_bytes()
+
+
+def test_axes_show_what_was_measured_in_place_of_what_was_reported(study: Study, tmp_path: Path) -> None:
+    field = next(f for f in fields_of() if f.name == "r1_gamma")
+    write(tmp_path, [])
+    (reported,) = findings(field, read_measured(tmp_path / "measured.json"))
+    assert reported.startswith("Reported by the style experiments: auto")
+    write(tmp_path, records_of(study))
+    (measured,) = findings(field, read_measured(tmp_path / "measured.json"))
+    answer = answer_study(study, Evidence(records_of(study)))
+    assert measured == f"Measured: {answer.sentence} (study r1-weight)"
+
+
+def test_the_committed_answers_are_up_to_date() -> None:
+    check_answers(HOME, published_records())
 
 
 # What pages say
@@ -128,7 +156,7 @@ def test_a_forest_plot_draws_its_intervals_in_the_color_of_the_verdict(study: St
     answer = answer_study(study, Evidence(records_of(study)))
     plot.forest_plot(answer, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
-        colors = set(image.convert("RGB").getdata())
+        colors = set(map(tuple, np.asarray(image.convert("RGB")).reshape(-1, 3).tolist()))
     better, worse = ((10, 92, 54), (163, 35, 31))
     assert better in colors and worse not in colors
     assert plot.plotted(tmp_path / "a.png") == plot.digest(answer)

@@ -215,6 +215,8 @@ def ref(
 def _save_statistics(data: str, save: Path | None, detector: str | None, split: str, **options) -> None:
     if save is None:
         raise UsageError(f"--detector {detector} needs --save FILE")
+    if not is_rank_zero():
+        return  # one process computes and writes; torchrun's others have nothing to do
     from fact_eval.features.save_reference import save_reference
 
     made = save_reference(data, save, detector=detector, split=split, **options)

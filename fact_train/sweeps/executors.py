@@ -15,10 +15,15 @@ def open_local(jobs: int) -> Executor:
 EXECUTORS: dict[str, Callable[[int], Executor]] = {"local": open_local}
 
 
-def open_executor(name: str, jobs: int) -> Executor:
-    """The executor of this name with room for `jobs` tasks at a time."""
+def check_executor(name: str) -> None:
+    """UsageError for an unknown name."""
     if name not in EXECUTORS:
         raise unknown_name("executor", name, EXECUTORS)
+
+
+def open_executor(name: str, jobs: int) -> Executor:
+    """The executor of this name with room for `jobs` tasks at a time."""
+    check_executor(name)
     return EXECUTORS[name](jobs)
 
 

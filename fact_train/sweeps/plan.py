@@ -20,6 +20,7 @@ from fact_train.sweeps.study import Study, read_study
 
 AXES = {f.name: f for f in fields_of("science") if f.name != "seed"}
 BASE = "base"
+LONGEST_NAME = 240  # bytes; file systems take 255, and logs and records add an ending
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ def worker_command(arguments: Sequence[str]) -> list[str]:
 
 @dataclass
 class Plan:
-    """Runs in the order in which they start, and a line for each thing that cannot be planned."""
+    """Runs, a line for each thing that cannot be planned, and a line for each study that waits."""
 
     runs: list[PlannedRun]
     problems: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 # Axes
@@ -173,6 +175,12 @@ def _add_setting(
     label = run_label(preset, reference, cfg)
     for seed in seeds:
         outdir = root / default_outdir(preset, label, seed).name
+        if len(outdir.name.encode()) > LONGEST_NAME:
+            plan.problems.append(
+                f"{preset} with {text} cannot run: the name of its folder would have {len(outdir.name)} "
+                f"characters; the limit is {LONGEST_NAME}. Change fewer settings, or add a preset."
+            )
+            return
         plan.runs.append(PlannedRun(preset, dataclasses.replace(cfg, seed=seed), outdir, text))
 
 
@@ -199,14 +207,14 @@ def plan_studies(
     plan = Plan([])
     by_name: dict[str, PlannedRun] = {}
     owners: dict[str, str] = {}
-    for file in files:
+    for file in _study_files(files):
         try:
             study = read_study(file)
         except UserError as error:
             plan.problems.append(str(error))
             continue
         if study.blocked:
-            plan.problems.append(f"{study.name} cannot run yet: {study.blocked}")
+            plan.notes.append(f"{study.name} cannot run yet: {study.blocked}")
         for run in _study_runs(study, seeds, changes, root):
             known = by_name.setdefault(run.name, run)
             owner = owners.setdefault(run.name, study.name)
@@ -227,6 +235,15 @@ def plan_studies(
     plan.runs = list(by_name.values())
     _refuse_empty(plan)
     return plan
+
+
+def _study_files(paths: Sequence[Path]) -> Iterable[Path]:
+    """The files, and all studies of the folders among them."""
+    for path in paths:
+        found = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+        if not found:
+            raise UsageError(f"--study {path}: the folder holds no study (.toml).")
+        yield from found
 
 
 def _study_runs(
@@ -264,9 +281,6 @@ def _argument(name: str, value: Any) -> str:
 
 
 def _refuse_empty(plan: Plan) -> None:
+    lines = [*plan.problems, *plan.notes]
     if not plan.runs:
-        raise UsageError(plan.problems[0] if len(plan.problems) == 1 else _all_problems(plan.problems))
-
-
-def _all_problems(problems: Sequence[str]) -> str:
-    return "\n".join(["nothing to run.", *problems])
+        raise UsageError(lines[0] if len(lines) == 1 else "\n".join(["there is nothing to run.", *lines]))

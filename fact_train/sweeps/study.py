@@ -12,7 +12,7 @@ A study compares settings with a reference on a primary metric:
     relevant_difference = 20
     held_fixed = "Everything else, with one style vector."
 
-`[[setting]]` tables with `name` and `fields` replace `axis` where a setting changes several fields.
+`[[setting]]` tables with `name` and `fields` replace `settings` where a setting changes several fields.
 `[factors]` repeats the comparison: every setting is compared within each combination of their levels.
 The name of a study is that of its file.
 """
@@ -123,7 +123,7 @@ class Study:
     relevant_difference: float
     held_fixed: str
     expected: str = ""  # what the source says, in plain words
-    axis: str = ""  # the field that the settings change; empty where they change several
+    axis: str = ""  # the field that the question is about; `--list-axes` shows the answer there
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     references: tuple[Setting, ...] = ()
     settings: tuple[Setting, ...] = ()
@@ -251,8 +251,6 @@ def _with_runs(study: Study, values: dict[str, Any]) -> Study:
     shared = _shared_metrics(study.list, get_preset(study.base).config)
     metrics = _metrics(study.primary, shared, values.get("metrics", []))
     axis, changes = _changes(values)
-    if not changes:
-        raise UserError("it has no settings; give axis and settings, or [[setting]] tables.")
     references = _references(values.get("factors", {}))
     settings = tuple(
         dataclasses.replace(
@@ -281,11 +279,13 @@ def _with_runs(study: Study, values: dict[str, Any]) -> Study:
 def _changes(values: dict[str, Any]) -> tuple[str, tuple[Setting, ...]]:
     """The axis, and what each setting changes of its reference."""
     tables, axis = values.get("setting", []), values.get("axis", "")
-    if ("settings" in values) != bool(axis):
-        raise UserError("axis and settings belong together; give both.")
-    if axis and tables:
-        raise UserError("give axis and settings, or [[setting]] tables, not both.")
     if axis:
+        check_name(axis, RUN_FIELDS, "field")
+    if ("settings" in values) == bool(tables):
+        raise UserError("give settings with their axis, or [[setting]] tables.")
+    if "settings" in values:
+        if not axis:
+            raise UserError("settings need an axis: the field that they are values of.")
         if not isinstance(values["settings"], list) or not values["settings"]:
             raise UserError("settings must be a list of values.")
         return axis, tuple(_level(axis, value) for value in values["settings"])
@@ -297,7 +297,7 @@ def _changes(values: dict[str, Any]) -> tuple[str, tuple[Setting, ...]]:
         name = read_text(table, "name")
         fields = read_fields(table.get("fields", {}), f"setting {name!r}")
         changes.append(Setting(name, fields, read_text(table, "note", optional=True)))
-    return "", tuple(changes)
+    return axis, tuple(changes)
 
 
 def _level(name: str, value: Any) -> Setting:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from fact_metrics.base.errors import UserError
+from fact_metrics.base.processes import describe_error
 from fact_train.sweeps.plan import PlannedRun, worker_command
 from fact_train.sweeps.progress import CONFLICT, DIVERGED, TRAINED, Progress, read_progress
 from fact_train.sweeps.worker import Outcome, Task, run_task
@@ -26,6 +28,7 @@ class Standing:
 
     progress: dict[str, Progress]
     finished: list[PlannedRun]
+    published: list[PlannedRun]  # elsewhere; nothing is done here
     due: list[PlannedRun]
     stuck: list[PlannedRun]  # diverged, or in the way of another run
 
@@ -34,15 +37,27 @@ class Standing:
         return [f"{run.name}: {self.progress[run.name].why}" for run in self.stuck]
 
 
-def stand(runs: Iterable[PlannedRun], is_scored: Callable[[PlannedRun], bool]) -> Standing:
+def stand(
+    runs: Iterable[PlannedRun],
+    *,
+    is_scored: Callable[[PlannedRun], bool],
+    is_published: Callable[[PlannedRun], bool] = lambda run: False,
+) -> Standing:
     """Read the folders of all runs. `is_scored`: whether a trained run has all records that are wanted."""
-    standing = Standing({}, [], [], [])
+    standing = Standing({}, [], [], [], [])
     for run in runs:
-        progress = standing.progress[run.name] = read_progress(run)
-        if progress.state in (DIVERGED, CONFLICT):
-            standing.stuck.append(run)
-        elif progress.state == TRAINED and is_scored(run):
+        progress = read_progress(run)
+        try:
+            scored = progress.state == TRAINED and is_scored(run)
+        except UserError as error:
+            progress, scored = Progress(CONFLICT, 0.0, str(error)), False
+        standing.progress[run.name] = progress
+        if scored:
             standing.finished.append(run)
+        elif is_published(run):
+            standing.published.append(run)
+        elif progress.state in (DIVERGED, CONFLICT):
+            standing.stuck.append(run)
         else:
             standing.due.append(run)
     return standing
@@ -124,6 +139,9 @@ def run_sweep(
 def _settle(run: PlannedRun, future: Future, result: Result, watcher: Watcher) -> None:
     if future.cancelled():
         result.stopped.append(run)
+        return
+    if (error := future.exception()) is not None:  # of the executor, or of starting the process
+        result.failed.append((run, describe_error(error)))
         return
     outcome: Outcome = future.result()
     if outcome.ok:
