@@ -1,4 +1,4 @@
-"""How the board, a file of results and `fact-eval all` grow: `python -m benchmarks growth`.
+"""How a board, a file of results and `fact-eval all` grow: `python -m benchmarks growth`.
 
 Records of published runs under other names and with other values, three training seeds a configuration. Each
 measurement runs in a process of its own, whose peak memory is that of nothing else.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import again
 from fact_leaderboard.build import build_board
 from fact_leaderboard.publish import published_records
 from fact_leaderboard.records import RESULTS, Record, append_records, read_records
@@ -27,9 +28,14 @@ APPENDS = 20
 
 
 def run(
-    *, seconds: float = 0.0, device: str = "auto", threads: int | None = None, sizes: Sequence[int] = SIZES
+    *,
+    seconds: float = 0.0,
+    device: str = "auto",
+    threads: int | None = None,
+    sizes: Sequence[int] = SIZES,
+    runs: int = RUNS,
 ) -> dict[str, Any]:
-    """Seconds and peak memory of every measurement at every size."""
+    """Seconds and peak memory of every measurement at every size; "all" is from benchmarks/again.py."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="growth-") as name:
         for size in sizes:
@@ -39,7 +45,7 @@ def run(
                 file.writelines(f"{record.to_json()}\n" for record in make_records(size))
             for what in MEASURED:
                 rows.append({"records": size, "what": what, **_in_a_process(what, folder)})
-    return {"rows": rows}
+    return {"rows": rows, "all": again.run(runs=runs)}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -51,7 +57,7 @@ def table(result: dict[str, Any]) -> str:
         cells = [found[what, size] for size in sizes]
         texts = [f"{cell['seconds']:.3g} s, {cell['gigabytes']:.2f} GB" for cell in cells]
         lines.append(f"| {what} | " + " | ".join(texts) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", again.table(result["all"])])
 
 
 def make_records(count: int) -> Iterator[Record]:
@@ -83,8 +89,14 @@ def _render(folder: Path) -> None:
     render_board(build_board(read_records(folder / RESULTS)))
 
 
+def _append_first(folder: Path) -> None:
+    """One record, to a large file that has no index yet."""
+    folder.joinpath(f".{RESULTS}.index").unlink(missing_ok=True)
+    assert append_records(folder / RESULTS, make_new(1)) == 1
+
+
 def _append(folder: Path) -> None:
-    """One record each time, new ones; per record."""
+    """New records, one each time."""
     for record in make_new(APPENDS):
         assert append_records(folder / RESULTS, [record]) == 1
 
@@ -108,6 +120,7 @@ def _command(name: str, folder: Path) -> None:
 
 MEASURED: dict[str, Callable[[Path], None]] = {
     "read, build and render a board": _render,
+    "append a record, the first time": _append_first,
     "append 20 records, one by one": _append,
     "`fact-eval show`": _show,
 }
