@@ -4,9 +4,10 @@ Records of published runs under other names and with other values, three trainin
 measurement runs in a process of its own, whose peak memory is that of nothing else.
 """
 
+import contextlib
 import dataclasses
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import again
 from fact_leaderboard.build import build_board
 from fact_leaderboard.publish import published_records
 from fact_leaderboard.records import RESULTS, Record, append_records, read_records
@@ -36,6 +36,8 @@ def run(
     runs: int = RUNS,
 ) -> dict[str, Any]:
     """Seconds and peak memory of every measurement at every size; "all" is from benchmarks/again.py."""
+    from benchmarks import again
+
     rows = []
     with tempfile.TemporaryDirectory(prefix="growth-") as name:
         for size in sizes:
@@ -50,6 +52,8 @@ def run(
 
 def table(result: dict[str, Any]) -> str:
     """A line per measurement, a column per size, as Markdown."""
+    from benchmarks import again
+
     sizes = list(dict.fromkeys(row["records"] for row in result["rows"]))
     lines = ["| | " + " | ".join(f"{size:,} records" for size in sizes) + " |", "|---|" + "---|" * len(sizes)]
     found = {(row["what"], row["records"]): row for row in result["rows"]}
@@ -109,13 +113,10 @@ def make_new(count: int) -> Iterator[Record]:
 
 
 def _show(folder: Path) -> None:
-    _command("show", folder)
+    from fact_eval.commands.options import print_records
 
-
-def _command(name: str, folder: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "fact_eval", name, str(folder)], stdout=subprocess.DEVNULL, check=True
-    )
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        print_records([folder], as_json=False)
 
 
 MEASURED: dict[str, Callable[[Path], None]] = {
@@ -135,8 +136,10 @@ def _measure(what: str, folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     MEASURED[what](folder)
     seconds = time.perf_counter() - began
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {"seconds": seconds, "gigabytes": max(peaks) / 2**20}
+    # The kernel's own record of this program; getrusage also counts the process that started it.
+    status = Path("/proc/self/status").read_text()
+    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return {"seconds": seconds, "gigabytes": int(kilobytes) / 2**20}
 
 
 if __name__ == "__main__":
