@@ -1,12 +1,14 @@
 """The shape of a line of results.jsonl: what `Record.from_json` checks before anything reads a field."""
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from fact_metrics.base.limits import RECORD
 from fact_metrics.base.plain_text import check_file_name
 from fact_metrics.base.schema import DatasetShape, GitShape, StartShape, fits, parse_json
+
+SCHEMA = 1
 
 
 class ProtocolShape(msgspec.Struct):
@@ -78,7 +80,7 @@ class RecordShape(msgspec.Struct, kw_only=True):
     dataset: DatasetShape
     training: TrainingShape = msgspec.field(default_factory=TrainingShape)
     provenance: ProvenanceShape
-    schema: Literal[1] = 1
+    schema: int = SCHEMA
 
     def __post_init__(self) -> None:
         check_run_id(self.run_id)
@@ -91,6 +93,10 @@ def parse_record(line: str | bytes) -> dict[str, Any]:
     if len(line) > RECORD.most:
         raise ValueError(f"{RECORD.text(len(line))}, at most {RECORD.text(RECORD.most)} are read")
     data = parse_json(line)
+    if not isinstance(data, dict):
+        raise ValueError("not a JSON object")
+    if data.get("schema") != SCHEMA:
+        raise ValueError(f"schema {str(data.get('schema'))[:20]}; this version reads schema {SCHEMA}")
     fits(data, RecordShape)
     return data
 

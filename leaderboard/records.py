@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fact_leaderboard.record_shape import check_run_id, parse_record
+from fact_leaderboard.record_shape import SCHEMA, check_run_id, parse_record
 from fact_metrics.base.canonical import canonical_sha256, finite
 from fact_metrics.base.errors import UserError
 from fact_metrics.features.weight_store import mentions_random_weights
 
-SCHEMA = 1
 RESULTS = "results.jsonl"
 STATUSES = ("ok", "failed", "cancelled")
 SOURCES = ("run", "images", "reals", "noise")
@@ -134,6 +133,20 @@ def read_records(path: Path) -> list[Record]:
             raise UserError(
                 f"{path} line {number} is not a record ({error}): remove the line, then run again"
             ) from error
+    return records
+
+
+def read_folder(folder: Path, problems: list[str]) -> list[Record]:
+    """The latest records of every results file under a folder.
+
+    A file that cannot be read is left out and adds a line to `problems`.
+    """
+    records = []
+    for path in find_results(folder):
+        try:
+            records += latest_records(read_records(path))
+        except (UserError, OSError) as error:
+            problems.append(str(error))
     return records
 
 
