@@ -9,6 +9,7 @@ from benchmarks.machine import write_result
 BENCHMARKS = (
     "training",
     "presets",
+    "losses",
     "frechet",
     "fid_error",
     "kid",
@@ -19,6 +20,8 @@ BENCHMARKS = (
     "checkpoints",
     "again",
     "known",
+    "verdicts",
+    "growth",
     "hostile",
 )
 OPTIONS = {
@@ -40,12 +43,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="gpu: at most this long")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark"), help="gpu: folder of its tables")
     parser.add_argument("--parts", default="", help="gpu: these alone, by names with commas between")
+    parser.add_argument("--peer", type=Path, help="gpu: checkout of NVlabs/stylegan2-ada-pytorch to time too")
     args = parser.parse_args()
     if args.names == ["gpu"]:
         from benchmarks import gpu
 
         parts = tuple(name for name in args.parts.split(",") if name)
-        print(gpu.table(gpu.run(minutes=args.minutes, out=args.out, device=args.device, parts=parts)))
+        known = [part.name for part in gpu.PARTS]
+        if unknown := [name for name in parts if name not in known]:
+            parser.error(f"--parts {unknown[0]}: no such part; there are {', '.join(known)}")
+        if args.peer and not (args.peer / "training" / "networks.py").exists():
+            parser.error(f"--peer {args.peer}: no stylegan2-ada-pytorch, training/networks.py is missing")
+        options = dict(minutes=args.minutes, out=args.out, device=args.device, parts=parts, peer=args.peer)
+        print(gpu.table(gpu.run(**options)))
         return
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:

@@ -41,7 +41,7 @@ def without_encoder(cfg: TrainConfig) -> TrainConfig:
     return dataclasses.replace(cfg, **plain)
 
 
-LOSSES = ("generator_loss", "path_length_loss", "discriminator_loss", "r1_loss", "reconstruction_loss")
+LOSSES = ("generator_loss", "path_length_loss", "discriminator_loss", "penalty_loss", "reconstruction_loss")
 CASES = {
     "32 px, 64 channels, batch 32": WIDTH_64,
     "32 px, 64 channels, batch 32, bf16": dataclasses.replace(WIDTH_64, precision="bf16"),

@@ -7,6 +7,7 @@ the public registries.
 import argparse
 import re
 import sys
+import tomllib
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,18 @@ def registered_presets():
     return PRESETS.items()
 
 
+def preset_sources() -> list[dict]:
+    """What the sources of presets set: presets, read (where), values {field: value, None: unset}."""
+    tables = tomllib.loads((ROOT / "docs" / "preset_sources.toml").read_text(encoding="utf-8"))
+    merged = []
+    for source in tables["source"]:
+        values = {}
+        for part in [*(tables["values"][name] for name in source["common"]), source["values"]]:
+            values |= {field: None if value == "unset" else value for field, value in part.items()}
+        merged.append({**source, "values": values})
+    return merged
+
+
 def config_fields():
     """dataclasses.Field of every configuration field, in order; metadata holds help, panel and scope."""
     from fact_train.settings.config import fields_of
@@ -36,6 +49,14 @@ def flag_of(field: str) -> str:
     from fact_train.settings.config import flag
 
     return flag(field)
+
+
+def findings_of(field) -> list[str]:
+    """What studies measured of a field, or what the notes report."""
+    from fact_train.settings.axes import findings
+    from fact_train.settings.measured import read_measured
+
+    return findings(field, read_measured())
 
 
 def registered_metrics():
@@ -90,6 +111,29 @@ def presets_table() -> str:
     return table(header, rows)
 
 
+def preset_differences() -> str:
+    """A row for each field in which presets are not their source, shared by presets with one reason."""
+    rows: dict[tuple, list[list[str]]] = {}
+    for source in preset_sources():
+        for name in source["presets"]:
+            preset = dict(registered_presets())[name]
+            for field, why in preset.differs.items():
+                known = hasattr(preset.config, field)
+                theirs = spelled(source["values"].get(field)) if known else ""
+                ours = spelled(getattr(preset.config, field)) if known else ""
+                key = source["read"], f"`{flag_of(field)}`" if known else field, theirs, why
+                rows.setdefault(key, []).append([f"`{source['label']}`", ours])
+    header = ["preset", "source", "field", "theirs", "ours", "why"]
+    return table(
+        header, [[both(row, 0), key[0], key[1], key[2], both(row, 1), key[3]] for key, row in rows.items()]
+    )
+
+
+def both(rows: Sequence[Sequence[str]], column: int) -> str:
+    """The different values of a column, in their order."""
+    return ", ".join(dict.fromkeys(row[column] for row in rows))
+
+
 def flags_reference() -> str:
     panels: dict[str, list[list[str]]] = {}
     for field in config_fields():
@@ -103,10 +147,11 @@ def flags_reference() -> str:
 def axes_table() -> str:
     rows = []
     for field in config_fields():
-        if field.metadata["reported"]:
+        found = findings_of(field)
+        if found:
             values, default = values_of(field.type), spelled(field.default)
-            rows.append([f"`{flag_of(field.name)}`", values, default, field.metadata["reported"]])
-    return table(["flag", "values", "default", "reported by the notes"], rows)
+            rows.append([f"`{flag_of(field.name)}`", values, default, " ".join(found)])
+    return table(["flag", "values", "default", "measured by a study, or else reported by the notes"], rows)
 
 
 def metrics_list() -> str:
@@ -169,6 +214,7 @@ def limits_table() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "presets": presets_table,
+    "preset-differences": preset_differences,
     "flags": flags_reference,
     "axes": axes_table,
     "metrics": metrics_list,

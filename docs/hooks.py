@@ -14,6 +14,8 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDED = (
     "leaderboard/LEADERBOARD.md",
+    "leaderboard/STUDIES.md",
+    *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("leaderboard/studies/*.[!t]*"))),
     "leaderboard/board.png",
     "benchmarks/results/learning.png",
     "CONTRIBUTING.md",

@@ -13,9 +13,11 @@ from fact_eval.commands.audit import audit_
 from fact_eval.commands.board import compare, leaderboard, publish_, show
 from fact_eval.commands.cache import cache_app
 from fact_eval.commands.catalog import list_, train_digits_
+from fact_eval.commands.check import crosscheck, recompute
 from fact_eval.commands.explain import explain
 from fact_eval.commands.pairs import fused, reconstruct
 from fact_eval.commands.score import all_, images, ref, run
+from fact_eval.commands.study import study
 from fact_eval.commands.weights import weights_app
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.plain_text import for_terminal
@@ -30,7 +32,10 @@ COMMANDS = {
     "show": show,
     "compare": compare,
     "leaderboard": leaderboard,
+    "study": study,
     "publish": publish_,
+    "recompute": recompute,
+    "crosscheck": crosscheck,
     "fused": fused,
     "reconstruct": reconstruct,
     "explain": explain,

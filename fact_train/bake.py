@@ -1,8 +1,9 @@
 """Baking: the style of one w folded into plain weights, which gives a network of one image (and its noise).
 
 Every injection has its fused weights (`kernels`); a `PlainConv` takes them over. `prove` compares both in
-float64: each layer on the input that it has in the network, and the image. A 3x3 style differs at the borders
-by definition (networks/injection/matrix.py); its proof covers the interior.
+float64: each layer on the input that it has in the network, and the image. The network is evaluated in the
+order in which it was trained. A 3x3 style that was trained unbaked differs at the borders by definition
+(networks/injection/matrix.py): its layers are equal in the interior, its image is not.
 """
 
 import copy
@@ -21,6 +22,7 @@ from fact_metrics.base.schema import TrainingSetShape
 from fact_metrics.base.tensor_files import read_metadata, read_tensors
 from fact_train.networks.build import build_networks, check_sizes, check_tensors, prefixed
 from fact_train.networks.generator import Generator, Synthesis
+from fact_train.networks.injection import use_fused
 from fact_train.networks.injection.convolve import instance_norm, with_ones
 from fact_train.networks.ops import conv2d_resample
 from fact_train.seeds import generator_for
@@ -62,7 +64,7 @@ class PlainConv(nn.Module):
 class LayerProof:
     """Largest difference of a layer's outputs over the largest output.
 
-    Of a 3x3 style `relative` covers the interior and `border` all pixels; `border` is None otherwise.
+    Of an unbaked 3x3 style `relative` covers the interior and `border` all pixels; None for all others.
     """
 
     layer: str
@@ -77,12 +79,32 @@ class Proof:
     layers: list[LayerProof]
     image: float
     image_float32: float
-    exact: bool  # False: a 3x3 style, whose borders differ
+    fused: bool  # whether the network was trained in the fused order
+
+    @property
+    def layers_hold(self) -> bool:
+        """Whether every layer is equal, one with an unbaked 3x3 style in its interior."""
+        return all(row.relative <= TOLERANCE for row in self.layers)
 
     @property
     def holds(self) -> bool:
-        layers = all(row.relative <= TOLERANCE for row in self.layers)
-        return layers and (not self.exact or self.image <= TOLERANCE)
+        """Whether layers and images are equal."""
+        return self.layers_hold and self.image <= TOLERANCE
+
+    @property
+    def borders_differ(self) -> bool:
+        """Whether unbaked 3x3 styles, equal in their interior, make another image."""
+        unbaked = any(row.border is not None for row in self.layers)
+        return unbaked and self.layers_hold and not self.holds
+
+    @property
+    def verdict(self) -> str:
+        """One line."""
+        if self.holds:
+            return "equal"
+        if self.borders_differ:
+            return f"NOT equal: at the borders of unbaked 3x3 styles; images differ by {self.image:.2g}"
+        return "NOT equal"
 
 
 def draw_ws(G: Generator, *, seed: int, label: int | None, truncation_psi: float) -> Tensor:
@@ -108,12 +130,15 @@ def bake_synthesis(synthesis: Synthesis, ws: Tensor) -> Synthesis:
 
 
 def prove(G: Generator, ws: Tensor) -> Proof:
-    """Compare the network and its baked form, layer by layer on the same inputs, and as images."""
+    """Compare the network and its baked form, layer by layer on the same inputs, and as images.
+
+    The network computes in the order of its training.
+    """
+    fused = use_fused(G.synthesis.fused_modconv, training=True)
     with torch.inference_mode():
         synthesis = copy.deepcopy(G.synthesis).double()
         noise_mode = "off" if synthesis.noise == "off" else "const"
-        options = dict(noise_mode=noise_mode, fused_modconv=False)
-        exact = all(m.side == 1 for m in synthesis.modules() if hasattr(m, "side"))
+        options = dict(noise_mode=noise_mode, fused_modconv=fused)
         plain = bake_synthesis(synthesis, ws.double())
         rows, names = [], [name for name, m in synthesis.named_modules() if hasattr(m, "inject")]
         baked_layers = dict(plain.named_modules())
@@ -121,7 +146,9 @@ def prove(G: Generator, ws: Tensor) -> Proof:
         def compare(module, args, kwargs, output, name):
             got = baked_layers[name](*args, **kwargs)
             relative = (got - output).abs() / output.abs().max()
-            margin = 0 if module.side == 1 else module.up  # how far the cut of the map between reaches
+            margin = (
+                0 if module.side == 1 or fused else module.up
+            )  # how far the cut of the map between reaches
             inner = relative[..., margin : relative.shape[2] - margin, margin : relative.shape[3] - margin]
             border = relative.max().item() if margin else None
             rows.append(LayerProof(name.removesuffix(".inject"), inner.max().item(), border))
@@ -144,7 +171,7 @@ def prove(G: Generator, ws: Tensor) -> Proof:
         rows,
         image=(images - baked_images).abs().max().item(),
         image_float32=(single[0] - single[1]).abs().max().item(),
-        exact=exact,
+        fused=fused,
     )
 
 
@@ -155,9 +182,10 @@ def proof_table(proof: Proof) -> str:
         border = "" if row.border is None else f"   (interior; with the border {row.border:.1e})"
         lines.append(f"{row.layer:<14} {row.relative:.1e}{border}")
     lines.append(f"{'image':<14} {proof.image:.1e} in float64, {proof.image_float32:.1e} in float32")
-    if not proof.exact:
+    lines.append(f"compared in the order of training, {'fused' if proof.fused else 'unfused'}")
+    if any(row.border is not None for row in proof.layers):
         lines.append("a baked 3x3 style has no map between the two convolutions to cut at the border")
-    lines.append("equal" if proof.holds else "NOT equal")
+    lines.append(proof.verdict)
     return "\n".join(lines)
 
 

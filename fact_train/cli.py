@@ -18,6 +18,7 @@ from fact_train.commands.field_options import changed_fields, field_parameters
 from fact_train.commands.help import PanelGroup
 from fact_train.commands.style import bake, cost
 from fact_train.commands.sweep import sweep
+from fact_train.commands.tune import tune
 from fact_train.settings.axes import axes_text
 from fact_train.settings.config import TrainConfig, fields_of, flag
 from fact_train.settings.presets import PRESETS, configure
@@ -113,9 +114,18 @@ def _train(
     scorer = _scorer(scored, eval_kimg)
 
     from fact_train.training.loop import train
+    from fact_train.training.run import NonFiniteLoss
 
-    result = train(cfg, outdir, preset=preset_name, label=label, after_snapshot=scorer)
-    if int(os.environ.get("RANK", 0)) == 0:
+    is_rank_zero = int(os.environ.get("RANK", 0)) == 0
+    try:
+        result = train(cfg, outdir, preset=preset_name, label=label, after_snapshot=scorer)
+    except NonFiniteLoss:
+        if is_rank_zero:
+            from fact_eval.scoring.diverged import record_divergence
+
+            record_divergence(outdir)
+        raise
+    if is_rank_zero:
         verb = "wrote" if result.trained else "nothing left to do, training is complete:"
         print(f"{verb} {result.snapshot}", file=sys.stderr)
         print(f"next: fact-eval all {outdir.parent}", file=sys.stderr)
@@ -202,6 +212,7 @@ app.command()(classifier)
 app.command()(bake)
 app.command()(cost)
 app.command()(sweep)
+app.command()(tune)
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 A new dataset is one entry. One without an opener is opened by its path and known by the name of its folder.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 # What a metric can ask of a dataset: `digits`, that its images are handwritten digits.
@@ -19,7 +20,8 @@ class DatasetEntry:
     `has_test_split`: a test split is published, and boards compare with it. `detector`: the one to measure
     it in, which needs no download; `evidence` says why, None if nothing was measured. `traits`: what
     metrics can ask of it (`MetricSpec.needs_trait`). `opener` is the `module:function` that opens it, called
-    with split, processing and progress.
+    with split, processing and progress. `sha256` are the published images by (split, resolution), in gray and
+    with all images: `fact-eval leaderboard --check` compares records with it.
     """
 
     name: str
@@ -29,6 +31,7 @@ class DatasetEntry:
     evidence: str | None = None
     traits: frozenset[Trait] = frozenset()
     opener: str | None = None
+    sha256: Mapping[tuple[str, int], str] = field(default_factory=dict, hash=False)
 
 
 # `python -m benchmarks detectors` measures the evidence: images are spoiled less and less, and FID must fall
@@ -45,6 +48,10 @@ DATASETS: dict[str, DatasetEntry] = {
             "digits at 20",
             traits=frozenset({"digits"}),
             opener="fact_train.data.idx:open_mnist",
+            sha256={
+                ("train", 32): "8629d600d78ded9af8c721a746e88abb0fbf1b50b11ed7cf95b3fadd9c16bcf3",
+                ("test", 32): "6f5045cb5c7d0f1ec3fc15d737ad91d74dea2ffc623c080c69c59f0aa35aef9c",
+            },
         ),
         DatasetEntry("fashion-mnist", "Fashion-MNIST, a folder of idx files", has_test_split=True),
         DatasetEntry("kmnist", "KMNIST, a folder of idx files", has_test_split=True),

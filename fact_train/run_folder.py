@@ -155,11 +155,12 @@ def prepare(
     label: str,
     dataset: dict[str, Any],
     classifier: dict[str, Any] | None = None,
+    machine: dict[str, Any] | None = None,
 ) -> str:
     """Write the folder's training_options.json, or check that it agrees; returns the run id.
 
-    `classifier` is the card of the one that a StylEx run explains. A start with other code or packages than
-    the one before is added to the file's `resumed`.
+    `classifier` is the card of the one that a StylEx run explains. `machine` is what decides the
+    last bits of the first start: device, CPU threads, number of processes.
     ConfigConflict names the fields in which the folder's run differs; schedule and machine fields may differ.
     """
     path = Path(outdir) / OPTIONS_FILE
@@ -168,7 +169,6 @@ def prepare(
         _refuse_other_classifier(outdir, options.get("classifier"), classifier, cfg)
         _refuse_conflict(outdir, TrainConfig.from_dict(options["config"]), cfg, options["dataset"], dataset)
         options["config"] = cfg.to_dict()
-        _note_resume(options)
         write_json(path, options)
         return options["run_id"]
     if any(not p.name.startswith(".") for p in Path(outdir).iterdir()):
@@ -187,10 +187,41 @@ def prepare(
             "dataset": dataset,
             **({} if classifier is None else {"classifier": classifier}),
             "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            **_this_start(),
+            **_this_start(machine or {}),
         },
     )
     return run_id
+
+
+def note_start(outdir: Path, *, nimg: int, machine: dict[str, Any]) -> list[str]:
+    """Add a start of training at `nimg` images to the options' `resumed`, before it trains.
+
+    A start with the code, packages and machine of the start before adds nothing: the two are one start.
+    Returns a warning for everything of the machine that changed: the last bits depend on it.
+    """
+    path = Path(outdir) / OPTIONS_FILE
+    options = read_options(outdir)
+    last, start = (options.get("resumed") or [options])[-1], _this_start(machine)
+    if same_code(last.get("git"), start["git"]):
+        start["git"] = last.get("git")
+    changed = [key for key in ("git", "packages", *machine) if last.get(key) != start[key]]
+    if changed:
+        options["resumed"] = [*options.get("resumed", []), {"kimg": nimg / 1000, **start}]
+        write_json(path, options)
+    return [
+        f"{key.replace('_', ' ')} was {last[key]} and is now {start[key]}: the result differs by rounding "
+        "from that of an uninterrupted run"
+        for key in changed
+        if key in machine and last.get(key) is not None
+    ]
+
+
+def last_threads(outdir: Path) -> int | None:
+    """CPU threads of the run's latest start; None for a new run or where they are not recorded."""
+    if not (Path(outdir) / OPTIONS_FILE).is_file():
+        return None
+    options = read_options(outdir)
+    return (options.get("resumed") or [options])[-1].get("threads")
 
 
 def read_options(outdir: Path) -> dict[str, Any]:
@@ -207,18 +238,9 @@ def read_options(outdir: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _note_resume(options: dict[str, Any]) -> None:
-    """Append this start to `resumed` where its code or packages differ from those of the start before."""
-    last = (options.get("resumed") or [options])[-1]
-    start = _this_start()
-    if same_code(last.get("git"), start["git"]):
-        start["git"] = last.get("git")
-    if any(last.get(key) != start[key] for key in ("git", "packages")):
-        options["resumed"] = [*options.get("resumed", []), start]
-
-
-def _this_start() -> dict[str, Any]:
+def _this_start(machine: dict[str, Any]) -> dict[str, Any]:
     return {
+        **machine,
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "python": sys.version.split()[0],
         "git": git_state(),

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import torch
@@ -45,18 +45,20 @@ class SnapshotShape(msgspec.Struct):
     nimg: int
     weights_sha256: str
     classifier: CardShape | None = None
+    left_out: list[Literal["D"]] = []  # networks that a published snapshot does without
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """A loaded snapshot: G is the EMA generator; all networks are in eval mode without gradients.
 
-    Of a StylEx run also E, the EMA encoder, and C, the classifier it explains, with its card.
+    Of a StylEx run also E, the EMA encoder, and C, the classifier it explains, with its card. Published
+    snapshots have no D: nothing that is scored needs it.
     """
 
     path: Path
     G: Generator
-    D: Discriminator
+    D: Discriminator | None
     config: dict[str, Any]
     dataset: dict[str, Any]
     run_id: str
@@ -126,6 +128,16 @@ def save_snapshot(
     write_safetensors(path, tensors, {"fact": text})
 
 
+def save_without_discriminator(path: Path, out: Path) -> None:
+    """Write a snapshot again without D, for publication: all other tensors and the description are equal."""
+    meta = read_metadata(path, "fact", SnapshotShape, what="snapshot", way_out=WAY_OUT)
+    tensors = read_tensors(path, what="snapshot", way_out=WAY_OUT)
+    tensors = {name: value for name, value in tensors.items() if not name.startswith("D.")}
+    whole = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    meta |= {"left_out": ["D"], "left_out_of": whole, "weights_sha256": weights_sha256(tensors)}
+    write_safetensors(out, tensors, {"fact": json.dumps(meta, sort_keys=True)})
+
+
 def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snapshot:
     """Rebuild the networks of a snapshot on a device.
 
@@ -158,7 +170,7 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
     return Snapshot(
         path=path,
         G=networks["G_ema"],
-        D=networks["D"],
+        D=networks.get("D"),
         E=networks.get("E_ema"),
         C=networks.get("C"),
         classifier=meta.get("classifier"),
@@ -183,4 +195,5 @@ def _build(cfg: TrainConfig, meta: Mapping[str, Any]) -> dict[str, nn.Module]:
         C = new_classifier(meta["classifier"])
         G, D = build_networks(cfg, meta["dataset"], class_dim=C.num_classes)
         networks = G, D, build_encoder(cfg, meta["dataset"]), C
-    return dict(zip(NETWORKS[cfg.model], networks, strict=True))
+    named = dict(zip(NETWORKS[cfg.model], networks, strict=True))
+    return {name: net for name, net in named.items() if name not in meta.get("left_out", [])}

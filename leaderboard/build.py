@@ -9,11 +9,14 @@ seeds.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 
 from fact_leaderboard.columns import PROTOCOLS, Column, columns_for, metrics_for
-from fact_leaderboard.intervals import Mean, difference_of_means, holm, mean_over_seeds
+from fact_leaderboard.intervals import Mean, difference_of_means, holm, mean_over_seeds, variance_floor
 from fact_leaderboard.records import Record, latest_records
+from fact_metrics.registry import find_spec
 
+SIGNIFICANCE = 0.05  # chance that a board calls anything worse that is not, at most
 CONTROLS = {"reals": "real images, held out", "noise": "uniform noise"}
 
 
@@ -61,26 +64,57 @@ class Section:
 
     def best(self, metric: str) -> float | None:
         """The best ranked mean of a metric; None unless two means differ."""
-        means = [row.cells[metric].mean.mean for row in self.ranked if metric in row.cells]
-        if len(set(means)) < 2:
-            return None
-        return max(means) if self.higher_is_better[metric] else min(means)
+        return self._best.get(metric)
 
     def tied(self, metric: str) -> frozenset[Mean]:
-        """Ranked means that do not differ significantly from the best one at 5 %.
+        """Ranked means that are not called worse than the best one of the metric.
 
-        Welch's test over training seeds, Holm-corrected over the column; means of one seed are not tested.
+        A mean without a spread of its own is not tested: it is neither tied nor worse.
         """
-        best = self.best(metric)
-        means = [row.cells[metric].mean for row in self.ranked if metric in row.cells]
-        others = [mean for mean in means if mean.mean != best]
-        if best is None:
-            return frozenset()
-        first = next(mean for mean in means if mean.mean == best)
-        p_values = holm([difference_of_means(first, other).p for other in others])
-        return frozenset(
-            other for other, p in zip(others, p_values, strict=True) if p is not None and p >= 0.05
-        )
+        return self._tied.get(metric, frozenset())
+
+    @cached_property
+    def _best(self) -> dict[str, float]:
+        means = {metric: [mean.mean for mean in means] for metric, means in self._means.items()}
+        best = {True: max, False: min}
+        return {
+            metric: best[self.higher_is_better[metric]](values)
+            for metric, values in means.items()
+            if len(set(values)) > 1
+        }
+
+    @cached_property
+    def _tied(self) -> dict[str, frozenset[Mean]]:
+        """All metrics at once: Holm's correction is over every comparison that a reader of the board makes.
+
+        A column's best is chosen by the same values that are then tested, so the family holds all pairs of
+        its tested means, and not those with the best alone.
+        """
+        metrics, others, p_values, family = [], [], [], 0
+        for metric, best in self._best.items():
+            means = self._means[metric]
+            first = next(mean for mean in means if mean.mean == best)
+            tested = sum(mean.stderr is not None for mean in means)
+            family += tested * (tested - 1) // 2
+            for other in means:
+                if other.mean != best:
+                    metrics.append(metric)
+                    others.append(other)
+                    p_values.append(difference_of_means(first, other).p)
+        tied = defaultdict(set)
+        for metric, other, p in zip(metrics, others, holm(p_values, family=family), strict=True):
+            if p is not None and p >= SIGNIFICANCE:
+                tied[metric].add(other)
+        return {metric: frozenset(means) for metric, means in tied.items()}
+
+    @cached_property
+    def _means(self) -> dict[str, list[Mean]]:
+        """The ranked means of each column."""
+        means = {column.metric: [] for column in self.columns}
+        for row in self.ranked:
+            for metric, cell in row.cells.items():
+                means[metric].append(cell.mean)
+        return means
 
 
 @dataclass
@@ -139,7 +173,10 @@ def gate(record: Record, reference: Record, *, local: bool) -> str | None:
 
 
 def git_problem(record: Record) -> str | None:
-    """Why a record is not reproducible: trained or scored outside a clean commit; None if it is."""
+    """Why a record is not reproducible: trained or scored outside a clean commit; None if it is.
+
+    Every start of a training run counts: its commit and its packages.
+    """
     states = {"scored": [record.provenance.get("git")]}
     if record.source == "run":
         resumed = [start["git"] for start in record.training.get("resumed", [])]
@@ -151,6 +188,11 @@ def git_problem(record: Record) -> str | None:
             return f"{work} with uncommitted code"
         if len({git["commit"] for git in gits}) > 1:
             return f"{work} with the code of several commits"
+    starts = [record.training, *record.training.get("resumed", [])]
+    packages = [start["packages"] for start in starts if start.get("packages")]
+    for name in sorted(set().union(*packages)):
+        if len({of_start.get(name) for of_start in packages}) > 1:
+            return f"trained with several versions of {name}"
     return None
 
 
@@ -160,18 +202,17 @@ def _of_board(records: Sequence[Record], protocol: str) -> list[Record]:
     Sources without a value specific to either protocol appear on the embedded board.
     """
     dataset = records[0].dataset["name"]
+    specific = {
+        name: {c.metric for c in columns_for(dataset, name) if c.protocol == name} for name in PROTOCOLS
+    }
     own = {
-        name: {
-            _scored(record)
-            for record in records
-            if record.metric in {c.metric for c in columns_for(dataset, name) if c.protocol == name}
-        }
-        for name in PROTOCOLS
+        name: {_scored(record) for record in records if record.metric in metrics}
+        for name, metrics in specific.items()
     }
     rows = own[protocol]
     if protocol == "embedded":
         rows = rows | ({_scored(record) for record in records} - own["standard"])
-    shown = metrics_for(dataset, protocol)
+    shown = set(metrics_for(dataset, protocol))
     return [record for record in records if record.metric in shown and _scored(record) in rows]
 
 
@@ -249,7 +290,16 @@ def _cell(records: Sequence[Record]) -> Cell:
     for record in records:
         by_run[record.run_id].append(record.value)
     values = [mean_over_seeds(by_run[run]).mean for run in sorted(by_run)]
-    return Cell(mean_over_seeds(values), records[0].n_requested, records[0].n_effective)
+    rounding = variance_floor(step=_step(records[0].metric))
+    evaluation = variance_floor(stderrs=[r.stderr for r in records]) / min(map(len, by_run.values()))
+    mean = mean_over_seeds(values, floor=rounding + evaluation)
+    return Cell(mean, records[0].n_requested, records[0].n_effective)
+
+
+@cache
+def _step(metric: str) -> float | None:
+    spec = find_spec(metric)
+    return None if spec is None else spec.step
 
 
 def _order(record: Record) -> tuple:

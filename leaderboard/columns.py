@@ -54,6 +54,7 @@ COLUMNS = (
     Column("covered10k", "digits covered", ".1f"),
     Column("agreement10k", "agreement"),
     Column("reconlegible10k", "recon legible"),
+    Column("reconsharpness10k_full", "recon sharpness gap"),
     Column("recon10k_lpips_stlpips_alex", "recon LPIPS"),
     Column("recon10k_mse", "recon MSE"),
     Column("wgap10k_frechet", "W-gap", ".2f"),

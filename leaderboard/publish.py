@@ -5,8 +5,16 @@ from pathlib import Path
 
 from fact_baselines.load import load_reported
 from fact_leaderboard.build import Section, build_board, git_problem, section_key
+from fact_leaderboard.records import RESULTS as RESULTS_FILE
 from fact_leaderboard.records import Record, latest_records, read_folder, read_records
 from fact_leaderboard.render import render_board
+from fact_leaderboard.snapshots import LARGEST, keep_published, publish_snapshot
+from fact_leaderboard.verifications import (
+    append_verifications,
+    beside,
+    published_verifications,
+    read_verifications,
+)
 from fact_metrics.base.atomic import write_text
 from fact_metrics.base.errors import UserError
 
@@ -23,7 +31,8 @@ def published_records(folder: Path | None = None) -> list[Record]:
 
 def board_text(results: Path | None = None) -> str:
     """The text of LEADERBOARD.md that follows from the published records."""
-    return render_board(published_sections(results), reported=load_reported())
+    verifications = published_verifications(results or RESULTS)
+    return render_board(published_sections(results), reported=load_reported(), verifications=verifications)
 
 
 def write_board(out: Path | None = None, results: Path | None = None) -> bool:
@@ -49,7 +58,8 @@ def local_sections(
 
     Files that cannot be read are left out; `problems` gets a line for each.
     """
-    local = read_folder(root, [] if problems is None else problems)
+    found = read_folder(root, [] if problems is None else problems)
+    local = [record for _, latest in found for record in latest]
     sections = build_board(published_records(results), local=local)
     here = {section_key(record.dataset) for record in local}
     return [section for section in sections if section_key(section.dataset) in here]
@@ -78,19 +88,30 @@ def local_text(sections: Sequence[Section], root: Path) -> str:
 
 
 def publish_records(
-    paths: Iterable[Path], results: Path | None = None, *, allow_dirty: bool = False
+    paths: Iterable[Path],
+    results: Path | None = None,
+    *,
+    allow_dirty: bool = False,
+    with_snapshots: bool = False,
+    largest_snapshot: float = LARGEST,
 ) -> tuple[list[Path], list[str]]:
     """Copy the records of every `results.jsonl` under the paths into results/<run_id>.jsonl.
 
-    One record per key: the latest ok record. Published records without a new one stay. Returns the files
-    written or changed, and a line for every rejected run. A run is rejected if its code is not committed
-    (unless `allow_dirty`); invalid records are always rejected.
+    One record per key: the latest ok record. Published records without a new one stay. Verifications of the
+    records come with them, and `with_snapshots` the newest snapshot, up to `largest_snapshot` MB. Returns the
+    files written or changed, and a line for every rejected run or snapshot. A run is rejected if its code is
+    not committed (unless `allow_dirty`); invalid records are always rejected.
     """
+    results = results or RESULTS
     by_run: dict[str, list[Record]] = {}
+    folders: dict[str, list[Path]] = {}
     changed, refused = [], []
-    for record in (record for root in paths for record in read_folder(root, refused)):
-        if record.status == "ok":
-            by_run.setdefault(record.run_id, []).append(record)
+    for path, latest in (file for root in paths for file in read_folder(root, refused)):
+        for record in latest:
+            if record.status == "ok":
+                by_run.setdefault(record.run_id, []).append(record)
+                if path.parent not in folders.setdefault(record.run_id, []):
+                    folders[record.run_id].append(path.parent)
     for run_id, measured in sorted(by_run.items()):
         records = [record for record in measured if not record.invalid]
         if len(records) < len(measured):
@@ -104,11 +125,32 @@ def publish_records(
                 f"{run_id}: {problem}; commit and score again, or --allow-dirty to list it unranked"
             )
             continue
-        path = (results or RESULTS) / f"{run_id}.jsonl"
-        lines = [record.to_json() for record in latest_records([*read_records(path), *records])]
+        path = results / f"{run_id}.jsonl"
+        before = read_records(path)
+        if with_snapshots and records[0].source == "run":
+            try:
+                records = publish_snapshot(folders[run_id][-1], records, results, largest=largest_snapshot)
+            except UserError as error:
+                refused.append(f"{run_id}: no snapshot: {error}")
+        known = {record.key: record for record in before}
+        records = [keep_published(record, known.get(record.key)) for record in records]
+        lines = [record.to_json() for record in latest_records([*before, *records])]
         text = "".join(f"{line}\n" for line in lines)
         if not path.exists() or path.read_text() != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, text)
             changed.append(path)
+        changed += _publish_verifications(folders[run_id], path)
     return changed, refused
+
+
+def _publish_verifications(folders: Iterable[Path], published: Path) -> list[Path]:
+    """Copy the new verifications of published records from run folders; the file, if it changed."""
+    path = beside(published)
+    known = read_verifications(path)
+    keys = {record.key for record in read_records(published)}
+    found = [v for folder in folders for v in read_verifications(beside(folder / RESULTS_FILE))]
+    new = [v for v in found if v.key in keys and v not in known]
+    if new:
+        append_verifications(path, new)
+    return [path] if new else []

@@ -1,14 +1,12 @@
 """The shape of a line of results.jsonl: what `Record.from_json` checks before anything reads a field."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from fact_metrics.base.limits import RECORD
 from fact_metrics.base.plain_text import check_file_name
 from fact_metrics.base.schema import DatasetShape, GitShape, StartShape, fits, parse_json
-
-SCHEMA = 1
 
 
 class ProtocolShape(msgspec.Struct):
@@ -80,7 +78,7 @@ class RecordShape(msgspec.Struct, kw_only=True):
     dataset: DatasetShape
     training: TrainingShape = msgspec.field(default_factory=TrainingShape)
     provenance: ProvenanceShape
-    schema: int = SCHEMA
+    schema: Literal[1] = 1
 
     def __post_init__(self) -> None:
         check_run_id(self.run_id)
@@ -88,17 +86,19 @@ class RecordShape(msgspec.Struct, kw_only=True):
             check_file_name(getattr(self, name), name)
 
 
-def parse_record(line: str | bytes) -> dict[str, Any]:
-    """A line of results.jsonl as a dictionary of this shape. Raises ValueError for anything else."""
+def parse_line(line: str | bytes) -> dict[str, Any]:
+    """A line of results.jsonl as a dictionary. ValueError for anything else, and for a line too long."""
     if len(line) > RECORD.most:
         raise ValueError(f"{RECORD.text(len(line))}, at most {RECORD.text(RECORD.most)} are read")
     data = parse_json(line)
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
-    if data.get("schema") != SCHEMA:
-        raise ValueError(f"schema {str(data.get('schema'))[:20]}; this version reads schema {SCHEMA}")
-    fits(data, RecordShape)
     return data
+
+
+def check_shape(data: dict[str, Any]) -> None:
+    """Raise ValueError unless every field of a record has its type."""
+    fits(data, RecordShape)
 
 
 def check_run_id(run_id: str) -> None:

@@ -9,18 +9,24 @@ import dataclasses
 import json
 import math
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
-from fact_leaderboard.record_shape import SCHEMA, check_run_id, parse_record
-from fact_metrics.base.canonical import canonical_sha256, finite
+from fact_leaderboard.record_index import Outcome, known_outcomes
+from fact_leaderboard.record_shape import check_run_id, check_shape, parse_line
+from fact_leaderboard.shared_parts import is_random, protocol_sha256, share_parts
+from fact_metrics.base.canonical import finite
 from fact_metrics.base.errors import UserError
-from fact_metrics.features.weight_store import mentions_random_weights
 
+SCHEMA = 1
 RESULTS = "results.jsonl"
+TAIL = 2**16  # bytes that are read at a time from the end of a file
 STATUSES = ("ok", "failed", "cancelled")
 SOURCES = ("run", "images", "reals", "noise")
+DIVERGED = "diverged"  # the metric of a run whose training ended with a loss or weight that is not finite
 
 Key = tuple[str, str, str, int, str, int]
 
@@ -74,7 +80,7 @@ class Record:
             raise ValueError(f"source is {self.source!r}, not one of {', '.join(SOURCES)}")
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"value is {self.value}: write null and status failed")
-        if self.protocol_sha256 != canonical_sha256(self.protocol):
+        if self.protocol_sha256 != protocol_sha256(self.protocol):
             raise ValueError("protocol_sha256 is not the hash of protocol")
 
     @property
@@ -92,7 +98,7 @@ class Record:
     @property
     def invalid(self) -> str | None:
         """Why the value is not a valid measurement; None if it is one."""
-        return "random weights, a smoke test" if mentions_random_weights(self.protocol) else None
+        return "random weights, a smoke test" if is_random(self.protocol) else None
 
     def to_json(self) -> str:
         """The record as one line of JSON, without the line end. NaN and infinities inside become null."""
@@ -101,53 +107,61 @@ class Record:
     @classmethod
     def from_json(cls, line: str) -> "Record":
         """Inverse of `to_json`. Raises ValueError if the line is not a record of this schema."""
-        data = parse_record(line)
-        fields = dataclasses.fields(cls)
-        if unknown := sorted(set(data) - {f.name for f in fields}):
-            raise ValueError(f"unknown field {unknown[0]!r}")
-        if missing := sorted(f.name for f in fields if f.name not in data):
-            raise ValueError(f"field {missing[0]!r} is missing")
-        return cls(**data)
+        data = parse_line(line)
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
+        if data.keys() != FIELDS:
+            if unknown := sorted(data.keys() - FIELDS):
+                raise ValueError(f"unknown field {unknown[0]!r}")
+            raise ValueError(f"field {min(FIELDS - data.keys())!r} is missing")
+        check_shape(data)
+        return cls(**share_parts(data))
+
+
+FIELDS = {field.name for field in dataclasses.fields(Record)}
 
 
 def read_records(path: Path) -> list[Record]:
-    """All records of a file in the order written; [] for a missing file. A torn last line is skipped.
+    """All records of a file, as `iter_records` reads them."""
+    return list(iter_records(path))
 
-    Raises UserError with file and line number for any other broken line.
+
+def iter_records(path: Path) -> Iterator[Record]:
+    """The records of a file in the order written; none of a missing file. A torn last line is skipped.
+
+    Reads line by line. Raises UserError with file and line number for any other broken line.
     """
-    path = Path(path)
     try:
-        data = path.read_bytes()
+        file = open(path, "rb")
     except FileNotFoundError:
-        return []
-    lines = data.split(b"\n")
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(Record.from_json(line.decode()))
-        except (ValueError, TypeError) as error:
-            if number == len(lines):  # no line end after it: a torn write
-                break
-            raise UserError(
-                f"{path} line {number} is not a record ({error}): remove the line, then run again"
-            ) from error
-    return records
+        return
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = Record.from_json(line.decode())
+            except (ValueError, TypeError) as error:
+                if not line.endswith(b"\n"):  # a torn write, the last line of the file
+                    return
+                raise UserError(
+                    f"{path} line {number} is not a record ({error}): remove the line, then run again"
+                ) from error
+            yield record
 
 
-def read_folder(folder: Path, problems: list[str]) -> list[Record]:
-    """The latest records of every results file under a folder.
+def read_folder(folder: Path, problems: list[str]) -> Iterator[tuple[Path, list[Record]]]:
+    """Every results file under a folder, with its latest records.
 
     A file that cannot be read is left out and adds a line to `problems`.
     """
-    records = []
     for path in find_results(folder):
         try:
-            records += latest_records(read_records(path))
+            records = latest_records(iter_records(path))
         except (UserError, OSError) as error:
             problems.append(str(error))
-    return records
+            continue
+        yield path, records
 
 
 def append_records(path: Path, records: Iterable[Record], *, again: bool = False) -> int:
@@ -164,18 +178,22 @@ def append_records(path: Path, records: Iterable[Record], *, again: bool = False
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             _repair(path)
-            latest = {record.key: record for record in latest_records(read_records(path))}
-            with open(path, "ab", buffering=0) as file:
+            with (
+                known_outcomes(path, lambda: _outcomes(path)) as known,
+                open(path, "ab", buffering=0) as file,
+            ):
                 for record in records:
-                    if not again and _is_redundant(record, latest.get(record.key)):
+                    outcome = (record.status, record.error)
+                    if not again and _is_redundant(outcome, known.get(record.key)):
                         continue
                     file.write(record.to_json().encode() + b"\n")
                     os.fsync(file.fileno())
+                    known.put(record.key, outcome)
                     written += 1
-                    latest[record.key] = record
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"could not write {path}: {error.strerror}; fix that and run the same command again"
+            f"could not write {path}: {reason}; fix that and run the same command again"
         ) from error
     return written
 
@@ -200,25 +218,40 @@ def find_results(folder: Path) -> Iterator[Path]:
     yield from sorted(Path(folder).rglob(RESULTS))
 
 
-def _is_redundant(record: Record, latest: Record | None) -> bool:
-    return latest is not None and (
-        latest.status == "ok" or (latest.status, latest.error) == (record.status, record.error)
-    )
+def _outcomes(path: Path) -> Iterator[tuple[Key, Outcome]]:
+    for record in latest_records(iter_records(path)):
+        yield record.key, (record.status, record.error)
+
+
+def _is_redundant(outcome: Outcome, latest: Outcome | None) -> bool:
+    return latest is not None and (latest[0] == "ok" or tuple(latest) == outcome)
 
 
 def _repair(path: Path) -> None:
     """Make the file end with a line end: terminate a complete last line, remove a torn one."""
     try:
-        data = path.read_bytes()
+        file = open(path, "r+b")
     except FileNotFoundError:
         return
-    if not data or data.endswith(b"\n"):
-        return
-    start = data.rfind(b"\n") + 1
-    try:
-        Record.from_json(data[start:].decode())
-    except (ValueError, TypeError):
-        os.truncate(path, start)
-    else:
-        with open(path, "ab", buffering=0) as file:
+    with file:
+        start, last = _last_line(file)
+        if not last:
+            return
+        try:
+            Record.from_json(last.decode())
+        except (ValueError, TypeError):
+            file.truncate(start)
+        else:
+            file.seek(0, os.SEEK_END)
             file.write(b"\n")
+
+
+def _last_line(file: BinaryIO) -> tuple[int, bytes]:
+    """Where the text after the last line end begins, and that text; reads from the end of the file."""
+    start, text = file.seek(0, os.SEEK_END), b""
+    while start > 0 and b"\n" not in text:
+        length = min(TAIL, start)
+        start = file.seek(start - length)
+        text = file.read(length) + text
+    end = text.rfind(b"\n") + 1
+    return start + end, text[end:]

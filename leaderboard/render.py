@@ -11,6 +11,8 @@ from fact_baselines.load import ReportedSet, measured_presets
 from fact_leaderboard.build import Cell, Row, Section, flatten, short
 from fact_leaderboard.columns import Column
 from fact_leaderboard.records import Record
+from fact_leaderboard.verifications import Verification
+from fact_leaderboard.verified import render_verified
 from fact_metrics.base.plain_text import for_cell, for_code, for_html, for_markdown, for_terminal
 
 LEGEND = (
@@ -40,6 +42,7 @@ def render_board(
     sections: Sequence[Section],
     *,
     reported: Iterable[ReportedSet] = (),
+    verifications: Sequence[Verification] = (),
     made_by: str = "fact-eval leaderboard",
 ) -> str:
     """LEADERBOARD.md as text; `reported` numbers stand in tables of their own, never ranked with ours."""
@@ -48,6 +51,7 @@ def render_board(
         blocks.append(NO_RECORDS)
     for section in sections:
         blocks += _render_section(section)
+        blocks += render_verified(section, verifications)
     blocks += _render_reported(list(reported))
     return "\n\n".join(blocks) + "\n"
 

@@ -72,6 +72,7 @@ class Family:
     settings: what of the protocol is not in the needs.
     needs: replaces the needs that follow from `scored` and `reals`.
     minimum, multiple: the fewest images, and what their number is a multiple of.
+    step: the distance of neighbouring values, if the metric counts something (`one_image` of a share).
     difference: compares two runs on shared latents; its needs are generated features, then reals.
     published: names of the field, each for a name of the grammar. Never edited: a protocol that changes gets
         a new name or a higher version.
@@ -97,6 +98,7 @@ class Family:
     needs_generator: bool = False
     needs_encoder: bool = False
     from_statistics: bool = False
+    step: Callable[[Choice], float | None] = lambda choice: None
     difference: Difference | None = None
     minimum: int = 2
     multiple: int = 1
@@ -162,6 +164,7 @@ class Family:
             needs_trait=next(iter(traits), None),
             from_statistics=self.from_statistics,
             paired=self.difference is not None,
+            step=self.step(choice),
         )
 
     def check_detector(self, name: str, detector: str) -> None:
@@ -201,6 +204,11 @@ class Family:
                 )
             )
         return tuple(needs)
+
+
+def one_image(choice: Choice) -> float:
+    """The step of a share of N images."""
+    return 1 / choice.count
 
 
 def spell_count(count: int) -> str:

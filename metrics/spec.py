@@ -55,7 +55,8 @@ class MetricSpec:
     `count` is the N of its name. `settings` holds what changes the number beyond the needs (k, epsilon,
     ...). `needs_trait`: the trait that a dataset must have for the metric to mean something (fact_train/
     datasets.py); None: any dataset. `from_statistics`: mean and covariance of the real features are enough.
-    `paired`: runs can be compared image by image on shared latents.
+    `paired`: runs can be compared image by image on shared latents. `step`: the distance of neighbouring
+    values of a metric that counts something, 1 for whole numbers; None: any value. It changes no value.
     """
 
     name: str
@@ -75,6 +76,7 @@ class MetricSpec:
     needs_trait: str | None
     from_statistics: bool
     paired: bool
+    step: float | None = None
 
     @property
     def protocol(self) -> dict:

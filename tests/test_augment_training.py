@@ -127,6 +127,7 @@ def test_d_sees_augmented_images_real_and_generated_in_every_phase(
     augment = gan.augment.__call__
     gan.augment = type("Spy", (), {"__call__": lambda self, x, gen: given.append(x) or augment(x, gen)})()
     gan.augment.observe, gan.augment.update = (lambda signs: None), (lambda steps: {})
+    gan.augment.follow_schedule = lambda nimg: None
     gan.D.forward = lambda x, *args, **kw: seen.append(x) or D(x, *args, **kw)
     t.step(regularise=True)
     assert [len(x) for x in seen] == [len(x) for x in given] == [8, 16, 8]  # G, D, R1

@@ -28,8 +28,16 @@ AXES = {
     "channel_base": 32,
     "channel_max": 4,
     "d_channel_mult": 0.5,
+    "d_channel_max": 4,
     "conv_clamp": 0.1,
+    "loss": "relativistic",
+    "top_k": 0.5,
+    "r1_phase": "d",
+    "gp": "one",
+    "r2_gamma": 5.0,
+    "schedule": "g_lr=cosine:0.0001:0.02",
     "r1_gamma": 100.0,
+    "r1_auto_batch": 1,
     "r1_gamma_final": 0.01,
     "r1_decay_kimg": 0.01,
     "r1_interval": 2,
@@ -53,6 +61,7 @@ AXES = {
     "seed": 3,
     "cond": True,
     "mirror": True,
+    "balance": True,
     "resolution": 16,
     "channels": 3,
     "max_images": 12,
@@ -76,6 +85,7 @@ AXES = {
     "matrix_postnorm": "weight",
     "adaconv_groups": 2,
     "pl_power": 0.0,
+    "pl_rows": "all",
     "augment": "diffaugment",
     "augment_set": "noise",
     "augment_p": 0.9,
@@ -90,6 +100,10 @@ STYLEX_AXES = {
     "model": {"model": "stylegan2"},
     "classifier": {},  # another file: see the test
     "class_repr": {"class_repr": "logits"},
+    "mapping_class": {"mapping_class": "predicted"},
+    "class_dropout": {"class_dropout": 0.5},
+    "class_noise": {"class_noise": 0.5},
+    "w_noise": {"w_noise": 0.5},
     "d_cond": {"d_cond": "projection"},
     "branches": {"branches": "encoder", "alternation": "off"},
     "alternation": {"alternation": "off"},
@@ -100,6 +114,7 @@ STYLEX_AXES = {
     "encoder_lr_mult": {"encoder_lr_mult": 0.1},
     "encoder_init": {"encoder_init": "standardised"},
     "e_channel_mult": {"e_channel_mult": 0.5},
+    "e_channel_max": {"e_channel_max": 4},
     "rec_scale": {"rec_scale": 5.0},
     "w_w": {"w_w": 1.0},
     "w_l1": {"w_l1": 0.1},
@@ -108,9 +123,12 @@ STYLEX_AXES = {
     "kl_branches": {"kl_branches": "both"},
     "w_lpips": {"w_lpips": 1.0},
     "perceptual": {"perceptual": "stlpips_vgg"},
+    "rec_interval": {"rec_interval": 2},
+    "lpips_interval": {"lpips_interval": 2},
+    "lpips_stretch": {"lpips_stretch": True},
     "lpips_batch_shrink": {"lpips_batch_shrink": 2},
 }
-IN_32_PX = {"w_lpips", "perceptual", "lpips_batch_shrink"}
+IN_32_PX = {"w_lpips", "perceptual", "lpips_interval", "lpips_stretch", "lpips_batch_shrink"}
 # What an axis stands on, where it would mean nothing in the plain network.
 VECTORS = {"injection": "vectors", "style_vectors": 4}
 MATRIX = {"injection": "matrix", "style_vectors": 8}
@@ -124,6 +142,7 @@ STANDS_ON = {
     "latent_space": {"style_mixing_prob": 0.0},
     "noise_learned": {"noise_strength_init": 0.1},
     "adaconv_groups": {"injection": "adaconv"},
+    "r1_auto_batch": {"r1_gamma": "auto"},
     "augment_set": dict(augment="fixed", augment_p=0.5),
     "augment_p": dict(augment="fixed", augment_p=0.5),
     **dict.fromkeys(("ada_target", "ada_interval", "ada_kimg"), ADA),
@@ -131,9 +150,9 @@ STANDS_ON = {
     "diffaugment_policy": dict(augment="diffaugment"),
     **{f"matrix_{name}": MATRIX for name in ("centre", "normalise", "scale", "identity", "postnorm")},
 }
-# Covered elsewhere: the dataset's own options (tests/test_data_*), and the order of evaluation, which must
-# NOT change the mathematics.
-NO_EFFECT_ON_WEIGHTS = {"data", "resize", "crop", "alpha", "fused_modconv"}
+# Covered elsewhere: the dataset's own options (tests/test_data_*), the order of evaluation, which must NOT
+# change the mathematics, and fp16 in the highest resolutions, which a CPU does not use (test_precision.py).
+NO_EFFECT_ON_WEIGHTS = {"data", "resize", "crop", "alpha", "fused_modconv", "fp16_layers"}
 
 
 # Another value of every field that has no row above, for the test of its flag.
@@ -143,12 +162,14 @@ NO_AXIS = {
     "crop": "center",
     "alpha": "white",
     "fused_modconv": "never",
+    "fp16_layers": 2,
     "kimg": 7.0,
     "kimg_per_tick": 3.0,
     "snapshot_ticks": 5,
     "image_ticks": 6,
     "device": "cpu",
     "threads": 3,
+    "log_to": "wandb",
     "cuda_graphs": True,
 }
 STYLEX = {"model": "stylex", "classifier": "mnist"}
@@ -157,6 +178,7 @@ FLAG_CHANGES = {
     "model": STYLEX,
     "classifier": {**STYLEX, "classifier": "other.safetensors"},
     "style_kernel": {**STANDS_ON["style_kernel"], "style_kernel": 3},
+    "precision": {"precision": "bf16", "fp16_layers": 0},
 }
 
 

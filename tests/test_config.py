@@ -37,6 +37,8 @@ def test_every_field_has_help_scope_and_panel() -> None:
         ({"cond": 1}, "--cond 1"),
         ({"style_mixing_prob": 1.5}, "--style-mixing-prob 1.5"),
         ({"channels": 2}, "--channels 2"),
+        ({"r1_auto_batch": 8}, "--r1-auto-batch 8: it needs --r1-gamma auto"),
+        ({"fp16_layers": 4, "precision": "bf16"}, "--fp16-layers 4: --precision bf16"),
     ],
 )
 def test_bad_values_are_refused_by_flag_and_value(changes: dict, named: str) -> None:

@@ -35,6 +35,7 @@ def test_the_baseline_with_constant_gamma_can_be_captured():
         ("cond", True, "--cond True"),
         ("augment", "ada", "--augment ada"),
         ("r1_gamma_final", 0.5, "--r1-gamma-final 0.5"),
+        ("schedule", "top_k=cosine:0.5:10", "--schedule top_k=cosine:0.5:10"),
     ],
 )
 def test_settings_that_change_between_steps_are_named(field, value, flag):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fact_train.data import batch_indices
+from fact_train.data import balanced_indices, batch_indices, class_pools
 
 
 def test_each_epoch_visits_each_image_once():
@@ -75,3 +75,26 @@ def test_one_image_and_an_empty_request_are_answered():
 def test_senseless_requests_are_refused(bad):
     with pytest.raises(ValueError, match="need size"):
         batch_indices(**({"size": 5, "seed": 0, "position": 0, "count": 1} | bad))
+
+
+CLASSES = torch.tensor([0] * 20 + [3] * 5 + [7] * 3)
+
+
+def balanced(position: int, count: int, *, seed: int = 0) -> list[int]:
+    return balanced_indices(class_pools(CLASSES), seed=seed, position=position, count=count).tolist()
+
+
+def test_balanced_classes_come_equally_often_and_each_image_of_a_class_too() -> None:
+    drawn = balanced(0, 180)
+    classes = CLASSES[drawn].reshape(60, 3)
+    assert all(block.tolist() == [0, 3, 7] for block in classes.sort(dim=1).values)
+    assert len({tuple(block.tolist()) for block in classes}) == 6  # in every order
+    assert torch.tensor(drawn).bincount().tolist() == [3] * 20 + [12] * 5 + [20] * 3
+
+
+def test_balanced_streams_do_not_depend_on_how_they_are_split() -> None:
+    whole = balanced(0, 100)
+    for chunk in (1, 4, 7):
+        parts = [balanced(start, min(chunk, 100 - start)) for start in range(0, 100, chunk)]
+        assert [i for part in parts for i in part] == whole
+    assert balanced(0, 100, seed=1) != whole and balanced(5, 0) == []

@@ -52,11 +52,23 @@ def third_party(files: list[Path]) -> dict[str, Path]:
 
 CODE = [path for name in FOLDERS for path in sorted((ROOT / name).rglob("*.py"))]
 DECLARED = names_of(PROJECT["project"]["dependencies"])
+EXTRAS = set().union(*map(names_of, PROJECT["project"]["optional-dependencies"].values()))
 
 
 def test_every_third_party_import_is_declared() -> None:
-    undeclared = {name: str(p) for name, p in third_party(CODE).items() if name not in DECLARED}
+    undeclared = {name: str(p) for name, p in third_party(CODE).items() if name not in DECLARED | EXTRAS}
     assert undeclared == {} and len(CODE) > 100
+
+
+def test_extras_are_imported_inside_functions_only() -> None:
+    """So that everything else works without them."""
+    optional = EXTRAS - DECLARED
+    assert {"optuna", "submitit"} <= third_party(CODE).keys() & optional
+    for path in CODE:
+        imports = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)]
+        names = {alias.name for n in imports if isinstance(n, ast.Import) for alias in n.names}
+        names |= {n.module for n in imports if isinstance(n, ast.ImportFrom)}
+        assert not {name.partition(".")[0] for name in names} & optional, path
 
 
 def test_nothing_is_declared_in_vain() -> None:
@@ -66,8 +78,7 @@ def test_nothing_is_declared_in_vain() -> None:
 def test_everything_declared_is_pinned() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = names_of([line for line in lines if "==" in line])
-    extras = PROJECT["project"]["optional-dependencies"].values()
-    assert DECLARED | set().union(*map(names_of, extras)) <= pinned
+    assert DECLARED | EXTRAS <= pinned
 
 
 def test_the_check_sees_imports_inside_functions_and_of_submodules(tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ import pytest
 import torch
 from group_toys import run_group
 
+from fact_metrics.base.errors import UsageError
 from fact_train import distributed
 from fact_train.data import open_dataset
 from fact_train.settings.config import TrainConfig
+from fact_train.training import checkpoint
 from fact_train.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+TOLERANCE = 1e-5  # of losses over 50 steps; equal here, and rounding of 1e-7 a step elsewhere may add up
 
 
 def in_group(function):
@@ -84,3 +87,89 @@ def test_two_processes_keep_equal_weights(tiny_config: TrainConfig, tmp_path: Pa
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert first.keys() == second.keys()
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+LOSSES = ("Loss/D", "Loss/G", "Loss/r1_penalty", "Path_length")
+
+
+def curve(cfg: TrainConfig, steps: int) -> dict[str, list[tuple[int, float]]]:
+    """(step, mean) of each loss over the images of this process."""
+    trainer = Trainer(cfg, open_dataset(cfg.data), CPU)
+    found: dict[str, list[tuple[int, float]]] = {name: [] for name in LOSSES}
+    for step in range(steps):
+        trainer.step()
+        stats = trainer.stats.collect()
+        for name in LOSSES:
+            if name in stats:
+                found[name].append((step, stats[name]["mean"]))
+    return found
+
+
+def test_two_processes_have_the_loss_curve_of_one_over_50_steps(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    """With the micro-batches of one process: two numbers have one sum in any order."""
+    cfg = dataclasses.replace(tiny_config, batch_gpu=4, mbstd_group_size=4)
+    alone = curve(cfg, steps=50)
+    run_group(2, in_group(lambda r: torch.save(curve(cfg, steps=50), tmp_path / f"{r}.pt")), tmp_path / "log")
+    halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for name in LOSSES:
+        assert len(alone[name]) >= 12
+        together = [
+            (first[1] + second[1]) / 2 for first, second in zip(*(h[name] for h in halves), strict=True)
+        ]
+        expected = [value for _, value in alone[name]]
+        assert together == pytest.approx(expected, rel=TOLERANCE, abs=TOLERANCE), name
+        assert halves[0][name] != halves[1][name]  # each process has images of its own
+
+
+def toy_train(cfg: TrainConfig, outdir: Path):
+    from fact_train.training.loop import train
+
+    return train(cfg, outdir, preset="toy", label="toy")
+
+
+def test_only_rank_0_writes_and_another_number_of_processes_is_refused(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch
+) -> None:
+    cfg = dataclasses.replace(tiny_config, mbstd_group_size=4, kimg=0.08)
+    outdir = tmp_path / "r"
+
+    def train_and_note_writes(rank: int) -> None:
+        import builtins
+
+        plain, written = builtins.open, []
+
+        def noted(file, mode="r", *more, **named):
+            if set("wax+") & set(mode) and str(outdir) in str(file):
+                written.append(str(file))
+            return plain(file, mode, *more, **named)
+
+        builtins.open = noted
+        toy_train(cfg, outdir)
+        builtins.open = plain
+        (tmp_path / f"{rank}.txt").write_text("\n".join(written))
+
+    run_group(2, train_and_note_writes, tmp_path / "log")
+    assert "log.txt" in (tmp_path / "0.txt").read_text() and (tmp_path / "1.txt").read_text() == ""
+    (state,) = checkpoint.list_checkpoints(outdir)[-1:]
+    assert checkpoint.read_checkpoint(state)["processes"] == 2
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in outdir.glob("*.pt"))
+    longer = dataclasses.replace(cfg, kimg=0.16)
+    with pytest.raises(
+        UsageError, match=r"trained by 2 process\(es\) and would continue with 1, .*nproc_per_node=2"
+    ):
+        toy_train(longer, outdir)
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in outdir.glob("*.pt")) == before
+
+
+def test_the_same_number_of_processes_resumes_exactly(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    cfg = dataclasses.replace(tiny_config, mbstd_group_size=4)
+
+    starts = (("halves", 0.08), ("halves", 0.16), ("whole", 0.16))
+    for number, (folder, kimg) in enumerate(starts):
+        part = dataclasses.replace(cfg, kimg=kimg)
+        run_group(2, lambda rank, p=part, f=folder: toy_train(p, tmp_path / f), tmp_path / f"log{number}")
+    assert "resuming at 0.08 kimg" in (tmp_path / "halves" / "log.txt").read_text()
+    name = "network-snapshot-000000.safetensors"
+    assert (tmp_path / "halves" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from eval_toys import make_record
 
 from fact_metrics.base import git_state as module
 from fact_metrics.base import provenance
@@ -55,6 +56,7 @@ def trained(tmp_path: Path, name: str = "run") -> dict:
     folder = tmp_path / name
     folder.mkdir(exist_ok=True)
     run_folder.prepare(folder, TrainConfig(), preset="toy", label="toy", dataset=DATASET)
+    run_folder.note_start(folder, nimg=0, machine={})
     return run_folder.read_options(folder)
 
 
@@ -221,6 +223,23 @@ def test_a_run_resumed_with_other_packages_says_so(checkout, monkeypatch, tmp_pa
     monkeypatch.setattr(run_folder.metadata, "version", lambda name: "9.9")
     (start,) = trained(tmp_path)["resumed"]
     assert set(start["packages"].values()) == {"9.9"}
+
+
+def test_a_snapshot_is_judged_by_the_starts_before_it(checkout, monkeypatch, tmp_path) -> None:
+    """The everyday case: a run killed at 1.5 kimg, its losses edited, resumed to 2."""
+    from fact_eval.jobs.plan import describe_training
+    from fact_eval.jobs.runs import Run
+    from fact_leaderboard.build import git_problem
+
+    monkeypatch.setattr(module, "ROOT", checkout)
+    trained(tmp_path)
+    write(checkout / "fact_train/training/losses.py")
+    run_folder.note_start(tmp_path / "run", nimg=1500, machine={})
+    options = run_folder.read_options(tmp_path / "run")
+    before, after = (describe_training(Run(tmp_path / "run", options), kimg=kimg) for kimg in (1, 2))
+    assert "resumed" not in before and after["resumed"][0]["kimg"] == 1.5
+    assert git_problem(make_record(training=before)) is None
+    assert git_problem(make_record(training=after)) == "trained with uncommitted code"
 
 
 def test_equal_code_is_told_from_other_code(checkout) -> None:

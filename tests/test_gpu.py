@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-import os
+import io
 import signal
 import subprocess
 import sys
@@ -63,6 +63,65 @@ def full_float32():
         backend.allow_tf32 = value
 
 
+TRAIN = [sys.executable, "-m", "fact_train", "--preset", "mnist-stylegan2", "--device", "cuda"]
+SMALL = ["--channel-base", "256", "--channel-max", "32", "--kimg", "1.6", "--kimg-per-tick", "0.4"]
+
+
+def start(outdir: Path) -> subprocess.Popen:
+    return subprocess.Popen([*TRAIN, *SMALL, "--snapshot-ticks", "1", "--outdir", str(outdir)])
+
+
+def final_snapshot(outdir: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(sorted(outdir.glob("network-snapshot-*.safetensors"))[-1])
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_bits_of_an_uninterrupted_one(tmp_path):
+    # First because it takes longest.
+    straight, stopped = start(tmp_path / "straight"), start(tmp_path / "stopped")
+    try:
+        ticks = tmp_path / "stopped" / "stats.jsonl"
+        while stopped.poll() is None and not (ticks.exists() and ticks.read_text()):
+            time.sleep(0.02)
+        stopped.send_signal(signal.SIGTERM)
+        assert stopped.wait(timeout=120) == 75, "the run ended before it could be stopped"
+        resumed = start(tmp_path / "stopped")
+        assert resumed.wait(timeout=120) == 0
+        assert straight.wait(timeout=120) == 0
+    finally:
+        straight.kill()
+        stopped.kill()
+    other = final_snapshot(tmp_path / "stopped")
+    for name, weights in final_snapshot(tmp_path / "straight").items():
+        assert torch.equal(weights, other[name]), name
+
+
+def trained(steps: int, state: dict | None = None) -> Trainer:
+    trainer = Trainer(NARROW, open_dataset("mnist", max_images=256), torch.device("cuda"))
+    if state is not None:
+        trainer.load_state_dict(state)
+    for _ in range(steps):
+        trainer.step()
+    return trainer
+
+
+@pytest.mark.parametrize("saved_after", [None, 3])
+def test_equal_runs_have_equal_bits_also_from_a_saved_state(saved_after):
+    whole = trained(6)
+    if saved_after is None:
+        other = trained(6)
+    else:
+        stream = io.BytesIO()
+        torch.save(trained(saved_after).state_dict(), stream)
+        stream.seek(0)
+        other = trained(6 - saved_after, torch.load(stream, map_location="cuda", weights_only=True))
+    assert other.steps == whole.steps == 6
+    for name, net in whole.model.networks.items():
+        for (key, a), b in zip(net.named_parameters(), other.model.networks[name].parameters(), strict=True):
+            assert torch.equal(a, b), f"{name}.{key}"
+
+
 @pytest.mark.parametrize("up", [1, 2])
 def test_per_sample_convolution_has_the_cpus_derivatives(up):
     # float64 on both sides: 1e-10 leaves six digits for another order of summation.
@@ -107,6 +166,20 @@ def test_training_steps_stay_finite_in_every_precision(precision):
         trainer.step()
     assert trainer.stats.first_non_finite() is None
     assert trainer.weights_finite()
+
+
+def test_fp16_layers_hold_the_highest_resolutions_in_fp16_and_training_stays_finite():
+    cfg = dataclasses.replace(NARROW, fp16_layers=2, conv_clamp=256.0)
+    trainer = Trainer(cfg, open_dataset("mnist", max_images=256), torch.device("cuda"))
+    gan = trainer.model.gan
+    assert gan.feature_maps == {"dtype": torch.float16, "dtype_from": 16} and trainer.in_fp16
+    ws = gan.G.mapping(torch.randn(4, *gan.G.z_shape, device="cuda"), None)
+    exact = gan.G.synthesis(ws, noise_mode="const")
+    held = gan.G.synthesis(ws, noise_mode="const", **gan.feature_maps)
+    assert 0 < relative(held.detach(), exact.detach()) < TOLERANCE["fp16"]
+    for _ in range(8):
+        trainer.step()
+    assert trainer.stats.first_non_finite() is None and trainer.weights_finite()
 
 
 def test_images_and_image_gradients_are_those_of_the_cpu():
@@ -165,40 +238,6 @@ def test_cuda_graphs_change_no_bit(name):
         for (key, a), b in zip(plain.named_parameters(), graphed.parameters(), strict=True):
             assert torch.equal(a, b), f"{net}.{key}"
     assert trainers[0].stats.collect() == trainers[1].stats.collect()
-
-
-TRAIN = [sys.executable, "-m", "fact_train", "--preset", "mnist-stylegan2", "--device", "cuda"]
-SMALL = ["--channel-base", "256", "--channel-max", "32", "--kimg", "1.6", "--kimg-per-tick", "0.4"]
-
-
-def train(outdir: Path, *, kill_after: str | None = None) -> int:
-    """Run the command; with `kill_after`, SIGTERM once that file exists. Returns the exit code."""
-    process = subprocess.Popen([*TRAIN, *SMALL, "--snapshot-ticks", "1", "--outdir", str(outdir)])
-    while kill_after and process.poll() is None:
-        if (outdir / kill_after).exists() and len((outdir / kill_after).read_text().splitlines()) >= 1:
-            process.send_signal(signal.SIGTERM)
-            break
-        time.sleep(0.02)
-    return process.wait(timeout=120)
-
-
-def final_snapshot(outdir: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(sorted(outdir.glob("network-snapshot-*.safetensors"))[-1])
-
-
-def test_a_resumed_run_is_bitwise_that_of_an_uninterrupted_one(tmp_path):
-    assert train(tmp_path / "straight") == 0
-    assert train(tmp_path / "again") == 0
-    stopped = train(tmp_path / "resumed", kill_after="stats.jsonl")
-    assert stopped == 75, "the run ended before it could be stopped"
-    assert train(tmp_path / "resumed") == 0
-    straight, again, resumed = (final_snapshot(tmp_path / name) for name in ("straight", "again", "resumed"))
-    for name, weights in straight.items():
-        assert torch.equal(weights, again[name]), f"two equal runs differ in {name}"
-        assert torch.equal(weights, resumed[name]), f"the resumed run differs in {name}"
-    assert os.path.exists(tmp_path / "resumed" / "stats.jsonl")
 
 
 def test_scores_on_the_gpu_are_those_of_the_cpu():

@@ -19,7 +19,7 @@ from benchmarks.hostile.runner import Case, run_case
 from benchmarks.hostile.texts import read_metadata
 from fact_eval.weights.files import add_weights
 from fact_leaderboard.publish import publish_records
-from fact_leaderboard.record_shape import parse_record
+from fact_leaderboard.record_shape import check_shape, parse_line
 from fact_leaderboard.records import RESULTS, Record, read_records
 from fact_metrics.base.errors import UserError
 from fact_metrics.features.weight_store import look_up
@@ -143,9 +143,9 @@ def line(**changes) -> str:
     "name", ["../x", "/x", "..", ".", "a/b", "a\\b", "a\0b", "", ".x", "a\nb", "\x1b[2J"]
 )
 def test_a_run_id_that_is_no_file_name_is_refused_at_reading_and_making(name: str) -> None:
-    with pytest.raises(ValueError, match="run_id .*cannot name"):
+    with pytest.raises(ValueError, match=r"run_id .*cannot name"):
         Record.from_json(line(run_id=name))
-    with pytest.raises(ValueError, match="run_id .*cannot name"):
+    with pytest.raises(ValueError, match=r"run_id .*cannot name"):
         dataclasses.replace(make_record(), run_id=name)
 
 
@@ -161,7 +161,7 @@ def test_a_run_id_that_is_no_file_name_is_refused_at_reading_and_making(name: st
 )  # fmt: skip
 def test_a_field_of_another_type_is_named(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
-        parse_record(line(**{field: value}))
+        check_shape(parse_line(line(**{field: value})))
 
 
 def test_all_published_records_fit_the_shape() -> None:
@@ -170,7 +170,9 @@ def test_all_published_records_fit_the_shape() -> None:
     lines = [text for path in PUBLISHED.glob("*.jsonl") for text in path.read_bytes().splitlines()]
     assert len(lines) > 100
     for text in lines:
-        assert parse_record(text) == json.loads(text)
+        data = parse_line(text)
+        check_shape(data)
+        assert data == json.loads(text)
 
 
 def test_one_broken_file_of_records_stops_no_other(tmp_path: Path) -> None:
@@ -196,8 +198,8 @@ def test_a_shared_manifest_trusts_nothing_and_the_users_word_counts(tmp_path, mo
     mine = save_state(tmp_path / "shared" / "mine.pth", seed=2)
     status = mine.stat()
     entry = {
-        "filename": mine.name, "sha256": hashlib.sha256(mine.read_bytes()).hexdigest(), "format": "state_dict",
-        "bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "trusted": True,
+        "filename": mine.name, "sha256": hashlib.sha256(mine.read_bytes()).hexdigest(),
+        "format": "state_dict", "bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "trusted": True,
     }  # fmt: skip
     manifest = json.dumps({"schema": 1, "files": {"toy": entry}})
     (tmp_path / "shared" / "manifest.json").write_text(manifest)

@@ -49,8 +49,9 @@ IDENTITY = {
     "reconfid": ZERO,
     "reconprecision": ONE,
     "reconrecall": ONE,
+    "reconsharpness": ZERO,
 }
-SYMMETRIC = {"fid", "sfid", "fd", "kid", "cmmd", "mind", "sharpness", "reconfid"}
+SYMMETRIC = {"fid", "sfid", "fd", "kid", "cmmd", "mind", "sharpness", "reconfid", "reconsharpness"}
 NOT_SYMMETRIC = {
     "reconprecision",
     "reconrecall",

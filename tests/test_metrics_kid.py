@@ -181,3 +181,23 @@ def test_the_error_of_a_paired_difference_is_that_of_repeated_draws(reference, a
     # The sd of 200 draws is known to 5 %; the kernel's tails make that about 7 %.
     assert stderr == pytest.approx(spread, rel=0.25)
     assert torch.tensor([independent for _, independent in draws]).mean() > 0
+
+
+@pytest.mark.parametrize("reference", ["population", "sample"])
+@pytest.mark.parametrize(("mean", "spread"), [(0.14, 0.006), (1e3, 5.0), (0.0, 1.0), (300.0, 0.01)])
+def test_float32_features_that_vary_little_have_the_error_and_value_of_float64(mean, spread, reference):
+    """(0.14, 0.006) is that of shift-tolerant LPIPS features: the error was 2,797 times too large."""
+    rng = torch.Generator().manual_seed(0)
+    x, y = ((mean + spread * torch.randn(700, 50, generator=rng)).float() for _ in range(2))
+    single = compute_kid(x, y, subsets=5, subset_size=300, reference=reference)
+    double = compute_kid(x.double(), y.double(), subsets=5, subset_size=300, reference=reference)
+    assert double.stderr > 0
+    # Products of 50 values of float32 round to about 1e-6 of their size; many of them average out.
+    assert single.stderr == pytest.approx(double.stderr, rel=1e-5)
+    assert single.value == pytest.approx(double.value, abs=1e-4 * double.stderr)
+    assert single.subset_mean == pytest.approx(double.subset_mean, abs=1e-4 * double.stderr)
+    a, b = (
+        compute_kid_difference(*(s.to(t) for s in (x, y, x + y)), reference=reference)
+        for t in (torch.float32, torch.float64)
+    )
+    assert a.stderr == pytest.approx(b.stderr, rel=1e-4)

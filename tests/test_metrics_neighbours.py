@@ -41,6 +41,8 @@ CLOUDS = {
     ),
     "huge": lambda seed: cloud(150, 16, seed=seed) * 1e30,
     "tiny": lambda seed: cloud(150, 16, seed=seed) * 1e-30,
+    "huge float64": lambda seed: cloud(150, 16, seed=seed).double() * 1e140,
+    "tiny float64": lambda seed: cloud(150, 16, seed=seed).double() * 1e-140,
     "tiny beside huge": lambda seed: torch.cat([cloud(80, 8, seed=seed) * 1e-25, cloud(20, 8, seed=seed)]),
 }
 every_cloud = pytest.mark.parametrize("make", CLOUDS.values(), ids=CLOUDS.keys())
@@ -220,6 +222,20 @@ def test_a_distance_has_the_same_bits_alone_and_among_others(width):
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(alone, together[::7])
+
+
+@pytest.mark.parametrize("scale", [1e145, 1e160, 1e300, 1e-150, 1e-200, 1e-320])
+def test_scales_whose_squares_float64_does_not_hold_are_refused(scale):
+    """Precision and recall were 0 or 1 there, without a word."""
+    near, far = cloud(40, 8, seed=0).double() * scale, cloud(40, 8, seed=1).double() * scale
+    for call in (lambda: find_radii(near, ks=(3,)), lambda: find_neighbours(near, far)):
+        with pytest.raises(ValueError, match=r"leave float64's range; scale them to sizes under 3e.144"):
+            call()
+
+
+def test_equal_rows_are_at_distance_zero_at_any_scale():
+    rows = torch.full((6, 3), 1e-300, dtype=torch.float64)
+    assert torch.equal(find_radii(rows, ks=(3,)), torch.zeros(6, 1, dtype=torch.float64))
 
 
 def test_too_few_rows_other_widths_and_values_that_are_no_numbers_are_refused():

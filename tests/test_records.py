@@ -75,7 +75,7 @@ def test_a_line_of_another_schema_is_not_a_record(change, message):
     data = json.loads(make_record().to_json())
     if message is None:
         del data["metric"]
-        message = "missing required field metric"
+        message = "field 'metric' is missing"
     else:
         data |= change
     with pytest.raises(ValueError, match=message):

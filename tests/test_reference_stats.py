@@ -377,6 +377,15 @@ def test_without_a_detector_the_recommended_one_is_saved(toys, call, folders, mo
     assert json.loads(out)["detector"]["detector"] == "quarters"
 
 
+def test_under_torchrun_one_process_saves(toys, call, folders, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, writes in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        code, out, _ = call("ref", folders[0], "--save", "toy.safetensors", "--detector", "quarters")
+        assert code == 0
+        assert Path("toy.safetensors").exists() == bool(out) == writes
+
+
 def test_saving_needs_a_file_of_the_right_kind_and_a_known_detector(toys, call, folders) -> None:
     data, _ = folders
     assert "--detector quarters needs --save FILE" in call("ref", data, "--detector", "quarters")[2]

@@ -111,6 +111,7 @@ def test_all_names_that_were_ever_listed_are_listed_and_say_what_they_said():
         ("legible2k", [2000], [None], {"digits_probs"}),
         ("sharpness5k_test", [5000, None], [None, "test"], {"spectrum"}),
         ("reconfid5k_train_pixels", [5000, 5000], ["test", "train"], {"pixels"}),
+        ("reconsharpness5k_full", [5000, None], ["test", "train"], {"spectrum"}),
         ("style_diversity500_test_pixels", [None], ["test"], {"pixels"}),
         ("ppl5k_wend_lpips_vgg", [], [], {"lpips_vgg"}),
         ("fused2k_lpips_lpips_alex", [], [], {"lpips_alex"}),

@@ -123,11 +123,11 @@ def test_a_frozen_mapping_stays_as_drawn_and_a_trained_one_does_not(tiny_config:
         assert float(mapping.w_avg.abs().max()) > 0
 
 
-def test_r1_auto_is_recomputed_for_batch_and_resolution(tiny_config: TrainConfig) -> None:
-    """8 pixels, batch 8 and 4."""
+def test_r1_auto_takes_the_batch_of_the_heuristic_and_not_the_runs(tiny_config: TrainConfig) -> None:
+    """8 pixels, batch 8 and 4: StyleGAN2-ADA's batch on one GPU is 32."""
     a, b = (trainer_of(tiny_config, r1_gamma="auto", batch=n) for n in (8, 4))
     gammas = a.model.gan.r1_gamma, b.model.gan.r1_gamma
-    assert gammas == pytest.approx((0.0002 * 64 / 8, 0.0002 * 64 / 4))
+    assert gammas == pytest.approx((0.0002 * 64 / 32, 0.0002 * 64 / 32))
     assert "warning" in a.model.notes[0] and trainer_of(tiny_config).model.notes == ()
     a.step()
     assert math.isfinite(a.stats.collect()["Loss/r1_penalty"]["mean"])

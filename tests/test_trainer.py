@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import json
+import shutil
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from fact_train.data import open_dataset
 from fact_train.settings.config import TrainConfig
 from fact_train.training.models.gan import GAN
 from fact_train.training.probe import probe
+from fact_train.training.real_images import real_images
 from fact_train.training.step import Phase, share_of_batch
 from fact_train.training.thread_pool import MicroBatchPool
 from fact_train.training.trainer import Trainer
@@ -332,3 +335,44 @@ def test_conditional_training_without_labels_is_refused(tiny_config: TrainConfig
     (bare / "dataset.json").unlink()
     with pytest.raises(UsageError, match="--cond"):
         trainer_of(tiny_config, data=str(bare), cond=True)
+
+
+@pytest.mark.parametrize("cond", [False, True])
+def test_balance_shows_real_images_and_labels_of_all_classes_equally_often(
+    tiny_config: TrainConfig, tiny_images, tmp_path, cond: bool
+) -> None:
+    """One image in eight is of class 1; with --balance D sees four of each, and G draws labels by halves."""
+    folder = tmp_path / "rare"
+    shutil.copytree(tiny_images, folder)
+    labels = [[f"img{i:03d}.png", int(i % 8 == 1)] for i in range(24)]
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    shares = {}
+    for balance in (False, True):
+        t = trainer_of(tiny_config, data=str(folder), balance=balance, cond=cond, style_mixing_prob=0.0)
+        real, drawn = [], []
+        t.model.gan.G.mapping.register_forward_hook(lambda module, given, ws, d=drawn: d.append(given[1]))
+        for _ in range(9):
+            index = real_images(
+                cfg=t.cfg, dataset=t.dataset, share=t.share, device=CPU, step=t.steps, pools=t.model.pools
+            )[1]
+            real.append(t.dataset.labels(index).double().mean())
+            t.step(regularise=False)
+        shares[balance] = real
+        if cond:
+            mean = float(torch.cat(drawn)[:, 1].mean())  # of 144 labels; four standard errors
+            expected = 0.5 if balance else 1 / 8
+            assert abs(mean - expected) < 4 * (expected * (1 - expected) / 144) ** 0.5
+    assert all(share == 0.5 for share in shares[True])
+    assert float(torch.stack(shares[False]).mean()) == pytest.approx(1 / 8)
+
+
+def test_balance_without_classes_is_refused(tiny_config: TrainConfig, tiny_images, tmp_path) -> None:
+    folder = tmp_path / "one"
+    shutil.copytree(tiny_images, folder)
+    (folder / "dataset.json").unlink()
+    with pytest.raises(UsageError, match="--balance: dataset one has no class labels"):
+        trainer_of(tiny_config, data=str(folder), balance=True)
+    labels = [[f"img{i:03d}.png", 0] for i in range(24)]
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    with pytest.raises(UsageError, match="--balance: dataset one has one class"):
+        trainer_of(tiny_config, data=str(folder), balance=True)

@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.machine import machine
 from fact_metrics.base.atomic import write_text
+from fact_metrics.base.devices import resolve_device
 
 Result = dict[str, Any]
 
@@ -35,7 +36,9 @@ PARTS = (
     Part("training", "Training speed", "benchmarks.gpu.training", 0.45),
     Part("packing", "Several runs on one GPU", "benchmarks.gpu.packing", 0.5),
     Part("profile", "Where a step waits", "benchmarks.gpu.profile", 0.4),
-    Part("scoring", "Scoring speed", "benchmarks.gpu.scoring", 0.9),
+    Part("scoring", "Scoring speed", "benchmarks.gpu.scoring", 0.4),
+    Part("compilation", "torch.compile", "benchmarks.gpu.compilation", 0.6),
+    Part("peer", "The reference networks", "benchmarks.gpu.peer", 0.95),
 )
 
 
@@ -46,6 +49,8 @@ class Bench:
     device: torch.device
     out: Path
     deadline: float = 0.0  # of the running part, time.monotonic()
+    peer: Path | None = None  # a checkout of the reference
+    left_out: list[str] = field(default_factory=list)  # cases of the running part that had no time
 
     @property
     def dry(self) -> bool:
@@ -61,7 +66,11 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
 
-class Interrupted(Exception):
+class Skipped(Exception):
+    """A part does not run, for the reason given."""
+
+
+class Interrupted(BaseException):
     """SIGTERM arrived: write the tables of what there is."""
 
 
@@ -71,48 +80,51 @@ def run(
     out: Path = Path("gpu-benchmark"),
     parts: tuple[str, ...] = (),
     device: str = "auto",
+    peer: Path | None = None,
 ) -> Result:
     """Run all parts, or those named, within `minutes`; returns what gpu.json holds."""
-    dev = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")
-    bench = Bench(dev, Path(out))
+    bench = Bench(resolve_device(device), Path(out), peer=peer)
     bench.out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + minutes * 60
     result: Result = {"machine": machine(), "dry_run": bench.dry, "minutes": minutes, "parts": {}}
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         for part in PARTS:
             if not parts or part.name in parts:
                 _run_part(part, bench, result, end)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         result["interrupted"] = True
     finally:
-        _write(bench.out, result)
+        signal.signal(signal.SIGTERM, before)
+        _write_json(bench.out, result)
+        write_text(bench.out / "gpu.md", table(result) + "\n")
     return result
 
 
 def _run_part(part: Part, bench: Bench, result: Result, end: float) -> None:
     started = time.monotonic()
-    bench.deadline = started + (end - started) * part.share
-    found: Result = {"results": []}
+    bench.deadline, bench.left_out = started + (end - started) * part.share, []
+    found: Result = {"results": [], "seconds": 0.0}
     result["parts"][part.name] = found
-    if started >= end:
-        found["skipped"] = "no time left"
-        return
     try:
+        if started >= end:
+            raise Skipped("no time left")
         for row in _module(part).measure(bench):
             found["results"].append(row)
-            print(f"{part.name}: {_short(row)}", file=sys.stderr, flush=True)
             found["seconds"] = round(time.monotonic() - started, 1)
-            _write(bench.out, result)
+            print(f"{part.name} {found['seconds']} s: {_short(row)}", file=sys.stderr, flush=True)
+            _write_json(bench.out, result)
+    except Skipped as reason:
+        found["skipped"] = str(reason)
     except ModuleNotFoundError as error:
         found["skipped"] = f"needs the package {error.name}"
-    except Interrupted:
-        raise
     except Exception as error:  # one part's failure must not cost the others
         found["failed"] = f"{type(error).__name__}: {error}".splitlines()[0]
         found["traceback"] = traceback.format_exc()
+    if bench.left_out:
+        found["no_time_left_for"] = bench.left_out
     found["seconds"] = round(time.monotonic() - started, 1)
-    _write(bench.out, result)
+    _write_json(bench.out, result)
 
 
 def table(result: Result) -> str:
@@ -121,17 +133,27 @@ def table(result: Result) -> str:
     lines = [f"{about['gpu'] or about['cpu']}, {about['cores']} cores, torch {about['torch']}."]
     if result["dry_run"]:
         lines.append("\n**Dry run without a GPU: tiny sizes, no measurement.**")
+    if result.get("interrupted"):
+        lines.append("\n**Interrupted: later parts are missing.**")
     for part in PARTS:
-        found = result["parts"].get(part.name)
-        if found is None:
-            continue
-        lines += ["", f"### {part.title}", ""]
-        if found["results"]:
-            lines += [_module(part).table(found["results"]), ""]
-        for outcome in ("skipped", "failed"):
-            if outcome in found:
-                lines += [f"{outcome}: {found[outcome]}", ""]
+        if part.name in result["parts"]:
+            lines += _section(part, result["parts"][part.name])
     return "\n".join(lines)
+
+
+def _section(part: Part, found: Result) -> list[str]:
+    lines = ["", f"### {part.title}", ""]
+    if found["results"]:
+        try:
+            lines += [_module(part).table(found["results"]), ""]
+        except Exception as error:  # gpu.json has the figures
+            lines += [f"no table: {type(error).__name__}: {error}", ""]
+    for outcome in ("skipped", "failed"):
+        if outcome in found:
+            lines += [f"{outcome}: {found[outcome]}", ""]
+    if "no_time_left_for" in found:
+        lines += ["No time left for: " + "; ".join(found["no_time_left_for"]) + ".", ""]
+    return [*lines, f"{found['seconds']:.0f} s"]
 
 
 def markdown(columns: dict[str, Callable[[Result], Any]], rows: list[Result]) -> str:
@@ -142,9 +164,10 @@ def markdown(columns: dict[str, Callable[[Result], Any]], rows: list[Result]) ->
 
 
 def fitting(cases: list[Any], bench: Bench, *, seconds: float) -> Iterator[Any]:
-    """The cases in their order, as long as `seconds` are left for one."""
-    for case in cases:
+    """The cases in their order, as long as `seconds` are left for one; the others are named in the report."""
+    for i, case in enumerate(cases):
         if bench.seconds_left < seconds:
+            bench.left_out += map(str, cases[i:])
             return
         yield case
 
@@ -153,9 +176,8 @@ def _module(part: Part):
     return importlib.import_module(part.module)
 
 
-def _write(out: Path, result: Result) -> None:
+def _write_json(out: Path, result: Result) -> None:
     write_text(out / "gpu.json", json.dumps(result, indent=1, default=str) + "\n")
-    write_text(out / "gpu.md", table(result) + "\n")
 
 
 def _short(row: Result) -> str:

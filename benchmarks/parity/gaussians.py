@@ -1,20 +1,22 @@
 """Parity of the Fréchet distance, KID and the inception score with torch-fidelity, clean-fid and scipy."""
 
-import contextlib
-import io
-import warnings
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import scipy.linalg
 import torch
-from cleanfid.fid import frechet_distance, kernel_distance
-from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-from torch_fidelity.metric_isc import isc_features_to_metric
-from torch_fidelity.metric_kid import kid_features_to_metric
 
 from benchmarks.parity import Parity
+from fact_eval.checks.peers import (
+    fid_clean_fid,
+    fid_torch_fidelity,
+    inception_score_torch_fidelity,
+    kid_clean_fid,
+    kid_scikit_learn,
+    kid_torch_fidelity,
+    moments,
+)
 from fact_metrics.engines.frechet import compute_fid
 from fact_metrics.engines.inception_score import compute_inception_score
 from fact_metrics.engines.kid import compute_kid
@@ -29,25 +31,6 @@ def features(n: int, width: int, *, seed: int, scale: float = 1.0, shift: float 
     mixing = torch.randn(width, width, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
     noise = torch.randn(n, width, generator=rng, dtype=torch.float64)
     return scale * noise @ mixing / width**0.5 + shift
-
-
-def moments(rows: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance (over N - 1) as peers take them."""
-    statistics = fid_features_to_statistics(rows)
-    return statistics["mu"], statistics["sigma"]
-
-
-def fid_torch_fidelity(gen: torch.Tensor, real: torch.Tensor) -> float:
-    """Root of a product through its eigenvalues."""
-    fitted = [fid_features_to_statistics(rows) for rows in (gen, real)]
-    return fid_statistics_to_metric(*fitted, verbose=False)["frechet_inception_distance"]
-
-
-def fid_clean_fid(gen: torch.Tensor, real: torch.Tensor) -> float:
-    """scipy's sqrtm, with its checks."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # `disp`, gone in scipy 1.18
-        return float(frechet_distance(*moments(gen), *moments(real)))
 
 
 def fid_scipy(gen: torch.Tensor, real: torch.Tensor) -> float:
@@ -107,20 +90,13 @@ def _fid_row(
 def _kid_row(kernel: str, dtype: torch.dtype) -> Parity:
     gen, real = features(800, 64, seed=2, shift=0.2).to(dtype), features(900, 64, seed=3).to(dtype)
     ours = compute_kid(gen, real, kernel=kernel, subsets=50, subset_size=400)
-    theirs = kid_features_to_metric(
-        gen,
-        real,
-        kid_subsets=50,
-        kid_subset_size=400,
-        kid_kernel="poly" if kernel == "polynomial" else kernel,
-        verbose=False,
-    )
+    theirs, _ = kid_torch_fidelity(gen, real, subsets=50, size=400, kernel=kernel)
     return Parity(
         "KID",
         f"{kernel}, 50 subsets of 400, {str(dtype).removeprefix('torch.')}",
         ours.subset_mean,
         TORCH_FIDELITY,
-        theirs["kernel_inception_distance_mean"],
+        theirs,
         1e-6,
     )
 
@@ -128,15 +104,21 @@ def _kid_row(kernel: str, dtype: torch.dtype) -> Parity:
 def _kid_of_all_images() -> Parity:
     """One subset that holds everything has no randomness left, so that clean-fid's KID can be compared."""
     gen, real = features(500, 64, seed=2, shift=0.2), features(500, 64, seed=3)
-    theirs = kernel_distance(gen.numpy(), real.numpy(), num_subsets=1, max_subset_size=500)
+    theirs = kid_clean_fid(gen, real)
     ours = compute_kid(gen, real, subsets=0).value
     return Parity("KID", "polynomial, all 500 images", ours, CLEAN_FID, theirs, 1e-6)
 
 
+def _kid_of_unequal_sets() -> Parity:
+    gen, real = features(500, 64, seed=2, shift=0.2), features(700, 64, seed=3)
+    theirs, _ = kid_scikit_learn(gen, real)
+    ours = compute_kid(gen, real, subsets=0).value
+    return Parity("KID", "polynomial, all of 500 and 700 images", ours, "scikit-learn", theirs, 1e-6)
+
+
 def _inception_score(*, shuffle: bool) -> Parity:
     logits = 4 * features(1000, 32, seed=4)
-    with contextlib.redirect_stdout(io.StringIO()):
-        theirs = isc_features_to_metric(logits, splits=10, shuffle=shuffle)["inception_score_mean"]
+    theirs = inception_score_torch_fidelity(logits, logits=True, splits=10, shuffle=shuffle)
     ours = compute_inception_score(logits, logits=True, seed=2020 if shuffle else None).value
     setting = "10 splits, shuffled by 2020" if shuffle else "10 splits, in order"
     return Parity("IS", setting, ours, TORCH_FIDELITY, theirs, 1e-6)
@@ -155,6 +137,7 @@ ROWS = (
     partial(_kid_row, "rbf", torch.float64),
     partial(_kid_row, "polynomial", torch.float32),
     _kid_of_all_images,
+    _kid_of_unequal_sets,
     partial(_inception_score, shuffle=True),
     partial(_inception_score, shuffle=False),
 )

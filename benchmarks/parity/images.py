@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks.parity import Parity
+from fact_eval.checks.peers import mse_scikit_learn
 from fact_metrics.engines.pair_distances import compute_mse, compute_psnr, compute_ssim
 from fact_metrics.engines.path_length import PATHS, LatentPath, compute_ppl, measure_path
 from fact_metrics.features import Detector
@@ -47,15 +48,13 @@ def ssim() -> Parity:
 
 
 def mse() -> Parity:
-    from sklearn.metrics import mean_squared_error
-
     a, b = picture_pairs(4)
     return Parity(
         metric="MSE",
         setting="4 RGB pairs of 64 px",
         ours=compute_mse(a, b).mean().item(),
         peer="scikit-learn",
-        theirs=float(mean_squared_error(*(x.double().flatten().numpy() for x in (a, b)))),
+        theirs=mse_scikit_learn(a, b),
         tolerance=1e-6,
     )
 

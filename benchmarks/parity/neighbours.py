@@ -10,9 +10,9 @@ import numpy as np
 import scipy.linalg
 import torch
 from scipy.spatial.distance import pdist
-from torch_fidelity.metric_prc import calculate_precision_recall_full
 
 from benchmarks.parity import Parity
+from fact_eval.checks import peers
 from fact_metrics.engines.density_coverage import compute_prdc
 from fact_metrics.engines.diversity import compute_noise_diversity, compute_style_diversity
 from fact_metrics.engines.memorization import compute_authpct, compute_mifid
@@ -54,7 +54,7 @@ def _radii(features: torch.Tensor, k: int) -> torch.Tensor:
 
 def _torch_fidelity(width: int, which: int) -> Parity:
     gen, real = cloud(1500, width, seed=4, scale=0.9), cloud(1200, width, seed=5)
-    theirs = calculate_precision_recall_full(gen, real)[which]
+    theirs = peers.overlap_torch_fidelity(gen, real, k=3)[which]
     return Parity(
         metric=FOUR[which],
         setting=f"k = 3, <=, 1,500 and 1,200 x {width} normal",
@@ -102,6 +102,14 @@ def _by_definition(sets: str, name: str) -> Parity:
     return Parity(name, f"k = 5, <, {sets}", ours, DEFINITION, theirs.item(), tolerance=1e-6)
 
 
+def _scikit_learn(sets: str, name: str) -> Parity:
+    gen, real = SETS[sets]()
+    of, sets_of = ("precision", (real, gen)) if name == "recall" else (name, (gen, real))
+    theirs = peers.overlap_scikit_learn(*sets_of, k=5, closed=False)[of]
+    ours = getattr(compute_prdc(gen, real, k=5), name)
+    return Parity(name, f"k = 5, <, {sets}", ours, "scikit-learn, brute force", theirs, tolerance=1e-6)
+
+
 def _realism() -> Parity:
     gen, real = SETS["1,000 x 64 normal"]()
     radii = _radii(real, 3).sqrt()
@@ -117,6 +125,12 @@ def _authpct() -> Parity:
     theirs = 100 * (_radii(real, 1)[nearest.indices] < nearest.values).double().mean().item()
     ours = compute_authpct(gen, real)
     return Parity("AuthPct", "1,000 x 64 normal", ours, DEFINITION, theirs, tolerance=1e-6)
+
+
+def _authpct_scikit_learn() -> Parity:
+    gen, real = SETS["1,000 x 64 normal"]()
+    theirs = peers.authentic_scikit_learn(gen, real)
+    return Parity("AuthPct", "1,000 x 64 normal", compute_authpct(gen, real), "scikit-learn", theirs, 1e-6)
 
 
 def _mifid(shift: float) -> Parity:
@@ -166,10 +180,12 @@ def _noise_diversity() -> Parity:
 ROWS: tuple[Callable[[], Parity], ...] = (
     *(partial(_torch_fidelity, width, which) for width in (8, 256) for which in (0, 1)),
     *(partial(_by_definition, sets, name) for sets in SETS for name in FOUR),
+    *(partial(_scikit_learn, sets, name) for sets in SETS for name in FOUR),
     *(partial(_recorded, name) for name in FOUR),
     *(partial(_readme, name) for name in FOUR),
     _realism,
     _authpct,
+    _authpct_scikit_learn,
     *(partial(_mifid, shift) for shift in (0.0, 3.0)),
     _style_diversity,
     _noise_diversity,

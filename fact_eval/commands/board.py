@@ -44,10 +44,16 @@ def compare(
 def leaderboard(
     check: Annotated[
         bool,
-        typer.Option("--check", help="Only check that the board is up to date; exit with 1 if it is not."),
+        typer.Option(
+            "--check",
+            help="Only check that no record contradicts itself and that board and studies are up to date; "
+            "exit with 1 if not.",
+        ),
     ] = False,
     results: Annotated[Path | None, typer.Option(metavar="PATH", help="Folder of published records.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="PATH", help="Board file to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Board file to write, without the studies.")
+    ] = None,
     png: Annotated[bool, typer.Option("--png", help="Also draw board.png next to the board.")] = False,
     grid: Annotated[
         list[str] | None,
@@ -55,20 +61,29 @@ def leaderboard(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build the board from the published records."""
+    """Build the board and the answers to studies from the published records."""
     from fact_leaderboard import publish
+    from fact_leaderboard.answers import files
 
     if results is not None and not results.is_dir():
         raise UsageError(f"--results {results} is not a folder")
-    out = out or publish.BOARD
+    with_studies, out = out is None, out or publish.BOARD
     if check:
+        from fact_leaderboard.self_check import check_results
+
+        finish(check_results(results or publish.RESULTS))
         publish.check_board(out, results)
-        say(f"{out} is up to date")
+        if with_studies:
+            files.check_answers(publish.HOME, publish.published_records(results))
+        say(f"{out} is up to date, and no record contradicts itself")
         return
     sections = publish.published_sections(results)
     print_board(sections, as_json=as_json)
     written = publish.write_board(out, results)
     say(f"wrote {out}" if written else f"nothing left to do: {out} is up to date")
+    if with_studies:
+        for path in files.write_answers(publish.HOME, publish.published_records(results)):
+            say(f"wrote {path}" if path.exists() else f"removed {path}")
     if png:
         from fact_leaderboard.picture import draw_board
 
@@ -84,11 +99,27 @@ def publish_(
             "--allow-dirty", help="Also publish records of uncommitted code; the board lists them unranked."
         ),
     ] = False,
+    with_snapshots: Annotated[
+        bool,
+        typer.Option(
+            "--with-snapshots",
+            help="Also publish the newest snapshot of each run, without its discriminator.",
+        ),
+    ] = False,
+    largest_snapshot: Annotated[
+        float, typer.Option(metavar="MB", help="With --with-snapshots: the largest snapshot to publish.")
+    ] = 5.0,
 ) -> None:
-    """Publish the records of runs."""
+    """Publish the records of runs, with their verifications."""
     from fact_leaderboard.publish import publish_records
 
-    changed, refused = publish_records(existing_folders(runs), results, allow_dirty=allow_dirty)
+    changed, refused = publish_records(
+        existing_folders(runs),
+        results,
+        allow_dirty=allow_dirty,
+        with_snapshots=with_snapshots,
+        largest_snapshot=largest_snapshot,
+    )
     for path in changed:
         print(path)
     say(

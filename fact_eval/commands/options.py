@@ -9,7 +9,7 @@ import typer
 
 from fact_metrics.base.errors import UsageError
 from fact_metrics.base.plain_text import for_json, for_terminal
-from fact_metrics.base.processes import is_rank_zero
+from fact_metrics.base.processes import is_rank_zero, launched_world_size
 from fact_metrics.features.weight_store import random_weights
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that contain runs at any depth.")]
@@ -78,6 +78,19 @@ RandomWeights = Annotated[
 ]
 
 
+def check_executor_options(executor: str | None, jobs: int | None) -> None:
+    """UsageError for an unknown executor, and for --jobs or torchrun that do not go with it."""
+    if executor is None:
+        if jobs is not None:
+            raise UsageError(f"--jobs {jobs} needs --executor, such as --executor local")
+        return
+    from fact_train.sweeps.executors import check_executor
+
+    check_executor(executor)
+    if launched_world_size() > 1:
+        raise UsageError(f"--executor {executor} and torchrun both start processes; use one of them")
+
+
 def finish(failures: Sequence[str]) -> None:
     """Print each failure once, on its own line, and exit with 1, if there are any."""
     for line in dict.fromkeys(failures):
@@ -93,15 +106,17 @@ def print_records(folders: Sequence[Path], *, as_json: bool) -> list[str]:
     from fact_leaderboard.records import read_folder
 
     problems: list[str] = []
-    records = [record for folder in existing_folders(folders) for record in read_folder(folder, problems)]
+    found = (file for folder in existing_folders(folders) for file in read_folder(folder, problems))
+    records = [record for _, latest in found for record in latest]
     if as_json:
-        print("\n".join(for_json(record.to_json()) for record in records))
-    else:
-        from fact_eval.reports.tables import records_table
+        for record in records:
+            print(for_json(record.to_json()))
+        return problems
+    from fact_eval.reports.tables import records_table
 
-        if not records and not problems:
-            say(f"no records in {', '.join(map(str, folders))}; fact-eval all writes them")
-        print(records_table(records))
+    if not records and not problems:
+        say(f"no records in {', '.join(map(str, folders))}; fact-eval all writes them")
+    print(records_table(records))
     return problems
 
 

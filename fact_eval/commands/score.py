@@ -20,6 +20,7 @@ from fact_eval.commands.options import (
     Seeds,
     Threads,
     Which,
+    check_executor_options,
     finish,
     print_records,
     say,
@@ -39,6 +40,23 @@ def all_(
     device: DeviceName = "auto",
     batch: Batch = 64,
     threads: Threads = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Score each run in a process of its own, by local, slurm or ray. "
+            "[default: all runs in this process]",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            min=1,
+            metavar="INT",
+            help="With --executor: runs at a time. [default: the available cores divided by --threads]",
+        ),
+    ] = None,
     force: Force = False,
     random_weights: RandomWeights = False,
     as_json: AsJson = False,
@@ -47,6 +65,7 @@ def all_(
 
     Only missing records are computed.
     """
+    check_executor_options(executor, jobs)
     from fact_eval.jobs.plan import plan_all
     from fact_eval.jobs.runs import find_runs
     from fact_leaderboard.publish import published_records, write_local_board
@@ -57,14 +76,21 @@ def all_(
     root = found[0].folder.parent if runs[0] == found[0].folder else runs[0]
     request = _request(metrics, protocol, seeds, snapshot, data, force)
     published = done_keys(published_records())
-    jobs, unplanned = plan_all(found, root, request, controls=controls, published=published)
+    planned, unplanned = plan_all(found, root, request, controls=controls, published=published)
     problems += unplanned
-    if any(job.missing for job in jobs):
+    if any(job.missing for job in planned):
         from fact_eval.jobs.audit import audit_references
 
-        jobs, unusable = audit_references(jobs, say)
+        planned, unusable = audit_references(planned, say)
         problems += unusable
-    failures = problems + _carry_out(jobs, device, batch, threads, force)
+    failures = problems
+    if executor is not None:
+        shared = [f"--seeds={seeds}", f"--snapshot={snapshot}", f"--device={device}", f"--batch={batch}"]
+        shared += [f"--threads={threads or 1}", *([f"--data={data}"] if data is not None else [])]
+        shared += ["--force"] * force + ["--random-weights"] * random_weights
+        planned, failed = _carry_out_runs(planned, executor, root, shared, device, threads, jobs)
+        failures = failures + failed
+    failures = failures + _carry_out(planned, device, batch, threads, force)
     if not is_rank_zero():
         return
     try:
@@ -212,6 +238,8 @@ def ref(
 def _save_statistics(data: str, save: Path | None, detector: str | None, split: str, **options) -> None:
     if save is None:
         raise UsageError(f"--detector {detector} needs --save FILE")
+    if not is_rank_zero():
+        return  # one process computes and writes; torchrun's others have nothing to do
     from fact_eval.features.save_reference import save_reference
 
     made = save_reference(data, save, detector=detector, split=split, **options)
@@ -272,6 +300,24 @@ def _all_specs(specs, protocol: str) -> list:
         left_out = len(specs) - len(there)
         say(f"{left_out} metrics are left out because weights are missing; {fetch_command(sorted(missing))}")
     return there
+
+
+def _carry_out_runs(
+    jobs, executor: str, root: Path, arguments, device: str, threads: int | None, at_once: int | None
+):
+    """Score the runs among the jobs on an executor. Returns the other jobs, and one line per failure."""
+    from fact_eval.scoring.tasks import score_on_executor, split_jobs
+
+    runs, others = split_jobs(jobs)
+    if not runs:
+        return jobs, []
+    result = score_on_executor(
+        runs, executor, root, arguments=arguments, device=device, threads=threads, jobs=at_once
+    )
+    if result.stopped:
+        say("stopped; finished records and cached features are kept, run the same command again")
+        raise typer.Exit(result.exit_code)
+    return others, [f"{run.folder}: {reason}" for run, reason in result.failed]
 
 
 def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) -> list[str]:

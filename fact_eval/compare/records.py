@@ -11,8 +11,10 @@ from fact_leaderboard.intervals import (
     independent_difference,
     mean_over_seeds,
     paired_difference,
+    variance_floor,
 )
 from fact_leaderboard.records import Record
+from fact_metrics.registry import find_spec
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ def compare(
 
     With one run a side and several shared evaluation seeds: paired over the seeds. With one shared seed:
     `paired` image by image (same latents) if possible, otherwise the metric's standard errors, taken as
-    independent. With several training seeds: Welch's test over the means of the runs. The `method` of a
-    difference names the test.
+    independent. With several training seeds: Welch's statistic over the means of the runs, whose spread
+    never counts for less than their rounding and evaluation error. The `method` of a difference names the
+    test.
     """
     sides = [_by_metric(records) for records in (a, b)]
     pairs, left_out = [], []
@@ -75,15 +78,19 @@ def compare(
 
 def _difference(a: list[Record], b: list[Record], paired: ImagePairing | None) -> DifferenceEstimate:
     runs_a, runs_b = _by_run(a), _by_run(b)
+    spec = find_spec(a[0].metric)
+    rounding = variance_floor(step=spec and spec.step)
     if len(runs_a) > 1 or len(runs_b) > 1:
         means = [
             [mean_over_seeds(list(run.values())).mean for run in runs.values()] for runs in (runs_a, runs_b)
         ]
-        return independent_difference(*means)
+        seeds = min(len(run) for runs in (runs_a, runs_b) for run in runs.values())
+        evaluation = variance_floor(stderrs=[r.stderr for r in a + b]) / seeds
+        return independent_difference(*means, floor=rounding + evaluation)
     (seeds_a,), (seeds_b,) = runs_a.values(), runs_b.values()
     shared = sorted(seeds_a.keys() & seeds_b.keys())
     if len(shared) > 1:
-        return paired_difference([seeds_a[s] for s in shared], [seeds_b[s] for s in shared])
+        return paired_difference([seeds_a[s] for s in shared], [seeds_b[s] for s in shared], floor=rounding)
     why_not = "no shared evaluation seed"
     if shared:
         a, b = ([r for r in side if r.seed == shared[0]] for side in (a, b))
@@ -93,7 +100,7 @@ def _difference(a: list[Record], b: list[Record], paired: ImagePairing | None) -
         why_not = estimate
     if None in (a[0].stderr, b[0].stderr):
         return DifferenceEstimate(_mean(b) - _mean(a), None, None, "no error known")
-    difference = analytic_difference(a[0].value, a[0].stderr, b[0].value, b[0].stderr)
+    difference = analytic_difference(a[0].value, a[0].stderr, b[0].value, b[0].stderr, floor=rounding)
     return replace(difference, method=f"{difference.method}: {why_not}") if why_not else difference
 
 

@@ -55,6 +55,10 @@ FEATURE_MODULES = (
     "fact_train.networks",
     "fact_train.classifiers.classifier",
     "fact_train.settings.config",
+    "fact_train.settings.network_fields",
+    "fact_train.settings.training_fields",
+    "fact_train.settings.stylex_fields",
+    "fact_train.settings.schedules",
     # images
     "fact_train.data",
     "fact_eval.images",

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fact_eval.jobs.runs import Run, choose_snapshots
-from fact_leaderboard.records import RESULTS, Key, done_keys, read_records
+from fact_leaderboard.records import RESULTS, Key, done_keys, iter_records
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.provenance import portable_argv
 from fact_metrics.registry import find_spec
 from fact_metrics.spec import MetricSpec
 from fact_train.datasets import dataset_entry
+from fact_train.settings.config import changed_fields
 
 if TYPE_CHECKING:
     from fact_eval.features.reference_stats import ReferenceStatistics
@@ -56,9 +57,10 @@ class Job:
     pictures: "Dataset | None" = None  # of an images job, opened
     missing: tuple[tuple[MetricSpec, int], ...] = ()
 
-    def key(self, spec: MetricSpec, seed: int) -> Key:
-        """Key of this job's record of a metric and an evaluation seed."""
-        return (self.run_id, self.content_sha256, spec.name, spec.version, spec.protocol_sha256, seed)
+    def key(self, spec: MetricSpec, seed: int, *, protocol_sha256: str | None = None) -> Key:
+        """Key of this job's record of a metric and an evaluation seed; the spec's hash may be at hand."""
+        protocol = protocol_sha256 or spec.protocol_sha256
+        return (self.run_id, self.content_sha256, spec.name, spec.version, protocol, seed)
 
     @property
     def title(self) -> str:
@@ -80,9 +82,16 @@ class Request:
     snapshot: str = "latest"  # latest | all | a kimg
     data: str | None = None  # where the real images are now, if they were moved after training
     force: bool = False  # score again what has a record
+    _specs: dict[str, list[MetricSpec]] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    _hashes: dict[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def specs_for(self, dataset: str) -> list[MetricSpec]:
         """The requested metrics that fit a dataset. UsageError if a named one does not."""
+        if dataset not in self._specs:  # the same for hundreds of runs
+            self._specs[dataset] = self._fitting(dataset)
+        return self._specs[dataset]
+
+    def _fitting(self, dataset: str) -> list[MetricSpec]:
         traits = dataset_entry(dataset).traits
         specs = self.specs
         if not self.named and self.defaults is not None:
@@ -96,9 +105,19 @@ class Request:
     def fill(self, job: Job, *, specs: Sequence[MetricSpec] | None = None, done: Collection[Key] = ()) -> Job:
         """The job with the records missing from its results file and from `done`; under `force` with all."""
         specs = self.specs_for(job.reference.train["name"]) if specs is None else specs
-        done = set() if self.force else done_keys(read_records(job.results)).union(done)
-        missing = [(spec, seed) for seed in self.seeds for spec in specs if job.key(spec, seed) not in done]
+        done = set() if self.force else done_keys(iter_records(job.results)).union(done)
+        missing = [
+            (spec, seed)
+            for seed in self.seeds
+            for spec in specs
+            if job.key(spec, seed, protocol_sha256=self._protocol_sha256(spec)) not in done
+        ]
         return dataclasses.replace(job, missing=tuple(missing))
+
+    def _protocol_sha256(self, spec: MetricSpec) -> str:
+        if spec.name not in self._hashes:
+            self._hashes[spec.name] = spec.protocol_sha256
+        return self._hashes[spec.name]
 
 
 def plan_run(run: Run, request: Request) -> list[Job]:
@@ -117,17 +136,35 @@ def plan_run(run: Run, request: Request) -> list[Job]:
             kimg=chosen.kimg,
             train_seed=run.options["seed"],
             config_sha256=run.options["config_sha256"],
-            training={
-                "preset": run.options["preset"],
-                "argv": portable_argv(run.options.get("argv") or []),
-                "git": run.options.get("git"),
-                "packages": run.options.get("packages"),
-                "started": run.options.get("started"),
-                **({"resumed": run.options["resumed"]} if "resumed" in run.options else {}),
-            },
+            training=describe_training(run, kimg=chosen.kimg),
         )
         jobs.append(request.fill(job, specs=specs))
     return jobs
+
+
+def describe_training(run: Run, *, kimg: float) -> dict:
+    """How a run was trained up to a snapshot, as its records hold it: all that trains it again.
+
+    `config` has the settings that are not at their default, `resumed` the starts before the snapshot,
+    `seconds` the time of training.
+    """
+    options, seconds = run.options, run.training_seconds(kimg)
+    resumed = [start for start in options.get("resumed", []) if start.get("kimg", 0) < kimg]
+    return {
+        "preset": options["preset"],
+        "argv": portable_argv(options.get("argv") or []),
+        **{name: options.get(name) for name in ("git", "packages", "started")},
+        **{name: options[name] for name in ("device", "threads", "world_size") if name in options},
+        "config": _portable_values(changed_fields(options["config"])),
+        **({"resumed": resumed} if resumed else {}),
+        **({} if seconds is None else {"seconds": seconds}),
+    }
+
+
+def _portable_values(values: dict) -> dict:
+    """Settings without absolute paths, as in command lines."""
+    paths = {name: value for name, value in values.items() if isinstance(value, str)}
+    return values | dict(zip(paths, portable_argv(["", *paths.values()])[1:], strict=True))
 
 
 def _specs_of_run(run: Run, request: Request) -> list[MetricSpec]:

@@ -1,5 +1,6 @@
 """Run folders of fact-train and their snapshots. Reads no weights and does not import torch."""
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from fact_metrics.base.file_hashes import file_sha256
 from fact_train.run_folder import OPTIONS_FILE as OPTIONS
 from fact_train.run_folder import read_options
 
+STATS = "stats.jsonl"
 SNAPSHOT = re.compile(r"network-snapshot-(\d{6,})\.safetensors")
 
 
@@ -32,6 +34,24 @@ class Run:
     @property
     def config(self) -> dict:
         return self.options["config"]
+
+    def training_seconds(self, kimg: float) -> float | None:
+        """Seconds that training took up to a snapshot, by the ticks of stats.jsonl; None without any."""
+        seconds, before = 0.0, 0
+        try:
+            lines = (self.folder / STATS).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return None
+        for line in lines:
+            try:
+                tick = json.loads(line)
+                nimg, per_kimg = tick["nimg"], tick["Timing/sec_per_kimg"]
+            except (ValueError, KeyError, TypeError, RecursionError):  # a torn or foreign line
+                continue
+            if nimg // 1000 <= kimg:
+                seconds += per_kimg * (nimg - before) / 1000
+                before = nimg
+        return round(seconds, 1) if before else None
 
     def snapshots(self) -> list["SnapshotFile"]:
         """Snapshots from the first to the newest."""

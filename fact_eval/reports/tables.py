@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fact_eval.compare.records import Comparison
 from fact_leaderboard.records import Record
+from fact_leaderboard.verifications import Verification
 from fact_metrics.base.plain_text import for_terminal
 from fact_metrics.family import Family
 from fact_metrics.features import DetectorSpec
@@ -79,6 +80,26 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
             "error from": c.difference.method,
         }
         for c in comparisons
+    ]
+    return plain_table(rows)
+
+
+def verifications_table(verifications: Sequence[Verification]) -> str:
+    """One line per checked value: claimed, found, how far apart they may be, and whether they agree."""
+    rows = [
+        {
+            "run": v.run_id,
+            "metric": v.metric,
+            "claimed": f"{v.claimed:.8g}",
+            "found": f"{v.found:.8g}",
+            "difference": f"{v.difference:.1e}",
+            "tolerance": "unknown" if v.tolerance is None else f"{v.tolerance:.1e}",
+            "digits": str(v.digits),
+            "holds": {True: "yes", False: "NO", None: "undecided"}[v.holds],
+            "by": v.by,
+            "from": v.basis,
+        }
+        for v in verifications
     ]
     return plain_table(rows)
 

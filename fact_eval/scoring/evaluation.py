@@ -4,10 +4,11 @@ A metric or job that fails leaves a failure record; the others continue. Ctrl-C 
 the interrupted metric, `cancelled`; finished records and cached features stay.
 """
 
+import dataclasses
 import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -76,19 +77,36 @@ class Evaluation:
         for reals in self._reals.values():
             reals.clear()
 
+    def passes(
+        self, job: Job, wanted: Sequence[tuple[MetricSpec, int]]
+    ) -> Iterator[tuple[list[MetricSpec], int, Inputs]]:
+        """What the metrics of a job read, one pass over the images at a time: (metrics, seed, inputs).
+
+        Raises UserError if the images cannot be read.
+        """
+        with tf32(False):
+            for (seed, held_out), specs in _passes(dataclasses.replace(job, missing=tuple(wanted))).items():
+                yield specs, seed, self._open(job, seed, held_out, specs)[1]
+
+    def _open(
+        self, job: Job, seed: int, held_out: str, specs: Sequence[MetricSpec]
+    ) -> tuple[OpenedImages, Inputs]:
+        """The images of one pass and the features of its metrics."""
+        reals = self._real_side(job.reference)
+        images = self.processes.run_on_all(
+            lambda: open_for_scoring(
+                _image_request(job, seed, held_out, specs),
+                reals.images,
+                device=self.device,
+                batch=self.batch,
+            )
+        )
+        return images, self._extract(job, seed, specs, images, reals)
+
     def _score(self, job: Job, seed: int, held_out: str, specs: Sequence[MetricSpec]) -> None:
         """The records of a job for one evaluation seed: one pass over the images for all metrics."""
         try:
-            reals = self._real_side(job.reference)
-            images = self.processes.run_on_all(
-                lambda: open_for_scoring(
-                    _image_request(job, seed, held_out, specs),
-                    reals.images,
-                    device=self.device,
-                    batch=self.batch,
-                )
-            )
-            inputs = self._extract(job, seed, specs, images, reals)
+            images, inputs = self._open(job, seed, held_out, specs)
         except MissingSplit as error:  # these images can never have a value: no failure, nothing to try again
             for spec in specs:
                 self._records.blank(job, spec, seed, error)

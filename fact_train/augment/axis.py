@@ -9,6 +9,7 @@ from fact_train.augment.adaptive import AdaptiveP
 from fact_train.augment.diffaugment import DiffAugment
 from fact_train.augment.pipe import AugmentPipe
 from fact_train.settings.config import TrainConfig
+from fact_train.settings.schedules import value_at
 
 
 class Augmentation:
@@ -20,6 +21,9 @@ class Augmentation:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The images [N, C, H, H] that D sees; every sample draws its own transformation."""
         return images
+
+    def follow_schedule(self, nimg: int) -> None:
+        """Called before a step, after `nimg` images."""
 
     def observe(self, signs: Tensor) -> None:
         """The signs of D's scores of the real images of one micro-batch."""
@@ -36,11 +40,16 @@ class Augmentation:
 
 
 class FixedAugmentation(Augmentation):
-    """The pipe with a constant p."""
+    """The pipe with a p that is constant, or follows --schedule."""
 
     def __init__(self, cfg: TrainConfig, device: torch.device) -> None:
+        self.cfg, self.device = cfg, device
         self.pipe = AugmentPipe(cfg.augment_set, fixed_shapes=device.type != "cpu")
-        self.p = torch.tensor(cfg.augment_p, dtype=torch.float64, device=device)
+        self.follow_schedule(nimg=0)
+
+    def follow_schedule(self, nimg: int) -> None:
+        p = value_at(self.cfg, "augment_p", nimg=nimg)
+        self.p = torch.tensor(p, dtype=torch.float64, device=self.device)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return self.pipe(images, self.p, generator=generator)

@@ -89,4 +89,10 @@ def _introduction(given: dict[str, Any]) -> Sequence[str]:
         )
     if preset.needs:
         lines.append(f"It needs {' and '.join(map(flag, preset.needs))}.")
+    if preset.differs:
+        lines.append("It differs from its source in:")
+        lines += [
+            f"- {flag(name) if hasattr(preset.config, name) else name}: {why}"
+            for name, why in preset.differs.items()
+        ]
     return [*lines, "Values in brackets are the values of this preset."]

@@ -38,7 +38,9 @@ _OPTIONS = {
         list[Path] | None,
         None,
         typer.Option(
-            metavar="FILE", help="Run a study file. Repeat the option: runs that studies share are done once."
+            metavar="PATH",
+            help="Run a study file, or all studies of a folder. Repeat the option for more. "
+            "Runs that studies share are done once.",
         ),
     ),
     "seeds": (
@@ -63,10 +65,24 @@ _OPTIONS = {
         int | None,
         None,
         typer.Option(
-            min=1, metavar="INT", help="Runs at a time. [default: the available cores divided by --threads]"
+            min=1,
+            metavar="INT",
+            help="Runs at a time. [default: the available cores divided by --threads, and no more than fit "
+            "in the free memory of the GPUs with --device cuda]",
         ),
     ),
-    "executor": (str, "local", typer.Option(metavar="NAME", help="Where runs are executed: local.")),
+    "executor": (
+        str,
+        "local",
+        typer.Option(metavar="NAME", help="Where runs are executed: local, slurm or ray."),
+    ),
+    "runs_per_gpu": (
+        int | None,
+        None,
+        typer.Option(
+            min=1, metavar="INT", help="Runs that share a GPU. [default: as many as fit in its free memory]"
+        ),
+    ),
     "order": (
         str,
         "priority",
@@ -82,6 +98,14 @@ _OPTIONS = {
         typer.Option(
             metavar="FLOAT",
             help="Stop after this time: running runs save their state, and the exit code is 75.",
+        ),
+    ),
+    "skip_published": (
+        bool,
+        False,
+        typer.Option(
+            "--skip-published",
+            help="Skip runs with records on the board: same configuration hash, images and seed.",
         ),
     ),
     "dry_run": (bool, False, typer.Option("--dry-run", "-n", help="Print the plan and exit.")),
@@ -103,36 +127,51 @@ def sweep(**given: Any) -> None:
     Every flag of fact-train, such as --kimg or --device, holds for all runs. Finished runs are skipped,
     interrupted ones resume, and a failure stops nothing. Each run uses one CPU thread without --threads.
     """
-    from fact_train.sweeps.executors import default_jobs, open_executor
+    from fact_train.sweeps.executors import check_executor, open_executor
     from fact_train.sweeps.plan import in_order
+    from fact_train.sweeps.published import published_check
+    from fact_train.sweeps.room import find_room, run_gb
     from fact_train.sweeps.sweep import run_sweep, stand
 
+    check_executor(given["executor"])
     plan = _plan(given)
     runs = in_order(plan.runs, given["order"])
     metrics_of = _metrics(given["eval"], bool(given["study"]))
-    jobs = given["jobs"] or default_jobs(runs[0].config.threads)
+    _check_metrics(runs, metrics_of)
+    room = find_room(
+        given["executor"],
+        given["runs"],
+        devices={run.config.device for run in runs},
+        threads=runs[0].config.threads,
+        gb=run_gb(runs),
+        jobs=given["jobs"],
+        runs_per_gpu=given["runs_per_gpu"],
+    )
     minutes = given["minutes"]
     if minutes is not None and not minutes > 0:
         raise UsageError(f"--minutes {minutes:g}: it must be positive.")
-    standing = stand(runs, _score_check(metrics_of))
+    standing = stand(
+        runs,
+        is_scored=_score_check(metrics_of),
+        is_published=published_check(metrics_of) if given["skip_published"] else lambda run: False,
+    )
+    for line in plan.notes:
+        _say(line)
     for line in [*plan.problems, *standing.problems()]:
         _say(f"problem: {line}")
-    _say(
-        f"{len(runs)} runs in {given['runs']}: {len(standing.finished)} finished, {len(standing.due)} to do"
-        + (f", {len(standing.stuck)} cannot go on" if standing.stuck else "")
-    )
+    _say(_counts(given["runs"], runs, standing))
     problems = len(plan.problems) + len(standing.stuck)
     if given["dry_run"]:
-        _print_plan(runs, standing, jobs)
+        _print_plan(runs, standing, room.jobs)
         return
     result = None
     if standing.due:
         from fact_train.sweeps.display import Display
 
-        with Display(total=len(runs), finished=len(standing.finished)) as display:
+        with Display(total=len(runs), finished=len(standing.finished) + len(standing.published)) as display:
             result = run_sweep(
                 standing.due,
-                open_executor(given["executor"], jobs),
+                open_executor(given["executor"], room),
                 root=given["runs"],
                 metrics_of=metrics_of,
                 watcher=display,
@@ -192,6 +231,20 @@ def _metrics(text: str | None, by_study: bool) -> Callable[[Any], Sequence[str]]
     return lambda run: names
 
 
+def _check_metrics(runs: Sequence[Any], metrics_of: Callable[[Any], Sequence[str]]) -> None:
+    """UsageError before anything is trained, for a metric that a run cannot have or whose weights miss."""
+    from fact_eval.jobs.protocols import require_weights
+    from fact_metrics.registry import get_specs
+    from fact_train.sweeps.study_values import misfit
+
+    wanted = {name: get_specs([name])[0] for run in runs for name in metrics_of(run)}
+    for run in runs:
+        for name in metrics_of(run):
+            if (why := misfit(wanted[name], run.config)) is not None:
+                raise UsageError(f"--eval {why}: {run.name}. Drop the metric, or that run.")
+    require_weights(list(wanted.values()), "--eval")
+
+
 def _score_check(metrics_of: Callable[[Any], Sequence[str]]) -> Callable[[Any], bool]:
     """Whether the last snapshot of a trained run has a record of each of its metrics."""
 
@@ -209,20 +262,32 @@ def _score_check(metrics_of: Callable[[Any], Sequence[str]]) -> Callable[[Any], 
     return is_scored
 
 
-def _print_plan(runs: Sequence[Any], standing: Any, jobs: int) -> None:
-    from fact_train.sweeps.progress import estimate
+def _counts(folder: Path, runs: Sequence[Any], standing: Any) -> str:
+    groups = {
+        "finished": standing.finished,
+        "published": standing.published,
+        "cannot continue": standing.stuck,
+        "to do": standing.due,
+    }
+    counts = [f"{len(group)} {name}" for name, group in groups.items() if group]
+    return f"{len(runs)} run{'s' * (len(runs) > 1)} in {folder}: {', '.join(counts)}"
 
+
+def _print_plan(runs: Sequence[Any], standing: Any, jobs: int) -> None:
+    from fact_train.sweeps.estimate import estimate
+    from fact_train.sweeps.progress import TRAINED
+
+    groups = {"finished": standing.finished, "published": standing.published}
+    words = {run.name: word for word, group in groups.items() for run in group}
     width = max(len(run.name) for run in runs)
-    scoring = {run.name for run in standing.due}
     for run in runs:
         progress = standing.progress[run.name]
-        state = progress.state
-        if state == "trained":
-            state = "to score" if run.name in scoring else "finished"
+        word = words.get(run.name, "to score" if progress.state == TRAINED else progress.state)
         print(
-            f"{run.name:<{width}}  {progress.kimg:>6g} / {run.config.kimg:<6g} kimg  {state:<9} {run.setting}"
+            f"{run.name:<{width}}  {progress.kimg:>6g} / {run.config.kimg:<6g} kimg  {word:<9} {run.setting}"
         )
-    for line in estimate(runs, standing.progress).describe(jobs):
+    sys.stdout.flush()
+    for line in estimate(standing.due, runs, standing.progress).describe(jobs):
         _say(line)
 
 

@@ -8,7 +8,15 @@
 from fact_train.data.dataset import Dataset
 from fact_train.data.processing import Processing
 from fact_train.data.registry import open_dataset
-from fact_train.data.sampler import batch_indices
+from fact_train.data.sampler import balanced_indices, batch_indices, class_pools
 from fact_train.datasets import dataset_names
 
-__all__ = ["Dataset", "Processing", "batch_indices", "dataset_names", "open_dataset"]
+__all__ = [
+    "Dataset",
+    "Processing",
+    "balanced_indices",
+    "batch_indices",
+    "class_pools",
+    "dataset_names",
+    "open_dataset",
+]

@@ -68,6 +68,8 @@ class DiscriminatorBlock(nn.Module):
     def forward(
         self, x: Tensor | None, img: Tensor | None, *, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor | None]:
+        if x is not None:
+            x = x.to(dtype)
         if self.reads_image:
             y = self.fromrgb(img.to(dtype))
             x = y if x is None else x + y
@@ -178,15 +180,18 @@ class Discriminator(nn.Module):
         *,
         parts: int = 1,
         dtype: torch.dtype | None = None,
+        dtype_from: int = 4,
     ) -> Tensor:
         """`parts` > 1: the images are so many batches in a row, judged as if each had come alone.
 
-        `dtype` is that of the feature maps (None: of the weights) down to 4x4, where float32 takes over.
+        `dtype` is that of the feature maps down to the resolution `dtype_from` (None: of the weights, as all
+        below). At 4x4, float32 takes over.
         """
-        dtype = dtype or self.b4.out.weight.dtype
+        own = self.b4.out.weight.dtype
         x = None
         for res in self.resolutions:
-            x, img = getattr(self, f"b{res}")(x, img, dtype=dtype)
+            held = dtype if dtype and res >= dtype_from else own
+            x, img = getattr(self, f"b{res}")(x, img, dtype=held)
         x = self.b4(x, img, parts=parts)
         if self.projects:
             return (x * self.mapping(None, c)).sum(dim=1, keepdim=True) * (1.0 / math.sqrt(self.cmap_dim))

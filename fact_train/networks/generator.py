@@ -19,7 +19,7 @@ from fact_train.networks.injection import (
     StyleOptions,
     use_fused,
 )
-from fact_train.networks.mapping import ClassPartMapping, Mapping
+from fact_train.networks.mapping import CLASS_MAPPINGS, Mapping
 from fact_train.networks.ops import (
     Conv2d,
     activate,
@@ -168,6 +168,8 @@ class SynthesisBlock(nn.Module):
         fused: bool,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:
+        if x is not None:
+            x = x.to(dtype)
         if self.is_first:
             x = self.const.to(dtype).expand(ws[0].shape[0], -1, -1, -1)
             x = x.contiguous(memory_format=torch.channels_last)
@@ -275,11 +277,13 @@ class Synthesis(nn.Module):
         generator: torch.Generator | None = None,
         fused_modconv: bool | None = None,
         dtype: torch.dtype | None = None,
+        dtype_from: int = 4,
     ) -> Tensor:
         """`noise_mode` random | const | off (None: as trained); `noise_inputs` overrides it with given maps.
 
         `fused_modconv` None follows the setting of the network; True and False force one evaluation order.
-        `dtype` is that of the feature maps (None: of the weights); styles and images are float32 in any case.
+        `dtype` is that of the feature maps from the resolution `dtype_from` on (None: of the weights, as all
+        others); styles and images are float32 in any case.
         """
         ws = ws.float()
         if self.vectors > 1:
@@ -288,7 +292,7 @@ class Synthesis(nn.Module):
         if fused is None:
             fused = use_fused(self.fused_modconv, training=self.training)
         noise = self._noise(ws, noise_mode or self.noise, noise_inputs, generator)
-        dtype = dtype or self.b4.const.dtype
+        own = self.b4.const.dtype
         x = img = None
         first_w = first_noise = 0
         layer_ws = ws.unbind(dim=1)  # at once: a slice for every block would each leave a gradient of all ws
@@ -296,7 +300,8 @@ class Synthesis(nn.Module):
             block = getattr(self, f"b{res}")
             block_ws = layer_ws[first_w : first_w + block.num_conv + block.num_torgb]
             block_noise = noise[first_noise : first_noise + block.num_conv]
-            x, img = block(x, img, block_ws, block_noise, fused=fused, dtype=dtype)
+            held = dtype if dtype and res >= dtype_from else own
+            x, img = block(x, img, block_ws, block_noise, fused=fused, dtype=held)
             first_w += block.num_conv
             first_noise += block.num_conv
         return img
@@ -321,7 +326,8 @@ class Synthesis(nn.Module):
 class Generator(nn.Module):
     """Latents z [N, *z_shape] and one-hot labels c [N, c_dim] to images [N, C, R, R].
 
-    c is None if c_dim is 0. With `class_dim` (StylEx), c is not a label but the last class_dim numbers of w.
+    c is None if c_dim is 0. With `class_dim` (StylEx), c is not a label but the last class_dim numbers of w,
+    which `mapping_class` predicted ignores.
     `z_shape` is (z_dim,) unless a style has several vectors, or a layer its own.
     """
 
@@ -336,6 +342,7 @@ class Generator(nn.Module):
         map_depth: int = 8,
         mapping_lr_mult: float = 0.01,
         class_dim: int = 0,
+        mapping_class: str = "given",
         latent_space: str = "w",
         latent_norm: str = "row",
         latent_div_sqrt: bool = False,
@@ -360,7 +367,7 @@ class Generator(nn.Module):
             div_sqrt=latent_div_sqrt,
         )
         if class_dim:
-            self.mapping = ClassPartMapping(class_dim=class_dim, **shape)
+            self.mapping = CLASS_MAPPINGS[mapping_class](class_dim=class_dim, **shape)
         else:
             self.mapping = Mapping(c_dim=c_dim, **shape)
         self.to(memory_format=torch.channels_last)

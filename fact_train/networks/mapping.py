@@ -120,6 +120,24 @@ class ClassPartMapping(Mapping):
         return ws[:, 0, : self.w_dim].detach().mean(dim=0)
 
 
+class ClassFreeMapping(Mapping):
+    """The noise branch without C: the mapping predicts the class part of w as well; c is ignored.
+
+    Truncation pulls all of w, which is all a sample.
+    """
+
+    def __init__(self, *, class_dim: int, w_dim: int, **mapping) -> None:
+        super().__init__(c_dim=0, w_dim=w_dim + class_dim, **mapping)
+        self.class_dim = class_dim
+
+    def forward(self, z: Tensor, c: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
+        return super().forward(z, None, truncation_psi)
+
+
+# Values of --mapping-class: where the class part of the noise branch comes from.
+CLASS_MAPPINGS = {"given": ClassPartMapping, "predicted": ClassFreeMapping}
+
+
 def join_class_part(ws: Tensor, c: Tensor) -> Tensor:
     """[N, num_ws, w_dim] and class parts [N, K] -> [N, num_ws, w_dim + K], the same K for every layer."""
     return torch.cat([ws, c.float().unsqueeze(1).expand(-1, ws.shape[1], -1)], dim=2)

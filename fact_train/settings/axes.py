@@ -5,9 +5,11 @@ The text is derived from the fields of TrainConfig and from SOURCES; nothing is 
 
 import dataclasses
 import textwrap
+from collections.abc import Mapping, Sequence
 
 from fact_train.settings.config import fields_of, flag
 from fact_train.settings.fields import PANELS, placeholder, range_text, value_text
+from fact_train.settings.measured import read_measured
 from fact_train.settings.sources import SOURCES
 
 INTRODUCTION = (
@@ -44,9 +46,15 @@ def _description(f: dataclasses.Field) -> list[str]:
     if f.metadata["bounds"] or not placeholder(f):  # otherwise the flag's placeholder says it all
         facts.insert(0, f"Values: {range_text(f)}.")
     lines = [f.metadata["help"], " ".join(facts)]
-    if f.metadata["reported"]:
-        lines.append(f"Reported by the {REPORTED}: {f.metadata['reported']}")
-    return lines
+    return [*lines, *findings(f, read_measured())]
+
+
+def findings(f: dataclasses.Field, measured: Mapping[str, Sequence[str]]) -> list[str]:
+    """What studies measured of a field; without any, what the style experiments report."""
+    reported = f.metadata["reported"]
+    return [f"Measured: {answer}" for answer in measured.get(f.name, ())] or (
+        [f"Reported by the {REPORTED}: {reported}"] if reported else []
+    )
 
 
 def _wrap(text: str, width: int, indent: str, *, hanging: str | None = None) -> str:

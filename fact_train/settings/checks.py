@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from fact_train.settings.schedules import parse_schedules
 from fact_train.settings.stylex_checks import check_stylex
 
 Problem = tuple[str, str]  # field, why its value is rejected
@@ -35,6 +36,8 @@ def find_problem(cfg: Any, *, changed: Sequence[str]) -> Problem | None:
         or check_stylex(stylex, changed=[name for name in changed if name in stylex], cond=cfg.cond)
         or style_problem(cfg, changed=set(changed))
         or augmentation_problem(cfg, changed=set(changed))
+        or loss_problem(cfg, changed=set(changed))
+        or schedule_problem(cfg)
     )
 
 
@@ -44,8 +47,8 @@ def _range_problem(cfg: Any) -> Problem | None:
         if bounds is not None and isinstance(value, int | float) and not bounds.holds(value):
             optional = ", or none" if f.default is None else ""
             return f.name, bounds.rule + optional
-    if cfg.r1_gamma_final is not None and cfg.r1_gamma == 0:
-        return "r1_gamma_final", "--r1-gamma 0 switches R1 off"
+    if cfg.fp16_layers and cfg.precision in ("bf16", "fp16"):
+        return "fp16_layers", f"--precision {cfg.precision} holds all feature maps in 16 bits"
     if cfg.batch % min(cfg.mbstd_group_size, cfg.batch):
         return "mbstd_group_size", f"it must divide --batch {cfg.batch}"
     return None
@@ -104,6 +107,11 @@ def style_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
             "--matrix-postnorm composite cancels it; add --matrix-identity or choose another normalisation",
         ),
         (
+            cfg.style_amplify == "k" and not many,
+            "style_amplify",
+            ONE_VECTOR,
+        ),
+        (
             cfg.latent_norm == "joint" and not many,
             "latent_norm",
             ONE_VECTOR,
@@ -134,9 +142,14 @@ def style_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
             "the StylEx encoder predicts one w for all layers; use w",
         ),
         (
-            "pl_power" in changed and not many,
+            "pl_power" in changed and not many and cfg.pl_rows == "layer",
             "pl_power",
             ONE_VECTOR,
+        ),
+        (
+            "pl_rows" in changed and cfg.pl_power == 0,
+            "pl_rows",
+            "it has no effect with --pl-power 0",
         ),
         (
             cfg.latent_space == "w_plus" and cfg.style_mixing_prob > 0,
@@ -172,4 +185,40 @@ def augmentation_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
     policy = cfg.diffaugment_policy.split(",")
     if policy != [name for name in POLICIES if name in policy]:
         return "diffaugment_policy", f"it must be one or more of {','.join(POLICIES)}, in this order"
+    return None
+
+
+def loss_problem(cfg: Any, *, changed: set[str]) -> Problem | None:
+    """The first problem of the losses and penalties of D, or None."""
+    penalised = cfg.r1_gamma != 0 or cfg.r2_gamma != 0
+    off = "--r1-gamma 0 switches R1 off"
+    neither = "--r1-gamma and --r2-gamma are 0"
+    adam = "without a penalty Adam cancels it; set --r1-gamma or --r2-gamma, or change --d-lr"
+    rules = (
+        (cfg.r1_gamma == 0 and cfg.r1_gamma_final is not None, "r1_gamma_final", off),
+        (cfg.r1_gamma == 0 and "gp" in changed, "gp", off),
+        ("r1_auto_batch" in changed and cfg.r1_gamma != "auto", "r1_auto_batch", "it needs --r1-gamma auto"),
+        (not penalised and "r1_phase" in changed, "r1_phase", neither),
+        (not penalised and "d_loss_scale" in changed, "d_loss_scale", adam),
+    )
+    return next(((name, why) for wrong, name, why in rules if wrong), None)
+
+
+def schedule_problem(cfg: Any) -> Problem | None:
+    """The first schedule that cannot be followed, or has no effect; None without one."""
+    bounds = {f.name: f.metadata["bounds"] for f in dataclasses.fields(cfg)}
+    for name, schedule in parse_schedules(cfg.schedule).items():
+        start = getattr(cfg, name)
+        if not bounds[name].holds(schedule.end):
+            return "schedule", f"the END of {name}: {bounds[name].rule}"
+        if schedule.shape == "geometric" and (start == 0 or schedule.end == 0):
+            return "schedule", f"a geometric way neither starts nor ends at 0; use {name}=cosine"
+        if start == schedule.end:
+            return "schedule", f"{name} starts at its END"
+        if name in ("r1_gamma", "r2_gamma") and start == 0:
+            return "schedule", f"--{name.replace('_', '-')} 0 switches it off from the start"
+        if name == "r1_gamma" and cfg.r1_gamma_final is not None:
+            return "schedule", "--r1-gamma-final is a schedule of r1_gamma; set one of them"
+        if name == "augment_p" and cfg.augment != "fixed":
+            return "schedule", "augment_p needs --augment fixed; ada moves it by itself"
     return None

@@ -51,6 +51,7 @@ def setting(
     choices: tuple[str, ...] = (),
     metavar: str | None = None,
     reported: str | None = None,
+    canonical: Callable[[str], str] | None = None,
     scope: str = "science",
 ) -> Any:
     """A dataclass field of TrainConfig.
@@ -58,6 +59,7 @@ def setting(
     help: one or two sentences. panel: one of PANELS. source: a key of SOURCES; science fields have one.
     bounds: the numbers that fit. choices: the names of a `str` field whose table stands elsewhere.
     metavar: the placeholder of a free text. reported: what the style experiments say of the field.
+    canonical: gives a free text its one spelling, or raises ValueError with what is wrong.
     """
     metadata = {
         "help": help,
@@ -67,6 +69,7 @@ def setting(
         "choices": choices,
         "metavar": metavar,
         "reported": reported,
+        "canonical": canonical,
         "scope": scope,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -98,7 +101,8 @@ def fit(f: dataclasses.Field, value: Any) -> Any:
     elif int in types and isinstance(value, int) and not isinstance(value, bool):
         return value
     elif str in types and isinstance(value, str) and value:
-        return value
+        canonical = f.metadata["canonical"]
+        return value if canonical is None else canonical(value)
     wanted = [WORDS[t] for t in types if t is not type(None)]
     raise ValueError(f"it must be {' or '.join([*wanted, *_names(literals, types)])}")
 

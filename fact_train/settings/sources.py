@@ -7,7 +7,13 @@ SOURCES = {
     "StyleGAN2": "Karras et al. 2020, arXiv:1912.04958",
     "StyleGAN2-ADA": "Karras et al. 2020, arXiv:2006.06676, and NVlabs/stylegan2-ada-pytorch @d72cc7d",
     "R1": "Mescheder et al. 2018, arXiv:1801.04406",
-    "R3GAN": "Huang et al. 2025, arXiv:2501.05441; its weight follows a cosine, here a geometric path",
+    "R3GAN": "Huang et al. 2025, arXiv:2501.05441; its schedules are cosines, --r1-gamma-final is geometric",
+    "adversarial losses": "Goodfellow et al. 2014, arXiv:1406.2661 (logistic); Lim & Ye 2017, "
+    "arXiv:1705.02894 (hinge); Jolicoeur-Martineau 2018, arXiv:1807.00734 (relativistic), paired as in Huang "
+    "et al. 2025, arXiv:2501.05441; Yu et al. 2021, arXiv:2103.16748 (dual-contrastive), where G swaps the "
+    "roles as in lucidrains/stylegan2-pytorch @ce7f830",
+    "top-k training": "Sinha et al. 2020, arXiv:2002.06224",
+    "WGAN-GP": "Gulrajani et al. 2017, arXiv:1704.00028; at real images as in the StylEx study",
     "Adam": "Kingma & Ba 2015, arXiv:1412.6980",
     "TTUR": "Heusel et al. 2017, arXiv:1706.08500",
     "mixed precision": "Micikevicius et al. 2018, arXiv:1710.03740",

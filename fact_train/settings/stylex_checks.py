@@ -16,7 +16,7 @@ def check_stylex(values: dict[str, Any], *, changed: Sequence[str], cond: bool) 
         return (changed[0], "it needs --model stylex") if changed else None
     if cond:
         return "cond", "StylEx takes classes from the classifier, not from labels; see --d-cond"
-    return _turns(values) or _losses(values)
+    return _turns(values) or _classes(values) or _losses(values)
 
 
 def _turns(v: dict[str, Any]) -> tuple[str, str] | None:
@@ -46,9 +46,26 @@ def _turns(v: dict[str, Any]) -> tuple[str, str] | None:
     return None
 
 
+def _classes(v: dict[str, Any]) -> tuple[str, str] | None:
+    if v["mapping_class"] == "predicted":
+        if v["branches"] == "encoder":
+            return "mapping_class", "--branches encoder generates no images from the mapping network"
+        if v["d_cond"] != "off":
+            return (
+                "mapping_class",
+                f"these images have no class that D could see; --d-cond is {v['d_cond']}, use off",
+            )
+        if v["kl_branches"] == "both":
+            return (
+                "mapping_class",
+                "images of the mapping have no class to be held to; use --kl-branches encoder",
+            )
+    return None
+
+
 def _losses(v: dict[str, Any]) -> tuple[str, str] | None:
     if v["branches"] == "mapping" and not v["rec_in_d_phase"]:
-        neutral = {"encoder_lr_mult": 1.0, "e_channel_mult": 1.0, "encoder_init": "random"}
+        neutral = {"encoder_lr_mult": 1.0, "e_channel_mult": 1.0, "encoder_init": "random", "w_noise": 0.0}
         for name, value in neutral.items():
             if v[name] != value:
                 return name, "--branches mapping trains the encoder only with --rec-in-d-phase; add it"
@@ -69,6 +86,10 @@ def _losses(v: dict[str, Any]) -> tuple[str, str] | None:
             return "kl_branches", "--kl-scale 0 switches the KL loss off"
         if v["branches"] == "encoder":
             return "kl_branches", "--branches encoder generates no images from the mapping network"
-    if v["lpips_batch_shrink"] > 1 and not (v["rec_scale"] and v["w_lpips"]):
-        return "lpips_batch_shrink", "the perceptual distance is off; raise --w-lpips or --rec-scale"
+    if v["rec_interval"] > 1 and not (v["rec_scale"] or v["kl_scale"]):
+        return "rec_interval", "--rec-scale 0 and --kl-scale 0 leave nothing to train"
+    if not (v["rec_scale"] and v["w_lpips"]):
+        for name, off in (("lpips_batch_shrink", 1), ("lpips_interval", 1), ("lpips_stretch", False)):
+            if v[name] != off:
+                return name, "the perceptual distance is off; raise --w-lpips or --rec-scale"
     return None

@@ -1,4 +1,4 @@
-"""`python -m fact_train.sweeps.attached ARGUMENTS`: fact-train that is told to stop if its parent dies.
+"""`python -m fact_train.sweeps.attached MODULE ARGUMENTS`: a command that stops if its parent dies.
 
 A killed sweep leaves no run behind on its machine: the run saves its state and ends, as on SIGTERM.
 """
@@ -23,4 +23,4 @@ def end_with_parent() -> None:
 
 if __name__ == "__main__":
     end_with_parent()
-    runpy.run_module("fact_train", run_name="__main__")
+    runpy.run_module(sys.argv.pop(1), run_name="__main__")

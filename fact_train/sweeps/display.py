@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from fact_train.sweeps.plan import PlannedRun
 from fact_train.sweeps.progress import last_tick
@@ -12,16 +13,50 @@ LINE_SECONDS = 30.0  # between two lines about progress in a log
 SHOWN_ENDED = 5
 
 
-class Display:
-    """A Watcher. Use it as a context manager."""
+class Lines:
+    """A Watcher that writes a line per event."""
 
     def __init__(self, *, total: int, finished: int) -> None:
         from rich.console import Console
 
         self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._total, self._finished, self._failed = total, finished, 0
+        self._started = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        self._console.print(line, markup=False)
+
+    def started(self, run: Any) -> None:
+        self.say(f"start   {run.name}")
+
+    def ended(self, run: Any, outcome: Outcome) -> None:
+        self._count(outcome)
+        self.say(self._line(run, outcome))
+
+    def look(self, running: Sequence[Any]) -> None:
+        pass
+
+    def _count(self, outcome: Outcome) -> None:
+        self._finished += outcome.ok
+        self._failed += not (outcome.ok or outcome.stopped)
+
+    def _line(self, run: Any, outcome: Outcome) -> str:
+        why = "" if outcome.ok or outcome.stopped else f": {outcome.reason}"
+        return f"{_word(outcome):<7} {run.name} in {outcome.seconds:.0f} s{why} ({self._counts()})"
+
+    def _counts(self) -> str:
+        failed = f", {self._failed} failed" if self._failed else ""
+        return f"{self._finished} of {self._total} finished{failed}"
+
+
+class Display(Lines):
+    """A Watcher of training runs: a live table on a terminal. Use it as a context manager."""
+
+    def __init__(self, *, total: int, finished: int) -> None:
+        super().__init__(total=total, finished=finished)
         self._ended: list[tuple[str, str]] = []
-        self._started = self._said = time.monotonic()
+        self._said = self._started
         self._live = None
 
     def __enter__(self) -> "Display":
@@ -36,22 +71,15 @@ class Display:
         if self._live is not None:
             self._live.stop()
 
-    def say(self, line: str) -> None:
-        """One line that stays."""
-        self._console.print(line, markup=False)
-
     def started(self, run: PlannedRun) -> None:
         if self._live is None:
-            self.say(f"start   {run.name}")
+            super().started(run)
 
     def ended(self, run: PlannedRun, outcome: Outcome) -> None:
-        self._finished += outcome.ok
-        self._failed += not (outcome.ok or outcome.stopped)
-        word = "done" if outcome.ok else "stopped" if outcome.stopped else "FAILED"
-        why = "" if outcome.ok or outcome.stopped else f": {outcome.reason}"
-        self._ended.append((word, run.name))
-        if self._live is None or why:
-            self.say(f"{word:<7} {run.name} in {outcome.seconds:.0f} s{why} ({self._counts()})")
+        self._ended.append((_word(outcome), run.name))
+        self._count(outcome)
+        if self._live is None or not (outcome.ok or outcome.stopped):
+            self.say(self._line(run, outcome))
 
     def look(self, running: Sequence[PlannedRun]) -> None:
         if self._live is not None:
@@ -63,10 +91,6 @@ class Display:
                 f"running {len(running)}, {sum(rates):,.0f} img/s at their last ticks; {self._counts()}, "
                 f"{(time.monotonic() - self._started) / 60:.1f} min"
             )
-
-    def _counts(self) -> str:
-        failed = f", {self._failed} failed" if self._failed else ""
-        return f"{self._finished} of {self._total} finished{failed}"
 
     def _table(self, running: Sequence[PlannedRun]):
         from rich.table import Table
@@ -87,3 +111,7 @@ class Display:
                 "scoring" if tick and tick["nimg"] >= run.config.kimg * 1000 else "training",
             )
         return table
+
+
+def _word(outcome: Outcome) -> str:
+    return "done" if outcome.ok else "stopped" if outcome.stopped else "FAILED"

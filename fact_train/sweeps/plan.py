@@ -5,7 +5,6 @@ Every run is one fact-train command.
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from fact_train.sweeps.study import Study, read_study
 
 AXES = {f.name: f for f in fields_of("science") if f.name != "seed"}
 BASE = "base"
+LONGEST_NAME = 240  # bytes; file systems take 255, and logs and records add an ending
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,13 @@ class PlannedRun:
         return [f"--preset={self.preset}", *flags, f"--outdir={self.outdir}", *scoring]
 
 
-def worker_command(arguments: Sequence[str]) -> list[str]:
-    """`fact-train ARGUMENTS` as a process that ends with its parent."""
-    return [sys.executable, "-m", "fact_train.sweeps.attached", *arguments]
-
-
 @dataclass
 class Plan:
-    """Runs in the order in which they start, and a line for each thing that cannot be planned."""
+    """Runs, a line for each thing that cannot be planned, and a line for each study that waits."""
 
     runs: list[PlannedRun]
     problems: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 # Axes
@@ -139,7 +135,7 @@ def plan_axes(
                     f"it is the value of {preset}."
                 )
         for setting in _combinations(axes, base, one_factor):
-            _add_setting(plan, preset, {**changes, **setting}, setting, seeds, root)
+            add_setting(plan, preset, {**changes, **setting}, setting, seeds, root)
     _refuse_empty(plan)
     return plan
 
@@ -156,7 +152,7 @@ def _combinations(axes: Sequence[Axis], base: TrainConfig, one_factor: bool) -> 
                 yield {axis.name: value}
 
 
-def _add_setting(
+def add_setting(
     plan: Plan,
     preset: str,
     changes: dict[str, Any],
@@ -164,6 +160,7 @@ def _add_setting(
     seeds: Sequence[int],
     root: Path,
 ) -> None:
+    """Plan a setting for each seed, or note why it cannot run."""
     text = ", ".join(f"{name}={value_text(value)}" for name, value in setting.items()) or BASE
     try:
         cfg, reference = configure(preset, changes)
@@ -173,6 +170,12 @@ def _add_setting(
     label = run_label(preset, reference, cfg)
     for seed in seeds:
         outdir = root / default_outdir(preset, label, seed).name
+        if len(outdir.name.encode()) > LONGEST_NAME:
+            plan.problems.append(
+                f"{preset} with {text} cannot run: the name of its folder would have {len(outdir.name)} "
+                f"characters; the limit is {LONGEST_NAME}. Change fewer settings, or add a preset."
+            )
+            return
         plan.runs.append(PlannedRun(preset, dataclasses.replace(cfg, seed=seed), outdir, text))
 
 
@@ -199,14 +202,14 @@ def plan_studies(
     plan = Plan([])
     by_name: dict[str, PlannedRun] = {}
     owners: dict[str, str] = {}
-    for file in files:
+    for file in _study_files(files):
         try:
             study = read_study(file)
         except UserError as error:
             plan.problems.append(str(error))
             continue
         if study.blocked:
-            plan.problems.append(f"{study.name} cannot run yet: {study.blocked}")
+            plan.notes.append(f"{study.name} cannot run yet: {study.blocked}")
         for run in _study_runs(study, seeds, changes, root):
             known = by_name.setdefault(run.name, run)
             owner = owners.setdefault(run.name, study.name)
@@ -227,6 +230,15 @@ def plan_studies(
     plan.runs = list(by_name.values())
     _refuse_empty(plan)
     return plan
+
+
+def _study_files(paths: Sequence[Path]) -> Iterable[Path]:
+    """The files, and all studies of the folders among them."""
+    for path in paths:
+        found = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+        if not found:
+            raise UsageError(f"--study {path}: the folder holds no study (.toml).")
+        yield from found
 
 
 def _study_runs(
@@ -264,9 +276,6 @@ def _argument(name: str, value: Any) -> str:
 
 
 def _refuse_empty(plan: Plan) -> None:
+    lines = [*plan.problems, *plan.notes]
     if not plan.runs:
-        raise UsageError(plan.problems[0] if len(plan.problems) == 1 else _all_problems(plan.problems))
-
-
-def _all_problems(problems: Sequence[str]) -> str:
-    return "\n".join(["nothing to run.", *problems])
+        raise UsageError(lines[0] if len(lines) == 1 else "\n".join(["there is nothing to run.", *lines]))

@@ -1,8 +1,6 @@
-"""What run folders say about their runs: how far each is, how fast it trained, how large it is. No torch."""
+"""What run folders say about their runs: how far each is. No torch."""
 
 import os
-import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +10,6 @@ from fact_metrics.base.errors import UserError
 from fact_metrics.base.schema import decode, parse_document
 from fact_train.run_folder import DIVERGED_FILE, SpeedShape, list_snapshots, read_options, snapshot_nimg
 from fact_train.settings.config import TrainConfig, differing_fields
-from fact_train.settings.presets import get_preset
 from fact_train.sweeps.plan import PlannedRun
 
 NEW, PARTIAL, TRAINED, DIVERGED, CONFLICT = "new", "partial", "trained", "diverged", "conflict"
@@ -74,67 +71,3 @@ def last_tick(outdir: Path) -> dict | None:
         return parse_document(lines[-1], SpeedShape, path, way_out="train again") if lines else None
     except (OSError, UserError):
         return None
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Expected cost of the rest of a plan."""
-
-    kimg: float
-    minutes: float | None  # on one worker; None: nothing measured
-    measured: int  # runs whose speed was read
-    run_mb: float | None  # of one finished folder
-    new: int
-
-    def describe(self, jobs: int) -> list[str]:
-        """Lines of a dry run."""
-        if self.minutes is None:
-            time = "time: not known before one run has trained here"
-        else:
-            how = (
-                f"speed of {self.measured} runs here"
-                if self.measured
-                else "the presets' minutes on 2 CPU cores"
-            )
-            time = f"time: about {self.minutes / jobs:.0f} min with {jobs} at a time (from {how})"
-        disk = "disk: not known before one run has finished here"
-        if self.run_mb is not None:
-            disk = f"disk: about {self.run_mb * self.new / 1000:.1f} GB ({self.run_mb:.0f} MB per run)"
-        return [f"left: {self.kimg:,.0f} kimg", time, disk]
-
-
-def estimate(runs: Iterable[PlannedRun], progress: dict[str, Progress]) -> Estimate:
-    """Time and disk of what is left, from the runs that are there, otherwise from the presets' minutes."""
-    runs = list(runs)
-    speeds: dict[str, list[float]] = {}
-    sizes = []
-    for run in runs:
-        state = progress[run.name].state
-        tick = last_tick(run.outdir) if state in (PARTIAL, TRAINED) else None
-        if tick is not None:
-            speeds.setdefault(run.preset, []).append(tick["Timing/sec_per_kimg"])
-        if state == TRAINED and len(sizes) < 20:
-            sizes.append(sum(p.stat().st_size for p in run.outdir.iterdir() if p.is_file()) / 1e6)
-    everything = [speed for each in speeds.values() for speed in each]
-    kimg, seconds = 0.0, 0.0
-    for run in runs:
-        now = progress[run.name]
-        if now.state not in (NEW, PARTIAL):
-            continue
-        left = run.config.kimg - now.kimg
-        kimg += left
-        speed = _speed(run, speeds.get(run.preset, everything))
-        seconds = None if seconds is None or speed is None else seconds + left * speed
-    new = sum(now.state in (NEW, PARTIAL) for now in progress.values())
-    minutes = None if seconds is None else seconds / 60
-    return Estimate(kimg, minutes, len(everything), statistics.median(sizes) if sizes else None, new)
-
-
-def _speed(run: PlannedRun, measured: list[float]) -> float | None:
-    """Seconds per thousand images."""
-    if measured:
-        return statistics.median(measured)
-    preset = get_preset(run.preset)
-    if preset.minutes is None or run.config.device.startswith("cuda"):
-        return None
-    return preset.minutes * 60 / preset.config.kimg

@@ -12,16 +12,17 @@ A study compares settings with a reference on a primary metric:
     relevant_difference = 20
     held_fixed = "Everything else, with one style vector."
 
-`[[setting]]` tables with `name` and `fields` replace `axis` where a setting changes several fields.
+`[[setting]]` tables with `name` and `fields` replace `settings` where a setting changes several fields.
 `[factors]` repeats the comparison: every setting is compared within each combination of their levels.
 The name of a study is that of its file.
 """
 
 import dataclasses
+import functools
 import itertools
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from fact_train.sweeps.study_values import (
     read_positive,
     read_priority,
     read_text,
+    trains_encoder,
 )
 
 _DIGITS = (
@@ -97,7 +99,7 @@ class StudyRun:
     def seed(self) -> int:
         return self.config.seed
 
-    @property
+    @functools.cached_property
     def key(self) -> tuple[str, float, int]:
         """Identity in records: configuration hash, thousand images, training seed."""
         return self.config.sha256(), self.config.kimg, self.config.seed
@@ -109,7 +111,8 @@ class Study:
 
     `references` are what settings are compared with: the base, or one for each combination of factors.
     `relevant_difference` is absolute, in units of the primary metric; a smaller one does not matter.
-    `blocked` says what the trainer lacks to run the study; such a study has no settings.
+    `blocked` says what is missing to run the study; until it is removed from the file, the base, fields,
+    settings and metrics are not read.
     """
 
     name: str
@@ -121,7 +124,7 @@ class Study:
     relevant_difference: float
     held_fixed: str
     expected: str = ""  # what the source says, in plain words
-    axis: str = ""  # the field that the settings change; empty where they change several
+    axis: str = ""  # the field that the question is about; `--list-axes` shows the answer there
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     references: tuple[Setting, ...] = ()
     settings: tuple[Setting, ...] = ()
@@ -152,13 +155,14 @@ class Study:
         return self.seeds if setting.against else self.base_seeds
 
     def runs(self) -> tuple[StudyRun, ...]:
-        """Every run, references first, all settings of a seed before the next seed."""
-        if self.blocked:
-            return ()
-        seeds = sorted({*self.seeds, *self.base_seeds})
+        """Every run, by seed, references first."""
+        return self._runs
+
+    @functools.cached_property
+    def _runs(self) -> tuple[StudyRun, ...]:
         return tuple(
             self._run(setting, seed)
-            for seed in seeds
+            for seed in sorted({*self.seeds, *self.base_seeds})
             for setting in (*self.references, *self.settings)
             if seed in self.seeds_of(setting)
         )
@@ -184,19 +188,6 @@ def read_studies(folder: Path) -> tuple[Study, ...]:
                     f"{_difference(run, known)}; give both the same fields and kimg."
                 )
     return studies
-
-
-def shared_runs(studies: Iterable[Study]) -> dict[str, tuple[StudyRun, tuple[str, ...]]]:
-    """Every run of studies once, by name, with the metrics that any of them asks of it.
-
-    Studies of a higher priority come first.
-    """
-    runs: dict[str, tuple[StudyRun, tuple[str, ...]]] = {}
-    for study in sorted(studies, key=lambda study: study.priority):
-        for run in study.runs():
-            _, metrics = runs.get(run.name, (run, ()))
-            runs[run.name] = (run, tuple(dict.fromkeys((*metrics, *study.metrics))))
-    return runs
 
 
 def _difference(run: StudyRun, other: StudyRun) -> str:
@@ -236,37 +227,31 @@ def _study(name: str, values: dict[str, Any]) -> Study:
     if not NAME.fullmatch(name):
         raise UserError("name the file in small letters, digits and hyphens, such as r1-weight.toml.")
     check_keys(values, (*TEXTS, "relevant_difference", *OPTIONAL), "key")
-    for key in TEXTS:
-        read_text(values, key)
+    texts = {key: read_text(values, key) for key in TEXTS}
     check_name(values["list"], LISTS, "list")
     check_name(values["source"], SOURCES, "source")
-    check_name(values["base"], PRESETS, "preset")
-    fields = read_fields(values.get("fields", {}), "fields")
-    if "kimg" in values:
-        fields |= read_fields({"kimg": values["kimg"]}, "the study")
-    base = get_preset(values["base"]).config
-    metrics = _metrics(values["primary"], _shared_metrics(values["list"], base), values.get("metrics", []))
     study = Study(
         name=name,
-        **{key: values[key] for key in TEXTS[:4]},
-        primary=metrics[0],
-        held_fixed=values["held_fixed"],
+        **texts,
         relevant_difference=read_positive(values, "relevant_difference"),
         expected=read_text(values, "expected", optional=True),
         blocked=read_text(values, "blocked", optional=True),
-        fields=fields,
         seeds=parse_seeds(values.get("seeds", SEEDS)),
         base_seeds=parse_seeds(values.get("base_seeds", BASE_SEEDS)),
-        metrics=metrics,
         priority=read_priority(values.get("priority", 2)),
     )
+    return study if study.blocked else _with_runs(study, values)
+
+
+def _with_runs(study: Study, values: dict[str, Any]) -> Study:
+    """The study with its base, metrics and settings, all checked."""
+    check_name(study.base, PRESETS, "preset")
+    fields = read_fields(values.get("fields", {}), "fields")
+    if "kimg" in values:
+        fields |= read_fields({"kimg": values["kimg"]}, "the study")
+    shared = _shared_metrics(study.list, get_preset(study.base).config)
+    metrics = _metrics(study.primary, shared, values.get("metrics", []))
     axis, changes = _changes(values)
-    if study.blocked:
-        if changes:
-            raise UserError("a blocked study has no settings; drop them, or drop blocked.")
-        return study
-    if not changes:
-        raise UserError("it has no settings; give axis and settings, or [[setting]] tables.")
     references = _references(values.get("factors", {}))
     settings = tuple(
         dataclasses.replace(
@@ -278,7 +263,15 @@ def _study(name: str, values: dict[str, Any]) -> Study:
         for reference in references
         for change in changes
     )
-    study = dataclasses.replace(study, axis=axis, references=references, settings=settings)
+    study = dataclasses.replace(
+        study,
+        primary=metrics[0],
+        metrics=metrics,
+        fields=fields,
+        axis=axis,
+        references=references,
+        settings=settings,
+    )
     _check_settings(study)
     _check_metrics(study)
     return study
@@ -287,11 +280,13 @@ def _study(name: str, values: dict[str, Any]) -> Study:
 def _changes(values: dict[str, Any]) -> tuple[str, tuple[Setting, ...]]:
     """The axis, and what each setting changes of its reference."""
     tables, axis = values.get("setting", []), values.get("axis", "")
-    if ("settings" in values) != bool(axis):
-        raise UserError("axis and settings belong together; give both.")
-    if axis and tables:
-        raise UserError("give axis and settings, or [[setting]] tables, not both.")
     if axis:
+        check_name(axis, RUN_FIELDS, "field")
+    if ("settings" in values) == bool(tables):
+        raise UserError("give settings with their axis, or [[setting]] tables.")
+    if "settings" in values:
+        if not axis:
+            raise UserError("settings need an axis: the field that they are values of.")
         if not isinstance(values["settings"], list) or not values["settings"]:
             raise UserError("settings must be a list of values.")
         return axis, tuple(_level(axis, value) for value in values["settings"])
@@ -303,7 +298,7 @@ def _changes(values: dict[str, Any]) -> tuple[str, tuple[Setting, ...]]:
         name = read_text(table, "name")
         fields = read_fields(table.get("fields", {}), f"setting {name!r}")
         changes.append(Setting(name, fields, read_text(table, "note", optional=True)))
-    return "", tuple(changes)
+    return axis, tuple(changes)
 
 
 def _level(name: str, value: Any) -> Setting:
@@ -372,12 +367,19 @@ def _metrics(primary: str, shared: Sequence[str], more: Any) -> tuple[str, ...]:
 
 def _check_metrics(study: Study) -> None:
     """The runs of the study can have all its metrics."""
-    for metric, setting in itertools.product(study.metrics, (*study.references, *study.settings)):
-        spec, config = get_spec(metric), study.config(setting)
-        what = "the primary metric" if metric == study.primary else "metric"
-        if spec.needs_encoder and config.model != "stylex":
-            raise UserError(f"{what} {metric} needs an encoder; {setting.name} of {study.base} has none.")
-        if not spec.fits(dataset_entry(config.data).traits):
+    specs = [get_spec(metric) for metric in study.metrics]
+    traits = dataset_entry(get_preset(study.base).config.data).traits
+    for spec in specs:
+        what = "the primary metric" if spec.name == study.primary else "metric"
+        if not spec.fits(traits):
             raise UserError(
-                f"{what} {metric} is for {spec.needs_trait} only; {study.base} trains on {config.data}."
+                f"{what} {spec.name} is for {spec.needs_trait} only; {study.base} has other data."
+            )
+    encoder_metric = next((spec.name for spec in specs if spec.needs_encoder), None)
+    for setting in (*study.references, *study.settings) if encoder_metric else ():
+        config = study.config(setting)
+        if not trains_encoder(config):
+            what = "the primary metric" if encoder_metric == study.primary else "metric"
+            raise UserError(
+                f"{what} {encoder_metric} needs a trained encoder; {setting.name!r} of {study.base} has none."
             )

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fact_metrics.base.errors import UserError, close_names
-from fact_train.settings.config import fields_of
+from fact_metrics.spec import MetricSpec
+from fact_train.datasets import dataset_entry
+from fact_train.settings.config import TrainConfig, fields_of
 from fact_train.settings.fields import alternatives, fit, value_text
 
 _SETTABLE = {f.name for f in fields_of("science")} - {"seed", "data"} | {"kimg"}
@@ -88,3 +91,17 @@ def read_priority(value: Any) -> int:
     if value not in (1, 2, 3) or isinstance(value, bool):
         raise UserError(f"priority is {value!r}; give 1 (first), 2 or 3.")
     return value
+
+
+def trains_encoder(config: TrainConfig) -> bool:
+    """Whether a run ends with a trained encoder, which some metrics need."""
+    return config.model == "stylex" and (config.branches != "mapping" or config.rec_in_d_phase)
+
+
+def misfit(spec: MetricSpec, config: TrainConfig) -> str | None:
+    """Why a run cannot have a metric; None if it can."""
+    if not spec.fits(dataset_entry(Path(config.data).name).traits):
+        return f"{spec.name} is for {spec.needs_trait} only, not for {config.data}"
+    if spec.needs_encoder and not trains_encoder(config):
+        return f"{spec.name} needs a trained encoder"
+    return None

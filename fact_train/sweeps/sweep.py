@@ -9,15 +9,17 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from fact_train.sweeps.plan import PlannedRun, worker_command
+from fact_metrics.base.errors import UserError
+from fact_metrics.base.processes import describe_error
+from fact_train.sweeps.plan import PlannedRun
 from fact_train.sweeps.progress import CONFLICT, DIVERGED, TRAINED, Progress, read_progress
-from fact_train.sweeps.worker import Outcome, Task, run_task
+from fact_train.sweeps.worker import Outcome, Task, run_task, worker_command
 
 LOGS = "sweep-logs"  # below the folder of runs
 LOOK = 1.0  # seconds between two looks at the tasks
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Standing:
 
     progress: dict[str, Progress]
     finished: list[PlannedRun]
+    published: list[PlannedRun]  # elsewhere; nothing is done here
     due: list[PlannedRun]
     stuck: list[PlannedRun]  # diverged, or in the way of another run
 
@@ -34,15 +37,27 @@ class Standing:
         return [f"{run.name}: {self.progress[run.name].why}" for run in self.stuck]
 
 
-def stand(runs: Iterable[PlannedRun], is_scored: Callable[[PlannedRun], bool]) -> Standing:
+def stand(
+    runs: Iterable[PlannedRun],
+    *,
+    is_scored: Callable[[PlannedRun], bool],
+    is_published: Callable[[PlannedRun], bool] = lambda run: False,
+) -> Standing:
     """Read the folders of all runs. `is_scored`: whether a trained run has all records that are wanted."""
-    standing = Standing({}, [], [], [])
+    standing = Standing({}, [], [], [], [])
     for run in runs:
-        progress = standing.progress[run.name] = read_progress(run)
-        if progress.state in (DIVERGED, CONFLICT):
-            standing.stuck.append(run)
-        elif progress.state == TRAINED and is_scored(run):
+        progress = read_progress(run)
+        try:
+            scored = progress.state == TRAINED and is_scored(run)
+        except UserError as error:
+            progress, scored = Progress(CONFLICT, 0.0, str(error)), False
+        standing.progress[run.name] = progress
+        if scored:
             standing.finished.append(run)
+        elif is_published(run):
+            standing.published.append(run)
+        elif progress.state in (DIVERGED, CONFLICT):
+            standing.stuck.append(run)
         else:
             standing.due.append(run)
     return standing
@@ -51,11 +66,11 @@ def stand(runs: Iterable[PlannedRun], is_scored: Callable[[PlannedRun], bool]) -
 class Watcher(Protocol):
     """What a sweep reports to."""
 
-    def started(self, run: PlannedRun) -> None: ...
+    def started(self, run: Any) -> None: ...
 
-    def ended(self, run: PlannedRun, outcome: Outcome) -> None: ...
+    def ended(self, run: Any, outcome: Outcome) -> None: ...
 
-    def look(self, running: Sequence[PlannedRun]) -> None: ...
+    def look(self, running: Sequence[Any]) -> None: ...
 
 
 @dataclass
@@ -86,14 +101,43 @@ def run_sweep(
     seconds: float | None = None,
 ) -> Result:
     """Run what is due. After `seconds`, or on SIGTERM or Ctrl-C, running tasks save their state and end."""
-    logs = Path(root) / LOGS
+
+    def command(run: PlannedRun) -> tuple[str, ...]:
+        return worker_command("fact_train", run.command(scored=metrics_of(run)))
+
+    work = [
+        Work(run, command(run), run.outdir.resolve(), threads_environment(run.config.threads)) for run in due
+    ]
+    return run_tasks(work, executor, logs=Path(root) / LOGS, watcher=watcher, seconds=seconds)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run, or anything with a `name`, and the command that does it."""
+
+    run: Any
+    command: tuple[str, ...]
+    folder: Path | None = None  # that it locks
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_tasks(
+    work: Sequence[Work],
+    executor: Executor,
+    *,
+    logs: Path,
+    watcher: Watcher,
+    seconds: float | None = None,
+) -> Result:
+    """Do all work; a failure stops nothing. After `seconds`, or on a signal, tasks are told to stop."""
+    logs = Path(logs).resolve()
     logs.mkdir(parents=True, exist_ok=True)
     stop_file = logs / f".stop-{os.uname().nodename}-{os.getpid()}-{time.time_ns()}"
     end = None if seconds is None else time.monotonic() + seconds
     result, started = Result(), set()
-    with _signals() as caught, executor:
-        futures: dict[Future, PlannedRun] = {
-            executor.submit(run_task, _task(run, metrics_of(run), logs, stop_file)): run for run in due
+    with caught_signals() as caught, executor:
+        futures: dict[Future, Any] = {
+            executor.submit(run_task, make_task(each, logs, stop_file)): each.run for each in work
         }
         pending = set(futures)
         try:
@@ -121,9 +165,12 @@ def run_sweep(
     return result
 
 
-def _settle(run: PlannedRun, future: Future, result: Result, watcher: Watcher) -> None:
+def _settle(run: Any, future: Future, result: Result, watcher: Watcher) -> None:
     if future.cancelled():
         result.stopped.append(run)
+        return
+    if (error := future.exception()) is not None:  # of the executor, or of starting the process
+        result.failed.append((run, describe_error(error)))
         return
     outcome: Outcome = future.result()
     if outcome.ok:
@@ -136,23 +183,27 @@ def _settle(run: PlannedRun, future: Future, result: Result, watcher: Watcher) -
         watcher.ended(run, outcome)
 
 
-def _task(run: PlannedRun, metrics: Sequence[str], logs: Path, stop_file: Path) -> Task:
+def make_task(work: Work, logs: Path, stop_file: Path, *, halt_file: Path | None = None) -> Task:
+    """The task of a piece of work, for any machine that shares the disk."""
     return Task(
-        name=run.name,
-        command=tuple(worker_command(run.command(scored=metrics))),
-        log=logs / f"{run.name}.log",
+        name=work.run.name,
+        command=work.command,
+        log=logs / f"{work.run.name}.log",
         stop_file=stop_file,
-        folder=run.outdir,
-        environment=_environment(run.config.threads or 1),
+        folder=work.folder,
+        environment=dict(work.environment),
+        cwd=Path.cwd(),
+        halt_file=halt_file,
     )
 
 
-def _environment(threads: int) -> dict[str, str]:
-    return dict.fromkeys(ONE_THREAD, str(threads))
+def threads_environment(threads: int | None) -> dict[str, str]:
+    """The variables that libraries read their number of threads from."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads or 1))
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def caught_signals() -> Iterator[list[int]]:
     """The signals that arrived while the block runs; a second one acts at once."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():

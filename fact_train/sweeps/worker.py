@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +19,10 @@ STOPPED = (75, 130, -signal.SIGTERM, -signal.SIGINT)
 
 @dataclass(frozen=True)
 class Task:
-    """A command, its log, the folder that it locks, and the file whose existence means: stop."""
+    """A command, its log, the folder that it locks, and the file whose existence means: stop.
+
+    `halt_file` means the same for this task alone. Machines that share a disk share all paths.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -25,6 +30,12 @@ class Task:
     stop_file: Path
     folder: Path | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    halt_file: Path | None = None
+
+    @property
+    def must_stop(self) -> bool:
+        return self.stop_file.exists() or (self.halt_file is not None and self.halt_file.exists())
 
 
 @dataclass(frozen=True)
@@ -55,10 +66,15 @@ class Outcome:
         return f"killed by {name}{memory if name == 'SIGKILL' else ''}"
 
 
+def worker_command(module: str, arguments: Sequence[str]) -> tuple[str, ...]:
+    """`python -m MODULE ARGUMENTS` as a process that ends with its parent."""
+    return (sys.executable, "-m", "fact_train.sweeps.attached", module, *arguments)
+
+
 def run_task(task: Task) -> Outcome:
     """Run the command to its end, or until the stop file appears."""
     started = time.monotonic()
-    if task.stop_file.exists():
+    if task.must_stop:
         return Outcome(task.name, 75, 0.0)
     _wait_for_lock(task)
     task.log.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +82,7 @@ def run_task(task: Task) -> Outcome:
         before = log.tell()
         process = subprocess.Popen(
             task.command,
+            cwd=task.cwd,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -88,7 +105,7 @@ def _wait(process: subprocess.Popen, task: Task) -> int:
         except subprocess.TimeoutExpired:
             pass
         now = time.monotonic()
-        if not task.stop_file.exists() or (asks and now - asked < PATIENCE):
+        if not task.must_stop or (asks and now - asked < PATIENCE):
             continue
         asked, asks = now, asks + 1
         if asks <= 2:  # fact-train saves its state on the first one; a second one acts at once
@@ -103,7 +120,7 @@ def _wait_for_lock(task: Task) -> None:
     if lock_file is None or not lock_file.exists():
         return
     end = time.monotonic() + LOCK_WAIT
-    while time.monotonic() < end and not task.stop_file.exists():
+    while time.monotonic() < end and not task.must_stop:
         try:
             with FileLock(lock_file, timeout=0):
                 return

@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fact_train.settings.config import TrainConfig
+from fact_train.settings.schedules import value_at
 
 
 @torch.no_grad()
@@ -15,7 +16,7 @@ def move_averages(averages: Iterable[tuple[nn.Module, nn.Module]], cfg: TrainCon
 
     The half-life is ema_kimg; with ema_rampup it is at most that share of the `nimg` images before the step.
     """
-    half_life = cfg.ema_kimg * 1000
+    half_life = value_at(cfg, "ema_kimg", nimg=nimg) * 1000
     if cfg.ema_rampup is not None:
         half_life = min(half_life, nimg * cfg.ema_rampup)
     update = get_ema_multi_avg_fn(0.5 ** (cfg.batch / max(half_life, 1e-8)))

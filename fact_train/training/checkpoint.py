@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fact_metrics.base.atomic import write_torch
-from fact_metrics.base.errors import UserError
+from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.torch_files import load_torch
 from fact_train.training.trainer import Trainer
 
@@ -69,6 +69,8 @@ def load_latest(outdir: Path, trainer: Trainer) -> Path | None:
     for path in reversed(paths):
         try:
             _load(path, trainer)
+        except UsageError:  # another classifier or number of processes: an older state has the same
+            raise
         except UserError as error:
             problems.append(str(error))
             continue

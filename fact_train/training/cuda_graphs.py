@@ -35,6 +35,7 @@ def why_not(cfg: TrainConfig, device: torch.device) -> str | None:
         ("cond", False),
         ("augment", "none"),
         ("r1_gamma_final", None),
+        ("schedule", None),
     ):
         if getattr(cfg, name) != off:
             return f"the host decides anew in every step with --{name.replace('_', '-')} {getattr(cfg, name)}"

@@ -4,10 +4,12 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fact_metrics.base.devices import resolve_device, set_threads
 from fact_metrics.base.memory import keep_freed_memory
 from fact_metrics.base.progress import Progress
+from fact_metrics.base.provenance import device_name
 from fact_train import distributed, run_folder
 from fact_train.data import Dataset, open_dataset
 from fact_train.settings.config import TrainConfig
@@ -15,6 +17,7 @@ from fact_train.training import checkpoint
 from fact_train.training.probe import probe
 from fact_train.training.run import AfterSnapshot, Run
 from fact_train.training.run_log import RunLog
+from fact_train.training.trackers import check_tracker
 from fact_train.training.trainer import Trainer
 
 
@@ -36,15 +39,23 @@ def train(
     `after_snapshot(outdir, device=, say=, done=)` is called by every process after each snapshot, and with
     `done` once training has ended. UserError for whatever the user can mend.
     """
+    check_tracker(cfg.log_to)
     keep_freed_memory()
     device = resolve_device(cfg.device)
-    threads = set_threads(cfg.threads)
+    # A resumed run keeps its threads: on a CPU the last bits depend on them.
+    kept = run_folder.last_threads(outdir) if device.type == "cpu" else None
+    threads = set_threads(cfg.threads or kept)
     distributed.init(device)
     try:
         trainer = Trainer(cfg, _open_data(cfg), device, threads=threads)
+        machine = {
+            "device": device_name(str(device)),
+            "threads": threads if device.type == "cpu" else None,
+            "world_size": distributed.world_size(),
+        }
         with run_folder.locked(outdir) if distributed.rank() == 0 else nullcontext():
-            run = _open_run(trainer, Path(outdir), preset, label, after_snapshot)
-            return _train(run, threads)
+            run = _open_run(trainer, Path(outdir), preset, label, machine, after_snapshot)
+            return _train(run, threads, machine)
     finally:
         distributed.shutdown()
 
@@ -65,7 +76,12 @@ def _open_data(cfg: TrainConfig) -> Dataset:
 
 
 def _open_run(
-    trainer: Trainer, outdir: Path, preset: str, label: str, after_snapshot: AfterSnapshot | None
+    trainer: Trainer,
+    outdir: Path,
+    preset: str,
+    label: str,
+    machine: dict[str, Any],
+    after_snapshot: AfterSnapshot | None,
 ) -> Run:
     """The run of a folder at its newest checkpoint. Rank 0 writes the folder's options, the others read."""
     is_rank_0 = distributed.rank() == 0
@@ -78,6 +94,7 @@ def _open_run(
             label=label,
             dataset=trainer.dataset.describe(),
             classifier=trainer.model.classifier_card,
+            machine=machine,
         )
     distributed.barrier()
     if not is_rank_0:
@@ -98,12 +115,15 @@ def _open_run(
     )
 
 
-def _train(run: Run, threads: int) -> Result:
+def _train(run: Run, threads: int, machine: dict[str, Any]) -> Result:
     """Train a run to its target, unless it is there."""
     trainer = run.trainer
     if run.is_complete:
         run.notify(done=True)
         return Result(run.outdir, run.snapshot_path, trainer.nimg, trained=False)
+    if distributed.rank() == 0:
+        for warning in run_folder.note_start(run.outdir, nimg=trainer.nimg, machine=machine):
+            run.log.say(f"warning: {warning}")
     for note in trainer.model.notes:
         run.log.say(note)
     if run.resumed_from is None:

@@ -4,22 +4,28 @@ import torch
 from torch import Tensor
 
 from fact_metrics.base.pixels import to_signed
-from fact_train.data import Dataset, batch_indices
+from fact_train.data import Dataset, balanced_indices, batch_indices
 from fact_train.seeds import generator_for
 from fact_train.settings.config import TrainConfig
 from fact_train.training.step import Share
 
 
 def real_images(
-    cfg: TrainConfig, dataset: Dataset, share: Share, device: torch.device, *, step: int
+    cfg: TrainConfig,
+    dataset: Dataset,
+    share: Share,
+    device: torch.device,
+    *,
+    step: int,
+    pools: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """This process' real images of a step, [N, C, R, R] float32 in [-1, 1] on the device, and their indices.
 
+    `pools` are the images of each class, which then come equally often.
     A pure function of the step: a resumed run sees what the uninterrupted run would have seen.
     """
-    index = batch_indices(
-        size=len(dataset), seed=cfg.seed, position=step * cfg.batch + share.start, count=share.count
-    )
+    place = dict(seed=cfg.seed, position=step * cfg.batch + share.start, count=share.count)
+    index = balanced_indices(pools, **place) if pools else batch_indices(size=len(dataset), **place)
     images = to_signed(to_device(dataset.images(index), device))
     if cfg.mirror:
         gen = generator_for("cpu", "mirror", cfg.seed, step, share.start)

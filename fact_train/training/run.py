@@ -15,6 +15,7 @@ from fact_train.training import checkpoint, grids
 from fact_train.training.run_log import RunLog, tick_line
 from fact_train.training.signals import StopSignal, stop_signal
 from fact_train.training.stats import StatsWriter, peak_memory_gb
+from fact_train.training.trackers import SafeTracker, Tracked
 from fact_train.training.trainer import Trainer
 
 AfterSnapshot = Callable[..., None]  # (outdir, device=, say=, done=)
@@ -96,11 +97,19 @@ class Run:
         nimg = self.trainer.nimg
         if self.log.enabled:
             (self.outdir / run_folder.DIVERGED_FILE).unlink(missing_ok=True)
-        self.writer = StatsWriter(self.outdir, nimg=nimg) if self.log.enabled else None
+        self.writer = self._open_writer() if self.log.enabled else None
         with stop_signal() as stop, self.log.live(target=self.target, done=nimg):
             self._step_to_target(stop)
         if self.writer is not None:
             self.writer.close()
+
+    def _open_writer(self) -> StatsWriter:
+        cfg = self.trainer.cfg
+        tracker = None
+        if cfg.log_to != "none":
+            tracked = Tracked(self.run_id, self.outdir, cfg.to_dict())
+            tracker = SafeTracker(cfg.log_to, tracked, self.log.say)
+        return StatsWriter(self.outdir, nimg=self.trainer.nimg, tracker=tracker)
 
     def save_final_snapshot(self) -> Path:
         """Path of the snapshot where training ended, written now if the loop has not written it.

@@ -12,6 +12,7 @@ from torch import Tensor
 from fact_metrics.base.atomic import write_text
 from fact_metrics.base.schema import BadDocument, decode
 from fact_train.run_folder import TickShape
+from fact_train.training.trackers import SafeTracker
 
 
 class Stats:
@@ -65,16 +66,16 @@ class Stats:
 
 
 class StatsWriter:
-    """Appends one JSON line a tick to stats.jsonl and the same values to TensorBoard.
+    """Appends one JSON line a tick to stats.jsonl and the same values to TensorBoard and the tracker.
 
     Opening at `nimg` > 0 first deletes the ticks that an interrupted run wrote beyond that point, so that no
     tick stands there twice.
     """
 
-    def __init__(self, outdir: Path, *, nimg: int) -> None:
+    def __init__(self, outdir: Path, *, nimg: int, tracker: SafeTracker | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # heavy; only a training run needs it
 
-        self.path = Path(outdir) / "stats.jsonl"
+        self.path, self._tracker = Path(outdir) / "stats.jsonl", tracker
         _rewind(self.path, nimg=nimg)
         self._board = SummaryWriter(log_dir=str(outdir), purge_step=nimg // 1000 if nimg else None)
 
@@ -85,17 +86,23 @@ class StatsWriter:
             f.write(line + "\n")
             f.flush()
             os.fsync(f.fileno())
-        for name, value in values.items():
-            scalar = value["mean"] if isinstance(value, dict) else value
+        scalars = {name: v["mean"] if isinstance(v, dict) else v for name, v in values.items()}
+        for name, scalar in scalars.items():
             self._board.add_scalar(name, scalar, global_step=nimg // 1000)
         self._board.flush()
+        if self._tracker is not None:
+            self._tracker.call("write", scalars, kimg=nimg // 1000)
 
     def image(self, name: str, pixels: Tensor, *, nimg: int) -> None:
         """A [C, H, W] uint8 picture."""
         self._board.add_image(name, pixels, global_step=nimg // 1000)
+        if self._tracker is not None:
+            self._tracker.call("image", name, pixels, kimg=nimg // 1000)
 
     def close(self) -> None:
         self._board.close()
+        if self._tracker is not None:
+            self._tracker.call("close")
 
 
 def peak_memory_gb(device: torch.device) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fact_metrics.base.errors import UsageError
 from fact_train.settings.config import TrainConfig
+from fact_train.settings.schedules import value_at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,13 +161,31 @@ def set_gradients(params: list[nn.Parameter], micro_batches: list[tuple[Tensor |
             torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs])
 
 
-def adam(
-    groups: Iterable[tuple[nn.Module, float]], cfg: TrainConfig, *, interval: int | None
-) -> torch.optim.Adam:
-    """Adam over (network, learning rate) pairs with the lazy-regularisation correction.
+class Adam(torch.optim.Adam):
+    """Adam over (network, learning rate) pairs, corrected for lazy regularisation, following --schedule.
 
-    `interval` is that of the regulariser that shares the optimiser; None without one.
+    `interval` is that of the regulariser that shares the optimiser; None without one. `rate` is the setting
+    that the learning rates are multiples of.
     """
-    c = 1.0 if interval is None else interval / (interval + 1)
-    params = [{"params": list(net.parameters()), "lr": lr * c} for net, lr in groups]
-    return torch.optim.Adam(params, betas=(cfg.beta1**c, cfg.beta2**c), eps=1e-8, fused=True)
+
+    def __init__(
+        self,
+        groups: Iterable[tuple[nn.Module, float]],
+        cfg: TrainConfig,
+        *,
+        rate: str,
+        interval: int | None,
+    ) -> None:
+        self._cfg, self._rate = cfg, rate
+        self._correction = c = 1.0 if interval is None else interval / (interval + 1)
+        params = [{"params": list(net.parameters()), "lr": lr * c} for net, lr in groups]
+        self._lrs = [group["lr"] for group in params]
+        super().__init__(params, betas=(cfg.beta1**c, cfg.beta2**c), eps=1e-8, fused=True)
+
+    def follow_schedule(self, nimg: int) -> None:
+        """Set learning rates and beta2 to what they are after `nimg` images."""
+        cfg, c = self._cfg, self._correction
+        factor = value_at(cfg, self._rate, nimg=nimg) / getattr(cfg, self._rate)
+        beta2 = value_at(cfg, "beta2", nimg=nimg)
+        for group, lr in zip(self.param_groups, self._lrs, strict=True):
+            group["lr"], group["betas"] = lr * factor, (cfg.beta1**c, beta2**c)

@@ -18,7 +18,7 @@ from fact_train.settings.config import TrainConfig
 from fact_train.training.averages import move_averages
 from fact_train.training.cuda_graphs import PhaseGraphs, held, why_not
 from fact_train.training.models import MODELS
-from fact_train.training.precision import set_precision
+from fact_train.training.precision import feature_maps, mend_gradients, set_precision
 from fact_train.training.real_images import real_images
 from fact_train.training.stats import Stats
 from fact_train.training.step import Phase, StepInputs, Work, gradients, set_gradients, share_of_batch
@@ -38,6 +38,8 @@ class Trainer:
         set_precision(cfg.precision, device)  # before any network computes
         self.share = share_of_batch(cfg, rank=distributed.rank(), world_size=distributed.world_size())
         self.model = MODELS[cfg.model](cfg, dataset, device, self.share)
+        held = feature_maps(cfg, device, resolution=dataset.resolution)
+        self.in_fp16 = held["dtype"] == torch.float16
         self.stats = Stats()
         self.steps = 0
         micro_batches = self.share.rounds * (2 if cfg.updates == "simultaneous" else 1)
@@ -55,6 +57,7 @@ class Trainer:
 
     def step(self, *, regularise: bool | None = None) -> None:
         """One step of all phases; `regularise` forces or forbids the lazy ones, for probing and timing."""
+        self._report(self.model.follow_schedules(self.nimg).items())
         inputs = self.inputs(regularise=regularise)
         for phases in self.model.phases(inputs):
             self.take(inputs, *phases)
@@ -64,7 +67,9 @@ class Trainer:
 
     def inputs(self, *, regularise: bool | None = None) -> StepInputs:
         """The real batch of the next step, and what the model knows of it."""
-        images, index = real_images(self.cfg, self.dataset, self.share, self.device, step=self.steps)
+        images, index = real_images(
+            self.cfg, self.dataset, self.share, self.device, step=self.steps, pools=self.model.pools
+        )
         inputs = StepInputs(
             step=self.steps,
             nimg=self.nimg,
@@ -105,6 +110,8 @@ class Trainer:
             self._report(self.model.end_phase(works).items())
             set_gradients(params[phase.name], grads[own])
             distributed.average_gradients(params[phase.name])
+            if self.in_fp16:
+                mend_gradients(params[phase.name])
             phase.optimiser.step()
 
     def work(self, inputs: StepInputs, phase: Phase, index: int) -> Work:
@@ -125,10 +132,17 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """The model's state, counters and unfinished statistics; tensors are not copied."""
-        return {**self.model.state_dict(), "steps": self.steps, "stats": self.stats.state_dict()}
+        counters = {"steps": self.steps, "processes": distributed.world_size()}
+        return {**self.model.state_dict(), **counters, "stats": self.stats.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state. UsageError where it belongs to another classifier."""
+        """Go on from a state. UsageError where it belongs to another classifier or number of processes."""
+        there, here = state.get("processes", 1), distributed.world_size()
+        if there != here:
+            raise UsageError(
+                f"the run was trained by {there} process(es) and would continue with {here}, which rounds "
+                f"differently; use torchrun --nproc_per_node={there}, or another --outdir."
+            )
         self.model.load_state_dict(state)
         self.steps = state["steps"]
         self.stats.load_state_dict(state["stats"], device=self.device)

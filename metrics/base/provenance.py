@@ -40,12 +40,21 @@ def collect(*, device: str, threads: int, world_size: int = 1, argv: Sequence[st
         "packages": package_versions(),
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
-        "device": _device_name(device),
+        "device": device_name(device),
         "threads": threads,
         "world_size": world_size,
         "precision": "float32, TF32 off",
         "argv": portable_argv(sys.argv if argv is None else argv),
     }
+
+
+def device_name(device: str) -> str:
+    """`cpu`, or the name of the GPU that torch calls `cuda:N`."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return torch.cuda.get_device_name(device)
 
 
 def _portable(argument: str) -> str:
@@ -59,11 +68,3 @@ def _portable(argument: str) -> str:
         return path.relative_to(Path.cwd()).as_posix()
     except ValueError:
         return path.name
-
-
-def _device_name(device: str) -> str:
-    if not device.startswith("cuda"):
-        return device
-    import torch
-
-    return torch.cuda.get_device_name(device)

@@ -20,7 +20,7 @@ def compute_cmmd(features_gen: torch.Tensor, features_real: torch.Tensor) -> Mmd
     Raises ValueError under 4 rows, where the widths differ, a value is not finite or an embedding is 0.
     """
     x, y = (_normalised(features) for features in check_sets(features_gen, features_real))
-    kernel = rbf_kernel(x.shape[1])  # less 1, so that pairs of a row with itself are 0 and need not be added
+    kernel = rbf_kernel()  # less 1, so that pairs of a row with itself are 0 and need not be added
     xx, yy, xy = sum_kernel(kernel, x), sum_kernel(kernel, y), sum_kernel(kernel, x, y)
     n, m = len(x), len(y)
     value = xx.rows.sum() / n**2 + yy.rows.sum() / m**2 - 2 * xy.rows.sum() / (n * m)

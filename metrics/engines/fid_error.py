@@ -3,11 +3,12 @@
 The influence of an image is exact, not first order: the FID without it follows from a rank-one change of the
 covariance, for all images at once (the jackknife, Efron & Stein 1981, without its N repetitions). The
 jackknife counts the quadratic part of FID twice, which is most of its error where generated and real images
-are nearly alike; that part has a closed form for normal features and is taken off once. Checked against
-repeated draws by `python -m benchmarks fid_error`; no peer reports an error at all.
+are nearly alike; that part is estimated from pairs of images and taken off once. Checked against repeated
+draws by `python -m benchmarks fid_error`; no peer reports an error at all.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -31,6 +32,9 @@ MINIMUM = 10
 # Trapezoid rule for an integral over e^s: the step and where it ends, for a relative error of 1e-10.
 STEP, END = 0.4, 26.0
 TINY = 1e-120
+# Images whose pairs give the quadratic part, and the quadrature over them: see `_second_derivatives`.
+PAIRED = 512
+SMALLEST_ROOT, LOG_STEP = 1e-4, 1.0
 
 Reference = Literal["population", "sample", "paired"]
 REFERENCES = get_args(Reference)
@@ -50,7 +54,8 @@ def compute_fid_influence(features_gen: torch.Tensor, real: FeatureStatistics) -
     Exact for every N, also N <= D. features_gen are [N, D]; the two arguments may change roles for the
     influence of real images. Raises ValueError where N < 3 or the widths differ.
     """
-    return _leave_one_out(features_gen, compute_statistics(features_gen, correction=real.correction), real)[0]
+    own = compute_statistics(features_gen, correction=real.correction)
+    return _leave_one_out(features_gen, own, real, _directions(own, real))
 
 
 def compute_fid_stderr(
@@ -81,13 +86,12 @@ def compute_fid_stderr(
     else:
         gen, real = known
     directions = _directions(gen, real)
-    influence, roots = _leave_one_out(features_gen, gen, real, directions)
-    variance, rate = jackknife_variance(influence), 1 / gen.n
+    variance, rate = jackknife_variance(_leave_one_out(features_gen, gen, real, directions)), 1 / gen.n
     if reference == "sample":
         exchanged = _exchanged(directions, gen, real)
-        variance += jackknife_variance(_leave_one_out(features_real, real, gen, exchanged)[0])
+        variance += jackknife_variance(_leave_one_out(features_real, real, gen, exchanged))
         rate += 1 / real.n
-    return _corrected(variance, _quadratic_part(roots) * rate**2)
+    return _corrected(variance, _quadratic_part(features_gen, gen, real, directions) * rate**2)
 
 
 def compute_fid_difference(
@@ -101,9 +105,7 @@ def compute_fid_difference(
 ) -> FidDifference:
     """FID of B less FID of A and its standard error; paired: row i of both comes from the same latent.
 
-    What images of a pair have in common cancels, and so does most of the error of a reference sample. The
-    quadratic part of either is counted once where A and B are independent; what the pairs or a sample of
-    reals add to it stays counted twice, so that the error is at most a factor sqrt(2) too large.
+    What images of a pair have in common cancels, and so does most of the error of a reference sample.
     `correction` is that of `compute_fid`; statistics carry their own.
     Raises ValueError where paired sets differ in length, and as `compute_fid_stderr`.
     """
@@ -116,16 +118,27 @@ def compute_fid_difference(
     value = compute_fid_from_statistics(b, real) - compute_fid_from_statistics(a, real)
     if min(len(features) for features in drawn) < MINIMUM:
         return FidDifference(value, None)
-    influence_a, roots_a = _leave_one_out(features_gen_a, a, real)
-    influence_b, roots_b = _leave_one_out(features_gen_b, b, real)
+    of_a, of_b = _directions(a, real), _directions(b, real)
+    influence_a = _leave_one_out(features_gen_a, a, real, of_a)
+    influence_b = _leave_one_out(features_gen_b, b, real, of_b)
+    sides = ((features_gen_a, a, of_a), (features_gen_b, b, of_b))
+    with_reals = 2 / (a.n * real.n) if reference == "sample" else 0.0
     if paired:
-        variance, twice = jackknife_variance(influence_b - influence_a), 0.0
+        variance = jackknife_variance(influence_b - influence_a)
+        # Pairs that hardly differ count half as much beside a real image as beside another pair.
+        twice = _quadratic_part_of_pairs(sides, real) * (1 / a.n**2 + with_reals / 2)
     else:
         variance = jackknife_variance(influence_a) + jackknife_variance(influence_b)
-        twice = _quadratic_part(roots_a) / a.n**2 + _quadratic_part(roots_b) / b.n**2
+        rates = (1 / own.n**2 + (2 / (own.n * real.n) if reference == "sample" else 0.0) for own in (a, b))
+        twice = sum(
+            _quadratic_part(f, own, real, d) * rate for (f, own, d), rate in zip(sides, rates, strict=True)
+        )
     if reference == "sample":
-        of_reals = _leave_one_out(features_real, real, b)[0] - _leave_one_out(features_real, real, a)[0]
-        variance += jackknife_variance(of_reals)
+        of_reals = [
+            _leave_one_out(features_real, real, own, _exchanged(directions, own, real))
+            for _, own, directions in sides
+        ]
+        variance += jackknife_variance(of_reals[1] - of_reals[0])
     return FidDifference(value, _corrected(variance, twice))
 
 
@@ -181,9 +194,9 @@ def _leave_one_out(
     features: torch.Tensor,
     own: FeatureStatistics,
     other: FeatureStatistics,
-    directions: _Directions | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """FID(all) - FID(all but i), [N], and the eigenvalues of (S1 S2)^(1/2).
+    directions: _Directions,
+) -> torch.Tensor:
+    """FID(all) - FID(all but i), [N].
 
     With S2 = H H', M = H' S1 H = V diag(values) V' and v_i = H'(x_i - m), the set without i has g M - h v v'
     in place of M. The trace of a root changes by the integral over t > 0 of
@@ -195,7 +208,6 @@ def _leave_one_out(
     if degrees < 2:
         raise ValueError(f"the FID without an image needs N >= {own.correction + 2}, got {n}")
     grown, removed = degrees / (degrees - 1), n / ((n - 1) * (degrees - 1))
-    directions = directions or _directions(own, other)
     values, columns = directions.values, varying_features(own, other)
     s = torch.arange(-END, END, STEP, dtype=torch.float64, device=values.device)
     root = values[-1].sqrt().clamp(min=TINY) * s.exp()
@@ -213,15 +225,64 @@ def _leave_one_out(
         norms = centred.square().sum(dim=1)
         moved = norms / (n - 1) ** 2 - 2 / (n - 1) * centred @ shift
         changes.append(moved + (grown - 1) * trace - removed * norms - 2 * change_of_root)
-    return -torch.cat(changes), roots
+    return -torch.cat(changes)
 
 
-def _quadratic_part(roots: torch.Tensor) -> float:
-    """E psi(x, y)^2 for normal x and y, psi the second derivative of FID in the two images.
+def _quadratic_part(
+    features: torch.Tensor, own: FeatureStatistics, other: FeatureStatistics, directions: _Directions
+) -> float:
+    """E psi(x, y)^2 over pairs of images, psi the second derivative of FID in the shares of the two.
 
-    In coordinates where S1 and S2 are both diag(roots), psi = 2 x'y + sum (x_i x_j - r_i d_ij)(y_i y_j - ...)
-    / (r_i + r_j), whose second moment is 4.5 sum r^2 + 2 sum (r_i r_j / (r_i + r_j))^2.
+    Of real features it is 2 to 3 times that of normal ones, which is a closed form. It is no less than that
+    here: from few images for many features, the fitted Gaussian leaves too little. There must be more images
+    than features to estimate it at all.
     """
+    normal = _normal_quadratic_part(directions.values.sqrt())
+    if directions.basis is None:
+        return normal
+    return max(_mean_square_of_pairs(_second_derivatives(features, own, other, directions)), normal)
+
+
+def _quadratic_part_of_pairs(
+    sides: Sequence[tuple[torch.Tensor, FeatureStatistics, _Directions]], other: FeatureStatistics
+) -> float:
+    """The same of FID of B less FID of A over pairs of pairs; 0 where there are too few images for it."""
+    if any(directions.basis is None for _, _, directions in sides):
+        return 0.0
+    of_a, of_b = (_second_derivatives(features, own, other, d) for features, own, d in sides)
+    return _mean_square_of_pairs(of_b - of_a)
+
+
+def _second_derivatives(
+    features: torch.Tensor, own: FeatureStatistics, other: FeatureStatistics, directions: _Directions
+) -> torch.Tensor:
+    """psi of the first PAIRED images with each other, [P, P].
+
+    In coordinates u where S1 and S2 are both diag(r), psi = 2 u'v + sum (u_i u_j - r_i d_ij)(v_i v_j - r_i
+    d_ij) / (r_i + r_j). As 1 / (r_i + r_j) is the integral of exp(-s (r_i + r_j)) over s > 0, the double sum
+    of products is that of (sum u_i v_i exp(-s r_i))^2: one product of matrices a node, s = e^t.
+    """
+    columns = varying_features(own, other)
+    roots = directions.values.sqrt()
+    kept = roots > SMALLEST_ROOT * roots[-1]
+    roots = roots[kept]
+    centred = (features[:PAIRED].double() - own.mean)[:, columns]
+    u = centred @ directions.basis[:, kept] / roots.sqrt()
+    own_part = 0.5 * (u.square().sum(dim=1) - roots.sum() / 2)
+    psi = 2 * u @ u.T - own_part[:, None] - own_part
+    first, last = math.log(1e-4 / roots[-1].item()), math.log(30 / roots[0].item())
+    for node in torch.arange(first, last, LOG_STEP, dtype=torch.float64).exp().tolist():
+        psi += LOG_STEP * node * (u * (-node * roots).exp() @ u.T).square()
+    return psi
+
+
+def _mean_square_of_pairs(psi: torch.Tensor) -> float:
+    n = len(psi)
+    return ((psi.square().sum() - psi.diagonal().square().sum()) / (n * (n - 1))).item()
+
+
+def _normal_quadratic_part(roots: torch.Tensor) -> float:
+    """E psi^2 of normal features: 4.5 sum r^2 + 2 sum (r_i r_j / (r_i + r_j))^2."""
     harmonic = roots[:, None] * roots / (roots[:, None] + roots).clamp(min=TINY)
     return (4.5 * roots.square().sum() + 2 * harmonic.square().sum()).item()
 

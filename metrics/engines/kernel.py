@@ -17,9 +17,18 @@ from fact_metrics.engines.products import full_float32, multiply, operand
 
 BLOCK = 512
 
-# A kernel [B, C] of rows [B, D] and [C, D] and of their products, [B, C], whose memory it may take; less any
-# constant: constants cancel in every MMD.
-Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of rows x and y by their products x'y and one number per row; less any constant.
+
+    `per_row` gives those numbers, float64 [N], of rows [N, D]. `of_products` gives values [B, C] from
+    products [B, C], float64, whose memory it may take, and from the numbers of both sides, [B, 1] and [C].
+    Constants cancel in every MMD: values that are small beside the constant keep their digits without it.
+    """
+
+    per_row: Callable[[torch.Tensor], torch.Tensor]
+    of_products: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,14 @@ def sum_kernel(
     """Sums over pairs of rows of x [N, D] and y [M, D], or, without y, of different rows of x.
 
     With `less` [N, D] they are of the kernel less that of these rows in the place of x's. members_x [S, N]
-    and members_y [S, M] are 1 where a row is in a subset, else 0. Products run in the features' own
-    precision, float32 or float64; sums of blocks add up in float64.
+    and members_y [S, M], float64, are 1 where a row is in a subset, else 0. Products run in the features' own
+    precision, float32 or float64; everything after them in float64.
     """
     own = y is None
     if own:
         y, members_y = x, members_x
     sets = [(x, y)] if less is None else [(x, y), (less, less if own else y)]
+    numbers = [(kernel.per_row(a)[:, None], kernel.per_row(b)) for a, b in sets]
     rows = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     columns = rows if own else torch.zeros(len(y), dtype=torch.float64, device=x.device)
     subsets = 0 if members_x is None else len(members_x)
@@ -77,8 +87,8 @@ def sum_kernel(
             for j in range(i if own else 0, len(y), BLOCK):
                 there = slice(j, j + BLOCK)
                 values, *taken = (
-                    kernel(multiply(of_x, operand(b[there])), a[here], b[there])
-                    for of_x, (a, b) in zip(left, sets, strict=True)
+                    kernel.of_products(multiply(of_x, operand(b[there])).double(), p[here], q[there])
+                    for of_x, (_, b), (p, q) in zip(left, sets, numbers, strict=True)
                 )
                 for other in taken:
                     values -= other
@@ -93,6 +103,11 @@ def sum_kernel(
                     inside = multiply(operand(values), operand(members_y[:, there].contiguous()))
                     within += twice * inside.mul_(members_x[:, here].T).sum(dim=0, dtype=torch.float64)
     return KernelSums(rows, columns, squares, within)
+
+
+def in_parts(function: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+    """function(rows) of parts of the rows [N, D], joined, so that a float64 copy is never one of all rows."""
+    return torch.cat([function(part) for part in rows.split(BLOCK)])
 
 
 def compute_mmd(xx: KernelSums, yy: KernelSums, xy: KernelSums) -> float:

@@ -11,12 +11,21 @@ from typing import Literal
 import numpy as np
 import torch
 
-from fact_metrics.engines.kernel import Kernel, KernelSums, Mmd, compute_mmd, compute_mmd_stderr, sum_kernel
+from fact_metrics.engines.kernel import (
+    BLOCK,
+    Kernel,
+    KernelSums,
+    Mmd,
+    compute_mmd,
+    compute_mmd_stderr,
+    in_parts,
+    sum_kernel,
+)
 
 SUBSETS = 100
 SUBSET_SIZE = 1000
 SEED = 2020
-DEGREE, COEF = 3, 1.0
+COEF = 1.0  # of the polynomial kernel, of degree 3
 SIGMA = 10.0
 
 
@@ -53,15 +62,15 @@ def compute_kid(
     The polynomial kernel is (x.y / D + 1)^3, the RBF kernel exp(-|x - y|^2 / (2 * 10^2)). Subsets and their
     order are torch-fidelity's for the same seed; 0 of them is off. `reference` says whether the reals are
     held fixed or add to the error. `sums_real` are the sums over pairs of reals (`sum_over_reals`) if they
-    are known; subsets need their own. Precision is that of the features: float64 where both are, else
-    float32. Raises ValueError where a set is smaller than a subset or than 4, the widths differ or a value
-    is not finite.
+    are known; subsets need their own. Products have the precision of the features, float64 where both are,
+    else float32, and are of rows less the mean of the reals. Raises ValueError where a set is smaller than a
+    subset or than 4, the widths differ or a value is not finite.
     """
-    x, y = check_sets(features_gen, features_real)
+    x, y, centre = _centred(*check_sets(features_gen, features_real))
     members = [None, None]
     if subsets:
         members = _draw_subsets(x, y, subsets=subsets, size=subset_size, seed=seed)
-    function = _kernel(kernel, x.shape[1])
+    function = _kernel(kernel, centre)
     xx = sum_kernel(function, x, members_x=members[0])
     yy = sums_real
     if yy is None or subsets:
@@ -79,8 +88,8 @@ def sum_over_reals(
     features_real: torch.Tensor, *, kernel: Literal["polynomial", "rbf"] = "polynomial"
 ) -> KernelSums:
     """Sums of the kernel over all pairs of reals [M, D], which every KID against them shares."""
-    (y,) = check_sets(features_real)
-    return sum_kernel(_kernel(kernel, y.shape[1]), y)
+    y, centre = _centred(*check_sets(features_real))
+    return sum_kernel(_kernel(kernel, centre), y)
 
 
 def compute_kid_difference(
@@ -101,8 +110,8 @@ def compute_kid_difference(
         raise ValueError(
             f"pairs need sets of one length, got {len(features_gen_a)} and {len(features_gen_b)}"
         )
-    a, b, y = check_sets(features_gen_a, features_gen_b, features_real)
-    function = _kernel(kernel, y.shape[1])
+    a, b, y, centre = _centred(*check_sets(features_gen_a, features_gen_b, features_real))
+    function = _kernel(kernel, centre)
     own, cross = sum_kernel(function, b, less=a), sum_kernel(function, b, y, less=a)
     cancelled = KernelSums.none(len(y), y.device)
     return Mmd(
@@ -110,28 +119,48 @@ def compute_kid_difference(
     )
 
 
-def polynomial_kernel(width: int) -> Kernel:
-    """(x.y / width + 1)^3."""
-    return lambda products, x, y: products.mul_(1 / width).add_(COEF).pow_(DEGREE)
+def polynomial_kernel(centre: torch.Tensor) -> Kernel:
+    """(x.y / D + 1)^3 less (c.c / D + 1)^3, of rows less the centre c [D], float64.
+
+    With t = c.c / D + 1 it is (t + e)^3 - t^3, where e is small if features vary little about their mean.
+    """
+    width = len(centre)
+    at_centre = centre.square().sum().item() / width + COEF
+
+    def of_products(products: torch.Tensor, of_x: torch.Tensor, of_y: torch.Tensor) -> torch.Tensor:
+        e = products.mul_(1 / width).add_(of_x).add_(of_y)
+        return (e + 3 * at_centre).mul_(e).add_(3 * at_centre**2).mul_(e)
+
+    return Kernel(lambda rows: in_parts(lambda part: part.double() @ centre / width, rows), of_products)
 
 
-def rbf_kernel(width: int) -> Kernel:
-    """exp(-|x - y|^2 / (2 * 10^2)) - 1 at any width: the 1 cancels, and near rows would round to it."""
+def rbf_kernel(centre: torch.Tensor | None = None) -> Kernel:
+    """exp(-|x - y|^2 / (2 * 10^2)) - 1, the same about any centre; near rows would round to 1."""
 
-    def kernel(products: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        norms = x.square().sum(dim=1, keepdim=True) + y.square().sum(dim=1)
-        return products.mul_(-2).add_(norms).mul_(-1 / (2 * SIGMA**2)).expm1_()
+    def of_products(products: torch.Tensor, of_x: torch.Tensor, of_y: torch.Tensor) -> torch.Tensor:
+        return products.mul_(-2).add_(of_x).add_(of_y).mul_(-1 / (2 * SIGMA**2)).expm1_()
 
-    return kernel
+    return Kernel(lambda rows: in_parts(lambda part: part.double().square().sum(dim=1), rows), of_products)
 
 
 KERNELS = {"polynomial": polynomial_kernel, "rbf": rbf_kernel}
 
 
-def _kernel(name: str, width: int) -> Kernel:
+def _kernel(name: str, centre: torch.Tensor) -> Kernel:
     if name not in KERNELS:
         raise ValueError(f"kernel is {name!r}, not one of {', '.join(KERNELS)}")
-    return KERNELS[name](width)
+    return KERNELS[name](centre)
+
+
+def _centred(*sets: torch.Tensor) -> list[torch.Tensor]:
+    """The sets less the mean of the last one, in their own precision, and that mean, float64 [D].
+
+    Products of rows about their mean are small numbers, so that float32 rounds what tells images apart and
+    not what all of them share: of features that vary little, that left no digit of the standard error.
+    """
+    of_parts = (part.double().sum(dim=0) for part in sets[-1].split(BLOCK))
+    centre = sum(of_parts) / len(sets[-1])
+    return [*(in_parts(lambda part: (part.double() - centre).to(part.dtype), rows) for rows in sets), centre]
 
 
 def check_sets(*sets: torch.Tensor) -> list[torch.Tensor]:
@@ -157,7 +186,7 @@ def _draw_subsets(
             "give a smaller subset_size, or subsets=0 for the estimate of all images alone"
         )
     rng = np.random.RandomState(seed)
-    members = [torch.zeros(subsets, len(features), dtype=x.dtype) for features in (x, y)]
+    members = [torch.zeros(subsets, len(features), dtype=torch.float64) for features in (x, y)]
     for subset in range(subsets):
         for side in members:
             side[subset, torch.from_numpy(rng.choice(side.shape[1], size, replace=False))] = 1

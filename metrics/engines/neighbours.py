@@ -19,6 +19,8 @@ SPARE = 5  # neighbours kept beyond those asked for, so that rounding rarely hid
 EXACT_VALUES = {"cpu": 2**17, "cuda": 2**24}  # float64 differences at a time: on a CPU they stay in cache
 MAX_OPEN = 2**14  # pairs of a block that are settled one by one; with more, float64 bounds it first
 UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+# Their squares, and those of sums and differences of many, stay inside float64 with all digits.
+LARGEST, SMALLEST_SPREAD = 2.0**480, 2.0**-480
 UNDERFLOW = 2.0**-120  # per value; what numbers up to 4 lose below float32's range is far less
 
 Rows = slice | torch.Tensor
@@ -112,7 +114,8 @@ class Pairs:
 
     Distances are in units of `unit`, a power of two, so that float32 neither overflows nor runs out of range.
     Bounds are products of features about the mean of the second set (smaller numbers round less).
-    Raises ValueError where a set is empty, widths differ or a value is not finite.
+    Raises ValueError where a set is empty, widths differ, a value is not finite, or squared distances would
+    leave the range of float64.
     """
 
     def __init__(self, rows: torch.Tensor, columns: torch.Tensor) -> None:
@@ -127,11 +130,24 @@ class Pairs:
         largest = max(features.abs().amax().item() for f in self.sets for features in self._parts(f))
         if not math.isfinite(largest):
             raise ValueError("features hold values that are not finite")
-        self.unit = 2.0 ** min(max(math.frexp(largest)[1], -120), 120)
+        self._check_range(largest)
+        # float32 features need 1 / unit in their own precision.
+        most = 480 if all(f.dtype == torch.float64 for f in self.sets) else 120
+        self.unit = 2.0 ** min(max(math.frexp(largest)[1], -120), most)
         mean = sum(part.double().sum(dim=0) for part in self._parts(self.sets[1])) / len(columns)
         self.origin = (mean / self.unit).float().double()
         self.norms = tuple(map(self._squared_norms, self.sets))
         self.positions = tuple(torch.arange(len(f), device=f.device) for f in self.sets)
+
+    def _check_range(self, largest: float) -> None:
+        """Squares of differences must neither overflow nor lose digits: else distances are infinite or 0."""
+        first = self.sets[1][0].double()
+        apart = max((part.double() - first).abs().amax().item() for f in self.sets for part in self._parts(f))
+        if largest > LARGEST or 0 < apart < SMALLEST_SPREAD:
+            raise ValueError(
+                f"features are up to {largest:.3g} in size and {apart:.3g} apart: squared distances leave "
+                f"float64's range; scale them to sizes under {LARGEST:.0e} and over {SMALLEST_SPREAD:.0e}"
+            )
 
     def _parts(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return features.split(max(1, self.at_once))

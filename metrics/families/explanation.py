@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fact_metrics.family import Choice, Family, Source
+from fact_metrics.family import Choice, Family, Source, one_image
 from fact_metrics.spec import MetricSpec, MetricValue
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ FAMILIES = (
         "reconstruction.",
         higher_is_better=True,
         compute=compute_agreement,
+        step=one_image,
         listed=("agreement10k",),
         **SHARED,
     ),

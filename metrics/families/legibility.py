@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from fact_metrics.engines.conventions import COVERED, LEGIBLE
-from fact_metrics.family import Family, Source
+from fact_metrics.family import Family, Source, one_image
 from fact_metrics.spec import MetricSpec, MetricValue
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ FAMILIES = (
         compute=compute_share,
         fixed_detector="digits_probs",
         settings=lambda choice: {"legible": f">= {LEGIBLE}"},
+        step=one_image,
         listed=("legible10k",),
     ),
     Family(
@@ -72,6 +73,7 @@ FAMILIES = (
             "legible": f">= {LEGIBLE}",
             "covered": f">= {COVERED} of the legible images",
         },
+        step=lambda choice: 1.0,
         listed=("covered10k",),
     ),
 )

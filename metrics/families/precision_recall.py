@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fact_metrics.engines.conventions import IMPROVED, PRDC, Balls
-from fact_metrics.family import REALS, Choice, Family, Source
+from fact_metrics.family import REALS, Choice, Family, Source, one_image
 from fact_metrics.spec import MetricSpec, MetricValue
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def _family(
         gives=("features",),
         neighbours=True,
         settings=partial(settings, closed=closed),
+        step=one_image,
         published={published: f"{published}_vgg16_fc2"},
         listed=(*(f"{of}{rest}" for rest in listed), published),
     )

@@ -1,4 +1,4 @@
-"""The encoder's branch as a generator: FID, precision, recall and legibility of reconstructions as a set.
+"""The encoder's branch as a generator: FID, precision, recall, legibility and sharpness of reconstructions.
 
 The same functions as for G(mapping(z)), so that the branches can be told apart. Reconstructed are held-out
 images and the reference are training images: a set is never compared with the very images it was made from.
@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fact_metrics.engines.conventions import LEGIBLE
-from fact_metrics.families import fid, precision_recall
+from fact_metrics.families import fid, precision_recall, sharpness
 from fact_metrics.families.legibility import DEFINED_HERE
-from fact_metrics.family import Family
+from fact_metrics.family import Family, one_image
 from fact_metrics.spec import MetricSpec, MetricValue
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ BALLS = {
     "gives": ("features",),
     "neighbours": True,
     "settings": partial(precision_recall.settings, closed=True),
+    "step": one_image,
 }
 
 FAMILIES = (
@@ -76,6 +77,21 @@ FAMILIES = (
         scored="reconstructed",
         fixed_detector="digits_probs",
         settings=lambda choice: {"legible": f">= {LEGIBLE}"},
+        step=one_image,
         listed=("reconlegible10k",),
+    ),
+    Family(
+        name="reconsharpness",
+        summary="How far the share of power in high frequencies of reconstructed test images is from that of "
+        "{reals}; 0 is equal.",
+        higher_is_better=False,
+        source=sharpness.DURALL,
+        compute=sharpness.compute,
+        unit="octaves",
+        scored="reconstructed",
+        reals=("full", "train"),
+        fixed_detector="spectrum",
+        settings=lambda choice: sharpness.SETTINGS,
+        listed=("reconsharpness10k_full",),
     ),
 )

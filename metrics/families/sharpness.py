@@ -11,6 +11,7 @@ from fact_metrics.spec import MetricSpec, MetricValue
 if TYPE_CHECKING:
     from fact_metrics.inputs import DeclaredInputs
 
+DURALL = Source("Durall et al. 2020, arXiv:2003.01826", "none: defined here")
 SETTINGS = {"value": "|log2(mean share generated / mean share real)|", "floor": SMALLEST_SHARE}
 
 
@@ -37,7 +38,7 @@ FAMILIES = (
         name="sharpness",
         summary="How far the share of power in high frequencies is from that of {reals}; 0 is equal.",
         higher_is_better=False,
-        source=Source("Durall et al. 2020, arXiv:2003.01826", "none: defined here"),
+        source=DURALL,
         compute=compute,
         unit="octaves",
         reals=REALS,

@@ -81,7 +81,7 @@ class AdaIN(StyledInput):
         style: StyleOptions = StyleOptions(),
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, up=up)
-        self.amplify, self.in_channels = style.style_amplify, in_channels
+        self.amplify, self.in_channels = style.amplification(in_channels), in_channels
         self.affine = FullyConnected(w_dim, 2 * in_channels, lr_mult=style.affine_lr_mult)
         with torch.no_grad():
             self.affine.bias[:in_channels] = style.affine_bias_init / style.affine_lr_mult

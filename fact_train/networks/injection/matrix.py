@@ -40,6 +40,10 @@ def compose(weight: Tensor, m: Tensor, *, up: int = 1) -> Tensor:
 
     v = k + s - 1, and k + 2 (s - 1) where the layer doubles the size: its kernel lies on the doubled grid,
     mirrored, as a transposed convolution's does.
+
+    Why a convolution routine needs transpositions for this: it sums over the second index of the kernel, so M
+    would go in as a batch of J images with I channels, transposed from [I, J]; as it correlates, W would be
+    mirrored; and the result [J, O] would be transposed back. Products of matrices need none of them.
     """
     (o, i, k, _), (n, _, j, s, _) = weight.shape, m.shape
     rows = weight.permute(0, 2, 3, 1).reshape(o * k * k, i)
@@ -83,6 +87,7 @@ class StyleMatrix(StyledInput):
         if style.matrix_postnorm not in POSTNORMS:
             raise ValueError(f"{style.matrix_postnorm!r} is none of {', '.join(POSTNORMS)}")
         self.style, self.in_channels = style, in_channels
+        self.amplify = style.amplification(in_channels)
         self.postnorm = style.matrix_postnorm if demodulate else "none"
         self.norm_out = self.postnorm == "instance"
         self.side = side = style.style_kernel
@@ -96,8 +101,8 @@ class StyleMatrix(StyledInput):
         """M [N, I, I, s, s]."""
         n, i, side, style = len(w), self.in_channels, self.side, self.style
         m = self.affine(w[:, :i].reshape(n * i, -1)).reshape(n, i, i, side, side)
-        if style.style_amplify != 1:
-            m = 1 + style.style_amplify * (m - 1)
+        if self.amplify != 1:
+            m = 1 + self.amplify * (m - 1)
         if style.matrix_centre:
             m = m - 1
         if style.matrix_normalise:

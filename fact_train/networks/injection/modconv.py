@@ -48,7 +48,7 @@ class ModulatedConv(nn.Module):
         style: StyleOptions = StyleOptions(),
     ) -> None:
         super().__init__()
-        self.up, self.demodulate, self.amplify = up, demodulate, style.style_amplify
+        self.up, self.demodulate, self.amplify = up, demodulate, style.amplification(in_channels)
         self.affine = FullyConnected(
             w_dim, in_channels, bias_init=style.affine_bias_init, lr_mult=style.affine_lr_mult
         )

@@ -1,6 +1,7 @@
 """Options of the style injections, under the names of the TrainConfig fields."""
 
 import dataclasses
+import math
 from typing import Any
 
 FUSED_MODES = ("train", "eval", "never", "always")
@@ -17,7 +18,7 @@ class StyleOptions:
     """The defaults are those of StyleGAN2; each class reads the options that it supports."""
 
     style_vectors: int = 1  # K, rows of the style
-    style_amplify: float = 1.0  # c: S <- 1 + c (S - 1)
+    style_amplify: float | str = 1.0  # c: S <- 1 + c (S - 1); a number, or sqrt or k: see `amplification`
     style_kernel: int = 1  # side of the style's own kernel, 1 or 3
     affine_lr_mult: float = 1.0
     affine_bias_init: float = 1.0
@@ -27,6 +28,11 @@ class StyleOptions:
     matrix_identity: bool = False
     matrix_postnorm: str = "composite"
     adaconv_groups: int = 4
+
+    def amplification(self, in_channels: int) -> float:
+        """style_amplify as a number, for a layer of I input channels: sqrt is sqrt(I), k is K."""
+        named = {"sqrt": math.sqrt(in_channels), "k": float(self.style_vectors)}
+        return float(named.get(self.style_amplify, self.style_amplify))
 
     @classmethod
     def of(cls, settings: Any) -> "StyleOptions":

@@ -29,7 +29,8 @@ class Explanation:
     rec_scale (w_lpips lpips + w_w |E(x) - E(x')| + w_l1 |x - x'| + w_l2 (x - x')^2)
     + kl_scale KL(C(x) || C(x'))
 
-    `encode` is E, `classify` is C; a distance of weight 0 is not computed.
+    `encode` is E, `classify` is C; a distance of weight 0 is not computed. The perceptual one is computed
+    every lpips_interval reconstructions, and counts so many times as much.
     """
 
     def __init__(
@@ -42,15 +43,17 @@ class Explanation:
     ) -> None:
         self.cfg, self.encode, self.classify, self.perceptual = cfg, encode, classify, perceptual
 
-    def distances(self, encoded: Encoded, images: Tensor) -> dict[str, tuple[float, Tensor]]:
-        """{name: (weight, one value per image)} of all distances that count."""
+    def distances(self, encoded: Encoded, images: Tensor, *, number: int) -> dict[str, tuple[float, Tensor]]:
+        """{name: (weight, one value per image)} of all distances that count in reconstruction `number`."""
         cfg, x = self.cfg, encoded.x
         if not cfg.rec_scale:
             return {}
         parts = {}
-        if cfg.w_lpips:
-            some = max(len(x) // cfg.lpips_batch_shrink, 1)
-            parts["lpips"] = cfg.w_lpips, self.perceptual(x[:some], images[:some])
+        if cfg.w_lpips and number % cfg.lpips_interval == 0:
+            pair = [batch[: max(len(x) // cfg.lpips_batch_shrink, 1)] for batch in (x, images)]
+            if cfg.lpips_stretch:
+                pair = [losses.stretched(batch) for batch in pair]
+            parts["lpips"] = cfg.w_lpips * cfg.lpips_interval, self.perceptual(*pair)
         if cfg.w_w:
             parts["w"] = cfg.w_w, losses.mean_absolute(encoded.w, self.encode(images))
         if cfg.w_l1:
@@ -59,20 +62,23 @@ class Explanation:
             parts["l2"] = cfg.w_l2, (x - images).square().flatten(1).mean(dim=1)
         return parts
 
-    def loss(self, encoded: Encoded, images: Tensor, work: Work, *, suffix: str = "") -> Tensor:
+    def loss(self, encoded: Encoded, images: Tensor, work: Work, *, number: int, suffix: str = "") -> Tensor:
         """The weighted sum, a mean over images [N, C, R, R]; reports every term under its name + `suffix`.
 
-        Without a suffix the reconstruction part is also `work.rec_loss`.
+        Without a suffix the reconstruction part is also `work.rec_loss`, without what is not in every turn.
         """
         cfg = self.cfg
-        parts = self.distances(encoded, images)
-        rec = images.new_zeros([])
+        parts = self.distances(encoded, images, number=number)
+        rec, now_and_then = images.new_zeros([]), 0.0
         for name, (weight, values) in parts.items():
             work.report(f"Loss/rec_{name}{suffix}", values)
-            rec = rec + weight * values.mean()
+            term = weight * values.mean()
+            rec = rec + term
+            if name == "lpips" and cfg.lpips_interval > 1:
+                now_and_then = term.detach()
         if parts:
             work.report(f"Loss/rec{suffix}", rec)
-            work.rec_loss = None if suffix else rec.detach()
+            work.rec_loss = None if suffix else rec.detach() - now_and_then
         with torch.set_grad_enabled(torch.is_grad_enabled() and cfg.kl_scale > 0):
             logits = self.classify(images)
             divergence = losses.class_divergence(encoded.logits, logits)

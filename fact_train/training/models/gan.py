@@ -1,8 +1,8 @@
-"""Generator and discriminator in training: networks, optimisers, augmentation, the four losses of StyleGAN2.
+"""Generator and discriminator in training: networks, optimisers, augmentation, losses.
 
 The order of phases is StyleGAN2-ADA's: generator, path length (every pl_interval steps), discriminator, R1
-(every r1_interval steps), each with its own optimiser step. With simultaneous updates, generator and
-discriminator start from one state, and the regularisers follow.
+and R2 (every r1_interval steps), each with its own optimiser step. R1 and R2 share one, or join D's. With
+simultaneous updates, generator and discriminator start from one state, and the regularisers follow.
 """
 
 import copy
@@ -18,10 +18,12 @@ from fact_train.data import Dataset
 from fact_train.networks.build import build_networks
 from fact_train.networks.mapping import W_AVG_DECAY
 from fact_train.seeds import generator_for
+from fact_train.settings.auto import auto_batch
 from fact_train.settings.config import TrainConfig
+from fact_train.settings.schedules import schedules_of, value_at
 from fact_train.training import losses
-from fact_train.training.precision import PRECISIONS
-from fact_train.training.step import LossOf, Phase, StepInputs, Work, adam
+from fact_train.training.precision import feature_maps, precision_notes
+from fact_train.training.step import Adam, LossOf, Phase, StepInputs, Work
 
 # (work, n) -> ws [n, num_ws * K, w_dim] and what the model knows of these latents, [n, c_dim] or None
 Latents = Callable[[Work, int], tuple[Tensor, Tensor | None]]
@@ -56,24 +58,31 @@ class GAN:
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         # what G's optimiser trains, with the learning rates
         self.g_groups = [(self.G if cfg.train_mapping else self.G.synthesis, cfg.g_lr), *trained_with_G]
-        self.G_opt = adam(self.g_groups, cfg, interval=cfg.pl_interval if cfg.pl_weight else None)
-        self.D_opt = adam(
-            [(self.D, cfg.d_lr * cfg.ttur_mult)], cfg, interval=cfg.r1_interval if cfg.r1_gamma else None
+        self.penalties = [
+            loss for weight, loss in ((cfg.r1_gamma, "r1_loss"), (cfg.r2_gamma, "r2_loss")) if weight
+        ]
+        lazy = cfg.r1_interval if self.penalties and cfg.r1_phase == "own" else None
+        self.G_opt = Adam(
+            self.g_groups, cfg, rate="g_lr", interval=cfg.pl_interval if cfg.pl_weight else None
         )
-        self.r1_gamma = losses.resolve_r1_gamma(cfg.r1_gamma, resolution=dataset.resolution, batch=cfg.batch)
-        self.notes = losses.r1_notes(
-            cfg.r1_gamma, self.r1_gamma, resolution=dataset.resolution, batch=cfg.batch
+        self.D_opt = Adam([(self.D, cfg.d_lr * cfg.ttur_mult)], cfg, rate="d_lr", interval=lazy)
+        self.loss = losses.LOSSES[cfg.loss]
+        batch = cfg.r1_auto_batch or auto_batch(dataset.resolution)
+        self.r1_gamma = losses.resolve_r1_gamma(cfg.r1_gamma, resolution=dataset.resolution, batch=batch)
+        self.notes = (
+            *losses.r1_notes(cfg.r1_gamma, self.r1_gamma, resolution=dataset.resolution, batch=batch),
+            *precision_notes(cfg, device),
         )
         self.pl_mean = torch.zeros([], device=device)
         self.augment = build_augmentation(cfg, device)
-        self.dtype = PRECISIONS[cfg.precision]  # of feature maps
+        self.feature_maps = feature_maps(cfg, device, resolution=dataset.resolution)
 
     @property
     def lazy_intervals(self) -> list[int]:
         """Intervals of the lazy regularisers that are on."""
         cfg = self.cfg
-        lazy = ((cfg.pl_interval, cfg.pl_weight), (cfg.r1_interval, self.r1_gamma))
-        return [interval for interval, weight in lazy if weight > 0]
+        lazy = ((cfg.pl_interval, cfg.pl_weight), (cfg.r1_interval, self.penalties))
+        return [interval for interval, on in lazy if on]
 
     # Phases
 
@@ -86,12 +95,16 @@ class GAN:
         """
         cfg = self.cfg
         g_main = Phase("G", self.G_opt, generator_loss or self.generator_loss)
+        penalised = self.penalties and inputs.is_due(interval=cfg.r1_interval)
+        joined = penalised and cfg.r1_phase == "d"
         d_main = Phase("D", self.D_opt, self.discriminator_loss)
+        if joined:
+            d_main = Phase("D with R1", self.D_opt, self.penalised_discriminator_loss)
         path_length, r1 = [], []
         if cfg.pl_weight and inputs.is_due(interval=cfg.pl_interval):
             path_length = [(Phase("PL", self.G_opt, self.path_length_loss, interval=cfg.pl_interval),)]
-        if cfg.r1_gamma and inputs.is_due(interval=cfg.r1_interval):
-            r1 = [(Phase("R1", self.D_opt, self.r1_loss, interval=cfg.r1_interval),)]
+        if penalised and not joined:
+            r1 = [(Phase("R1", self.D_opt, self.penalty_loss, interval=cfg.r1_interval),)]
         if cfg.updates == "simultaneous":
             yield from [(g_main, d_main), *path_length, *r1]
         else:
@@ -103,11 +116,18 @@ class GAN:
         return self.adversarial_loss(self.generate(ws, work), c, work)
 
     def adversarial_loss(self, images: Tensor, c: Tensor | None, work: Work) -> Tensor:
-        """What G loses by the scores of generated images [N, C, R, R]."""
-        scores = self.discriminate(images, c, work)
-        loss = losses.generator_loss(scores)
-        work.report("Loss/G", loss)
+        """What G loses by the scores of generated images [N, C, R, R], one for each real one."""
+        scores, real = self.discriminate(images, c, work), None
         work.report("Scores/generated", scores)
+        if self.loss.pairs:
+            with torch.no_grad():
+                real = self.discriminate(work.real, work.c, work)
+        share = value_at(self.cfg, "top_k", nimg=work.inputs.nimg)
+        if share < 1:
+            best = losses.best_scores(scores, share=share)
+            scores, real = scores[best], None if real is None else real[best]
+        loss = self.loss.generator(scores, real)
+        work.report("Loss/G", loss)
         return loss.mean()
 
     def path_length_loss(self, work: Work) -> Tensor:
@@ -117,8 +137,8 @@ class GAN:
         if not ws.requires_grad:  # a mapping that does not learn
             ws.requires_grad_(True)
         images = self.generate(ws, work)
-        factor = cfg.style_vectors**cfg.pl_power
-        lengths = losses.path_lengths(images, ws, generator=work.gen) * factor
+        rows = {"layer": cfg.style_vectors, "all": ws.shape[1]}[cfg.pl_rows]
+        lengths = losses.path_lengths(images, ws, generator=work.gen) * rows**cfg.pl_power
         penalty, work.pl_mean = losses.path_length_penalty(lengths, self.pl_mean, decay=cfg.pl_decay)
         work.report("Loss/path_length_penalty", penalty)
         work.report("Path_length", lengths)
@@ -132,23 +152,42 @@ class GAN:
         images = torch.cat([generated, work.real])  # one pass over both: half as many operations to start
         c = None if c is None else torch.cat([c, work.c])
         scores_generated, scores_real = self.discriminate(images, c, work, parts=2).chunk(2)
-        loss = losses.discriminator_loss(scores_real, scores_generated)
+        loss = self.loss.discriminator(scores_real, scores_generated)
         work.real_signs = scores_real.detach().sign()
         work.report("Loss/D", loss)
         work.report("Scores/real", scores_real)
         work.report("Signs/real", work.real_signs)
         return loss.mean() * self.cfg.d_loss_scale
 
+    def penalised_discriminator_loss(self, work: Work) -> Tensor:
+        """The loss of D and the penalties on its gradient."""
+        return self.discriminator_loss(work) + self.penalty_loss(work)
+
+    def penalty_loss(self, work: Work) -> Tensor:
+        """All penalties on the gradient of D: R1, R2 or both."""
+        first, *others = (getattr(self, name)(work) for name in self.penalties)
+        return sum(others, start=first)
+
     def r1_loss(self, work: Work) -> Tensor:
-        """R1 penalty of D on real images."""
-        cfg = self.cfg
-        x = work.real.detach().requires_grad_(True)
-        penalty = losses.r1_penalty(self.discriminate(x, work.c, work), x)
+        """Penalty of D on real images."""
+        penalty = self._gradient_penalty(work.real, work.c, work, centre=self.cfg.gp)
         work.report("Loss/r1_penalty", penalty)
-        gamma = losses.r1_weight(
-            self.r1_gamma, final=cfg.r1_gamma_final, decay_kimg=cfg.r1_decay_kimg, nimg=work.inputs.nimg
-        )
-        return penalty.mean() * (gamma / 2 * cfg.r1_interval)
+        gamma = value_at(self.cfg, "r1_gamma", nimg=work.inputs.nimg, start=self.r1_gamma)
+        return penalty.mean() * (gamma / 2 * self.cfg.r1_interval)
+
+    def r2_loss(self, work: Work) -> Tensor:
+        """Zero-centred penalty of D on generated images."""
+        with torch.no_grad():
+            ws, c = self._latents(work, work.size)
+            generated = self.generate(ws, work)
+        penalty = self._gradient_penalty(generated, c, work, centre="zero")
+        work.report("Loss/r2_penalty", penalty)
+        gamma = value_at(self.cfg, "r2_gamma", nimg=work.inputs.nimg)
+        return penalty.mean() * (gamma / 2 * self.cfg.r1_interval)
+
+    def _gradient_penalty(self, images: Tensor, c: Tensor | None, work: Work, *, centre: str) -> Tensor:
+        x = images.detach().requires_grad_(True)
+        return losses.GRADIENT_PENALTIES[centre](self.discriminate(x, c, work), x)
 
     # Networks
 
@@ -171,7 +210,7 @@ class GAN:
 
     def generate(self, ws: Tensor, work: Work) -> Tensor:
         """Images [N, C, R, R] of ws."""
-        return self.G.synthesis(ws, generator=work.gen, dtype=self.dtype)
+        return self.G.synthesis(ws, generator=work.gen, **self.feature_maps)
 
     def discriminate(self, images: Tensor, c: Tensor | None, work: Work, *, parts: int = 1) -> Tensor:
         """Scores [N, 1] of images, `parts` batches of them: the one place where D sees any, augmented.
@@ -179,9 +218,21 @@ class GAN:
         `c` is what the model knows of the images, before `d_condition`.
         """
         images = self.augment(images, work.gen)
-        return self.D(images, self._d_condition(c), parts=parts, dtype=self.dtype)
+        return self.D(images, self._d_condition(c), parts=parts, **self.feature_maps)
 
     # State
+
+    def follow_schedules(self, nimg: int) -> dict[str, Tensor]:
+        """Put the settings that optimisers and augmentation keep where they are after `nimg` images.
+
+        Losses ask for theirs. Returns all that change, to report.
+        """
+        self.G_opt.follow_schedule(nimg)
+        self.D_opt.follow_schedule(nimg)
+        self.augment.follow_schedule(nimg)
+        starts = {"r1_gamma": self.r1_gamma}
+        values = {n: value_at(self.cfg, n, nimg=nimg, start=starts.get(n)) for n in schedules_of(self.cfg)}
+        return {f"Schedule/{name}": torch.tensor(value, device=self.device) for name, value in values.items()}
 
     def end_phase(self, works: Sequence[Work]) -> dict[str, Tensor]:
         """Move w_avg, the average of path lengths and the counts of the augmentation."""

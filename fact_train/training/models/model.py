@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fact_train.data import Dataset
+from fact_metrics.base.errors import UsageError
+from fact_train.data import Dataset, class_pools
 from fact_train.settings.config import TrainConfig
 from fact_train.training.grids import SampleGrid
 from fact_train.training.models.gan import GAN
@@ -18,6 +19,8 @@ class Model(ABC):
     """Networks, optimisers and averages of a model, the phases of its step, its pictures and its state."""
 
     gan: GAN
+    dataset: Dataset
+    pools: list[Tensor] | None = None  # the training images of each class, where --balance draws by class
     notes: tuple[str, ...] = ()  # what a run should say when it starts
     period: int = 1  # steps after which every kind of step has been seen
     classifier_card: dict[str, Any] | None = None  # of the classifier that a StylEx run explains
@@ -46,8 +49,25 @@ class Model(ABC):
         """What the model has to know of real images [N, C, R, R], at `index` in the dataset: [N, c_dim]."""
 
     @abstractmethod
+    def classes(self) -> Tensor | None:
+        """The class of every training image, int64 [N], by which --balance draws them; None without any."""
+
+    def class_pools(self) -> list[Tensor]:
+        """The training images of each class. UsageError where there are no two classes."""
+        classes = self.classes()
+        pools = [] if classes is None else class_pools(classes)
+        if len(pools) < 2:
+            found = "one class" if pools else "no class labels"
+            raise UsageError(f"--balance: dataset {self.dataset.name} has {found}; leave it out.")
+        return pools
+
+    @abstractmethod
     def phases(self, inputs: StepInputs) -> Iterator[tuple[Phase, ...]]:
         """The phases of a step in their order; phases of one tuple start from the same weights."""
+
+    def follow_schedules(self, nimg: int) -> dict[str, Tensor]:
+        """Called before a step, after `nimg` images; returns values to report."""
+        return self.gan.follow_schedules(nimg)
 
     def graph_key(self, work: Work) -> Hashable:
         """What the host decides in a phase of this micro-batch, for CUDA graphs: one graph per key."""

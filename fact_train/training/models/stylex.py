@@ -31,7 +31,7 @@ from fact_train.training.models.gan import GAN
 from fact_train.training.models.model import Model
 from fact_train.training.models.turns import Turns
 from fact_train.training.real_images import to_device
-from fact_train.training.step import Phase, Share, StepInputs, Work, adam
+from fact_train.training.step import Adam, Phase, Share, StepInputs, Work
 
 SPIKE = 2.0  # a reconstruction loss above so many times its running mean is a spike
 SPIKE_DECAY = 0.02  # of that mean, per encoder turn
@@ -67,6 +67,7 @@ class StylEx(Model):
                 "never be trained; raise --batch or --batch-gpu, or take turns."
             )
         self.C, self.classifier_card, balance = _open_classifier(cfg, dataset, device)
+        self.pools = self.class_pools() if cfg.balance else None
         self.E = _new_encoder(cfg, dataset, device)
         self.E_ema = copy.deepcopy(self.E).eval().requires_grad_(False)
         self.gan = GAN(
@@ -84,7 +85,9 @@ class StylEx(Model):
             classify=self.C,
             perceptual=perceptual_distance(cfg, dataset, device),
         )
-        self.rec_opt = adam(self.gan.g_groups, cfg, interval=None) if cfg.rec_in_d_phase else None
+        self.rec_opt = (
+            Adam(self.gan.g_groups, cfg, rate="g_lr", interval=None) if cfg.rec_in_d_phase else None
+        )
         self.rec_mean = torch.full([], torch.inf, device=device)
         self.notes = (
             classifier.describe(cfg.classifier, self.classifier_card, balance),
@@ -108,6 +111,11 @@ class StylEx(Model):
         """What C says of these very images: logits [N, K]."""
         return torch.cat([self.C(part) for part in images.split(self.share.size)])
 
+    def classes(self) -> Tensor:
+        """What C says of every training image."""
+        everything = torch.arange(len(self.dataset))
+        return classifier.classify(self.C, self.dataset, everything, self.device).argmax(dim=1)
+
     # Phases
 
     def phases(self, inputs: StepInputs) -> Iterator[tuple[Phase, ...]]:
@@ -116,8 +124,10 @@ class StylEx(Model):
             yield (Phase("REC", self.rec_opt, self.reconstruction_loss),)
 
     def graph_key(self, work: Work) -> Hashable:
-        """Whose images the micro-batch shows to D; it is the one decision of the host."""
-        return self.turns.encoded(work, work.size)
+        """Whose images the micro-batch shows to D, and which of its reconstruction losses it computes."""
+        number = self.turns.reconstruction(work.inputs, turn=work.turn)
+        parts = None if number is None else number % self.cfg.lpips_interval == 0
+        return self.turns.encoded(work, work.size), parts
 
     def generator_loss(self, work: Work) -> Tensor:
         """G and E against D; encoder turns are also held to their images, mapping turns to their classes."""
@@ -126,7 +136,8 @@ class StylEx(Model):
         images = self.gan.generate(sample.ws, work)
         total = self.gan.adversarial_loss(images, sample.logits, work)
         encoded = 0 if sample.encoded is None else len(sample.encoded.x)
-        if encoded and cfg.rec_in_g_phase:
+        number = self.turns.reconstruction(work.inputs, turn=work.turn)
+        if encoded and cfg.rec_in_g_phase and number is not None:
             total = total + self._explanation_loss(sample.encoded, images[:encoded], work)
         if cfg.kl_branches == "both" and encoded < work.size:
             mapped = slice(encoded, None)
@@ -137,13 +148,20 @@ class StylEx(Model):
 
     def reconstruction_loss(self, work: Work) -> Tensor:
         """Reconstruction and classes alone, on the whole micro-batch: the phase of G and E after D's."""
-        ws, encoded = self._encoded_ws(work.real, work.c)
+        ws, encoded = self._encoded_ws(work.real, work.c, work)
         in_both = self.cfg.rec_in_g_phase and self.cfg.branches != "mapping"
         suffix = "_in_d_phase" if in_both else ""
         return self._explanation_loss(encoded, self.gan.generate(ws, work), work, suffix=suffix)
 
     def _explanation_loss(self, encoded: Encoded, images: Tensor, work: Work, *, suffix: str = "") -> Tensor:
-        return self.turns.compensation * self.explanation.loss(encoded, images, work, suffix=suffix)
+        number = self.turns.reconstruction(work.inputs, turn=work.turn)
+        loss = self.explanation.loss(encoded, images, work, number=number, suffix=suffix)
+        return (self.turns.compensation * self.cfg.rec_interval) * loss
+
+    def follow_schedules(self, nimg: int) -> dict[str, Tensor]:
+        if self.rec_opt is not None:
+            self.rec_opt.follow_schedule(nimg)
+        return super().follow_schedules(nimg)
 
     def end_phase(self, works: Sequence[Work]) -> dict[str, Tensor]:
         """Also count spikes of the reconstruction loss against its running mean."""
@@ -171,22 +189,36 @@ class StylEx(Model):
         count = self.turns.encoded(work, n)
         if count == 0:
             return Sample(self._mapped_ws(logits, work), logits, None)
-        ws, encoded = self._encoded_ws(x[:count], logits[:count])
+        ws, encoded = self._encoded_ws(x[:count], logits[:count], work)
         if count < n:
             ws = torch.cat([ws, self._mapped_ws(logits[count:], work)])
         return Sample(ws, logits, encoded)
 
-    def _encoded_ws(self, x: Tensor, logits: Tensor) -> tuple[Tensor, Encoded]:
+    def _encoded_ws(self, x: Tensor, logits: Tensor, work: Work) -> tuple[Tensor, Encoded]:
         w = self._encode(x)
-        ws = encoder_ws(w, class_part(logits, self.cfg.class_repr), num_ws=self.gan.G.num_ws)
+        given = w if self.cfg.w_noise == 0 else w + self.cfg.w_noise * self._normal(w.shape, work)
+        ws = encoder_ws(given, self._class_part(logits, work), num_ws=self.gan.G.num_ws)
         return ws, Encoded(x, w, logits)
 
     def _mapped_ws(self, logits: Tensor, work: Work) -> Tensor:
         z = self.gan.draw_z(len(logits), work)
-        return self.gan.map_latents(z, class_part(logits, self.cfg.class_repr), work)
+        return self.gan.map_latents(z, self._class_part(logits, work), work)
+
+    def _class_part(self, logits: Tensor, work: Work) -> Tensor:
+        """The class part of w [N, K] that G is given in training: with noise, or dropped for some images."""
+        c = class_part(logits, self.cfg.class_repr)
+        if self.cfg.class_noise:
+            c = c + self.cfg.class_noise * self._normal(c.shape, work)
+        if self.cfg.class_dropout:
+            drawn = torch.rand([len(c), 1], generator=work.gen, device=self.device)
+            c = c * (drawn >= self.cfg.class_dropout)
+        return c
+
+    def _normal(self, shape: torch.Size, work: Work) -> Tensor:
+        return torch.randn(shape, generator=work.gen, device=self.device)
 
     def _encode(self, images: Tensor) -> Tensor:
-        return self.E(images, dtype=self.gan.dtype)
+        return self.E(images, **self.gan.feature_maps)
 
     # Pictures
 

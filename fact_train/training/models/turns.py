@@ -43,11 +43,18 @@ class Turns:
         return n if self.is_encoder_turn(work.inputs, turn=work.turn, part=work.index) else 0
 
     def reconstructs_after_d(self, inputs: StepInputs) -> bool:
-        """Whether the step has an encoder turn, and so a reconstruction phase after D's."""
+        """Whether the step has an encoder turn that reconstructs, and so a phase after D's."""
+        if self.reconstruction(inputs, turn=inputs.step) is None:
+            return False
         if self.mixes or self.cfg.branches == "mapping":
             return True
         parts = range(inputs.share.rounds)
         return any(self.is_encoder_turn(inputs, turn=inputs.step, part=part) for part in parts)
+
+    def reconstruction(self, inputs: StepInputs, *, turn: int) -> int | None:
+        """The number of an encoder turn's reconstruction, from 0; None where --rec-interval skips it."""
+        turn = 0 if inputs.forced else turn // self.period
+        return None if turn % self.cfg.rec_interval else turn // self.cfg.rec_interval
 
     def is_encoder_turn(self, inputs: StepInputs, *, turn: int, part: int) -> bool:
         """`turn` counts how often a phase was due: path length at an even interval meets both branches."""

@@ -1,0 +1,22 @@
+"""StyleGAN2-ADA's configuration cfg=auto (train.py @d72cc7d): what it derives from resolution and GPUs."""
+
+from typing import Any
+
+
+def auto_batch(resolution: int, *, gpus: int = 1) -> int:
+    """Images of a step over all GPUs; its R1 heuristic is 0.0002 resolution^2 / this number."""
+    return max(min(gpus * min(4096 // resolution, 32), 64), gpus)
+
+
+def auto_fields(resolution: int, *, gpus: int = 1) -> dict[str, Any]:
+    """The fields that depend on the resolution, and those that follow the batch."""
+    batch = auto_batch(resolution, gpus=gpus)
+    rate = 0.002 if resolution >= 1024 else 0.0025
+    return dict(
+        batch=batch,
+        mbstd_group_size=min(batch // gpus, 4),
+        channel_base=32768 if resolution >= 512 else 16384,
+        g_lr=rate,
+        d_lr=rate,
+        ema_kimg=batch * 10 / 32,
+    )

@@ -1,0 +1,1 @@
+"""Answers to the questions of studies, computed from records: effects, verdicts, pages and plots."""
