@@ -73,8 +73,17 @@ class TickShape(msgspec.Struct):
 
     nimg: int
     sec_per_kimg: float = msgspec.field(name="Timing/sec_per_kimg")
-    img_per_sec: float = msgspec.field(name="Timing/img_per_sec")
     spikes: MeanShape | None = msgspec.field(name="Rec/spikes", default=None)
+
+
+class SpeedShape(TickShape):
+    """A tick whose speed is shown."""
+
+    img_per_sec: float = msgspec.field(name="Timing/img_per_sec", default=0.0)
+
+    def __post_init__(self) -> None:
+        if not self.img_per_sec > 0:
+            raise ValueError("Timing/img_per_sec is missing")
 
 
 class ConfigConflict(UsageError):

@@ -6,7 +6,7 @@ from pathlib import Path
 from fact_baselines.load import load_reported
 from fact_leaderboard.build import Section, build_board, git_problem, section_key
 from fact_leaderboard.records import RESULTS as RESULTS_FILE
-from fact_leaderboard.records import Record, find_results, latest_records, read_records
+from fact_leaderboard.records import Record, latest_records, read_folder, read_records
 from fact_leaderboard.render import render_board
 from fact_leaderboard.snapshots import LARGEST, keep_published, publish_snapshot
 from fact_leaderboard.verifications import (
@@ -51,9 +51,15 @@ def check_board(out: Path | None = None, results: Path | None = None) -> None:
         raise UserError(f"{out} is stale; fact-eval leaderboard builds it again")
 
 
-def local_sections(root: Path, results: Path | None = None) -> list[Section]:
-    """The board of the records under a folder of runs, beside the published rows of the same datasets."""
-    local = [record for path in find_results(root) for record in read_records(path)]
+def local_sections(
+    root: Path, results: Path | None = None, *, problems: list[str] | None = None
+) -> list[Section]:
+    """The board of the records under a folder of runs, beside the published rows of the same datasets.
+
+    Files that cannot be read are left out; `problems` gets a line for each.
+    """
+    found = read_folder(root, [] if problems is None else problems)
+    local = [record for _, latest in found for record in latest]
     sections = build_board(published_records(results), local=local)
     here = {section_key(record.dataset) for record in local}
     return [section for section in sections if section_key(section.dataset) in here]
@@ -64,9 +70,9 @@ def published_sections(results: Path | None = None) -> list[Section]:
     return build_board(published_records(results))
 
 
-def write_local_board(root: Path) -> tuple[list[Section], Path]:
+def write_local_board(root: Path, *, problems: list[str] | None = None) -> tuple[list[Section], Path]:
     """Write root/LEADERBOARD.md from the records under root; returns its sections and path."""
-    sections = local_sections(root)
+    sections = local_sections(root, problems=problems)
     text = local_text(sections, root)
     path = Path(root) / LOCAL_BOARD
     if not path.exists() or path.read_text() != text:
@@ -99,13 +105,13 @@ def publish_records(
     results = results or RESULTS
     by_run: dict[str, list[Record]] = {}
     folders: dict[str, list[Path]] = {}
-    for path in (path for root in paths for path in find_results(root)):
-        for record in latest_records(read_records(path)):
+    changed, refused = [], []
+    for path, latest in (file for root in paths for file in read_folder(root, refused)):
+        for record in latest:
             if record.status == "ok":
                 by_run.setdefault(record.run_id, []).append(record)
                 if path.parent not in folders.setdefault(record.run_id, []):
                     folders[record.run_id].append(path.parent)
-    changed, refused = [], []
     for run_id, measured in sorted(by_run.items()):
         records = [record for record in measured if not record.invalid]
         if len(records) < len(measured):

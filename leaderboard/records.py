@@ -150,6 +150,20 @@ def iter_records(path: Path) -> Iterator[Record]:
             yield record
 
 
+def read_folder(folder: Path, problems: list[str]) -> Iterator[tuple[Path, list[Record]]]:
+    """Every results file under a folder, with its latest records.
+
+    A file that cannot be read is left out and adds a line to `problems`.
+    """
+    for path in find_results(folder):
+        try:
+            records = latest_records(iter_records(path))
+        except (UserError, OSError) as error:
+            problems.append(str(error))
+            continue
+        yield path, records
+
+
 def append_records(path: Path, records: Iterable[Record], *, again: bool = False) -> int:
     """Append records, one write and fsync each, under a lock; returns how many were written.
 

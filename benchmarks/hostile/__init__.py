@@ -38,10 +38,6 @@ def run(*, size: int = SIZE, every: int = 1, **_: Any) -> dict[str, Any]:
         "refused": len(refused),
         "peak_mb": round(worst[0][1].peak_mb) if worst else None,
         "worst": [{"case": case.name, "peak_mb": round(outcome.peak_mb)} for case, outcome in worst],
-        "slowest": [
-            {"case": case.name, "seconds": round(outcome.seconds, 1)}
-            for case, outcome in sorted(rows, key=lambda row: -row[1].seconds)[:5]
-        ],
         "faulty": [
             {
                 "case": case.name,
@@ -61,7 +57,6 @@ def table(result: dict[str, Any]) -> str:
     lines += [f"  {fault:<14} {count}" for fault, count in result["faults"].items()]
     lines.append(f"  peak memory    {result['peak_mb']} MB (of refused files; target below 1,000)")
     lines += [f"    {row['peak_mb']:>5} MB  {row['case']}" for row in result["worst"]]
-    lines += [f"    {row['seconds']:>5} s   {row['case']}" for row in result["slowest"]]
     lines += [f"  {', '.join(row['faults'])}: {row['case']} (exit {row['code']})" for row in result["faulty"]]
     return "\n".join(lines)
 

@@ -88,10 +88,11 @@ def statistics(given: Given) -> Iterator[Case]:
 def images(given: Given) -> Iterator[Case]:
     """Pictures and archives that take more than they should."""
     size, side = given.size, 13_000
+    save = ("--save", "s.safetensors", "--detector", "pixels", "--device", "cpu")
     commands = {
         "audit": lambda name: ("fact-eval", "audit", name),
         "images": lambda name: ("fact-eval", "images", name, "--reference", name),
-        "ref": lambda name: ("fact-eval", "ref", name),
+        "ref": lambda name: ("fact-eval", "ref", name, *save),
         "train": lambda name: given.training("x", data=name),
     }
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SECONDS = 120
-RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]|<script")
+HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+MARKUP = re.compile(r"<(script|img)|\n# H1")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Case:
     """A command on a hostile file; `make` writes the files into an empty folder, where the command runs.
 
     `refused`: the command must fail in one line; otherwise it may also succeed. `shown`: files that it writes
-    and people read, searched for raw text of the file like the output.
+    and people read: Markdown, searched for hidden characters like the output, and for markup.
     """
 
     name: str
@@ -57,7 +58,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
     code, peak = _fork(case, inside, folder)
     seconds = time.monotonic() - began
     output = (folder / "output").read_text(errors="replace")
-    shown = output + "".join(_text(inside / name) for name in case.shown)
+    shown = "".join(_text(inside / name) for name in case.shown)
     outside = sorted(_listing(folder) - before)
     faults = {
         "traceback": "Traceback (most recent call last)" in output,
@@ -65,7 +66,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
         "hang": code == -signal.SIGKILL,
         "execution": any(path.name == "harm" for path in folder.rglob("harm")),
         "write outside": bool(outside),
-        "raw text": bool(RAW.search(shown)),
+        "raw text": bool(HIDDEN.search(output + shown) or MARKUP.search(shown)),
         "accepted": case.refused and code == 0,
         "no line": case.refused and not output.strip(),
     }

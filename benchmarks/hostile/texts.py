@@ -123,7 +123,7 @@ def fields(given: Given) -> Iterator[Case]:
                 command,
                 lambda at, text=text: given.with_options(at, text),
             )
-    meta = _read_metadata(given.snapshot)
+    meta = read_metadata(given.snapshot)
     wrong = {
         "config": {**meta["config"], "map_depth": 10**9},
         "config of wide layers": {"config": {**meta["config"], "channel_max": 10**9, "channel_base": 10**12}},
@@ -221,7 +221,7 @@ def _call(make: Callable[[Path, str], object], text: str, at: Path) -> None:
     make(at, text)
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(str(path), framework="pt") as file:

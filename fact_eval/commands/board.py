@@ -14,7 +14,7 @@ from fact_metrics.base.processes import is_rank_zero
 
 def show(runs: Runs, as_json: AsJson = False) -> None:
     """Print the records of runs."""
-    print_records(runs, as_json=as_json)
+    finish(print_records(runs, as_json=as_json))
 
 
 def compare(

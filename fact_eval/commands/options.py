@@ -92,34 +92,32 @@ def check_executor_options(executor: str | None, jobs: int | None) -> None:
 
 
 def finish(failures: Sequence[str]) -> None:
-    """Print each failure on its own line and exit with 1, if there are any."""
-    for line in failures:
+    """Print each failure once, on its own line, and exit with 1, if there are any."""
+    for line in dict.fromkeys(failures):
         say(f"failed: {line}")
     if failures:
         raise typer.Exit(1)
 
 
-def print_records(folders: Sequence[Path], *, as_json: bool) -> None:
-    """Print the records under the folders: JSON lines, or a table."""
+def print_records(folders: Sequence[Path], *, as_json: bool) -> list[str]:
+    """Print the records under the folders: JSON lines, or a table; returns a line per broken file."""
     if not is_rank_zero():
-        return
-    from fact_leaderboard.records import find_results, iter_records, latest_records
+        return []
+    from fact_leaderboard.records import read_folder
 
-    records = [
-        r
-        for f in existing_folders(folders)
-        for path in find_results(f)
-        for r in latest_records(iter_records(path))
-    ]
+    problems: list[str] = []
+    found = (file for folder in existing_folders(folders) for file in read_folder(folder, problems))
+    records = [record for _, latest in found for record in latest]
     if as_json:
         for record in records:
             print(for_json(record.to_json()))
-        return
+        return problems
     from fact_eval.reports.tables import records_table
 
-    if not records:
+    if not records and not problems:
         say(f"no records in {', '.join(map(str, folders))}; fact-eval all writes them")
     print(records_table(records))
+    return problems
 
 
 def existing_folders(folders: Sequence[Path]) -> Sequence[Path]:

@@ -94,8 +94,8 @@ def all_(
     if not is_rank_zero():
         return
     try:
-        sections, path = write_local_board(root)
-    except UserError as error:  # unreadable records: keep what was measured and report the failures
+        sections, path = write_local_board(root, problems=failures)
+    except UserError as error:  # unreadable published records, or no room: report the failures as well
         finish([*failures, f"no board: {error}"])
     print_board(sections, as_json=as_json)
     say(f"board: {path}; next: fact-eval publish {root}")
@@ -126,8 +126,7 @@ def run(
     find_runs([run])
     jobs = plan_run(read_run(run), _request(metrics, protocol, seeds, snapshot, data, force))
     failures = _carry_out(jobs, device, batch, threads, force)
-    print_records([run], as_json=as_json)
-    finish(failures)
+    finish([*failures, *print_records([run], as_json=as_json)])
 
 
 def images(
@@ -177,8 +176,7 @@ def images(
     for line in left_out:
         say(f"left out: {line}")
     failures = _carry_out([job], device, batch, threads, force)
-    print_records([job.results.parent], as_json=as_json)
-    finish(failures)
+    finish([*failures, *print_records([job.results.parent], as_json=as_json)])
 
 
 def ref(
@@ -234,8 +232,7 @@ def ref(
     opened = open_reference(data, progress=Progress(quiet=not is_rank_zero()))
     jobs = plan_controls([opened], out, _request(metrics, protocol, seeds, "latest", None, force))
     failures = _carry_out(jobs, device, batch, threads, force)
-    print_records([jobs[0].results.parent], as_json=as_json)
-    finish(failures)
+    finish([*failures, *print_records([jobs[0].results.parent], as_json=as_json)])
 
 
 def _save_statistics(data: str, save: Path | None, detector: str | None, split: str, **options) -> None:

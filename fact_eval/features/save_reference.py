@@ -10,7 +10,7 @@ from fact_eval.features.reference_stats import ReferenceStatistics, save_statist
 from fact_eval.images.datasets import open_images
 from fact_eval.images.sources import PicturesSource
 from fact_metrics.base.devices import resolve_device
-from fact_metrics.base.errors import UsageError
+from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.progress import Progress
 from fact_metrics.engines.frechet import compute_statistics
 from fact_metrics.features import get_detector
@@ -34,6 +34,8 @@ def save_reference(
         get_detector(detector, device)  # reject an unknown name before reading the data
     progress = Progress()
     dataset = open_images(data, split=split, progress=progress)
+    if len(dataset) < 2:
+        raise UserError(f"{data} has {len(dataset)} {split} image; a covariance needs at least 2")
     detector = detector or dataset_entry(dataset.name).detector
     fingerprint = get_detector(detector, device).describe()
     title = f"{dataset.name} {split}, real images"

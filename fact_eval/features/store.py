@@ -37,7 +37,7 @@ from fact_metrics.base.fingerprints import modules_sha256
 from fact_metrics.base.folders import cache_folder
 from fact_metrics.base.limits import FEATURE_CHUNK
 from fact_metrics.base.schema import BadDocument, decode, read_document
-from fact_metrics.base.signing import is_signed, key_name, sign
+from fact_metrics.base.signing import is_signed, key_name, refuse_public, sign
 
 FORMAT = 3
 CHUNK = 256  # images: a multiple of usual batch sizes, and a small loss after a kill
@@ -284,7 +284,7 @@ class FeatureCache:
             except Timeout:
                 self._report(f"entry {entry.path.name[:12]} is being written: not removed")
             except OSError as error:
-                raise UserError(f"{entry.path} cannot be removed: {error.strerror}") from error
+                self._report(f"{entry.path} cannot be removed: {error.strerror}")
         return freed
 
     def remove_leftovers(self, *, dry_run: bool = False) -> int:
@@ -313,12 +313,7 @@ class FeatureCache:
 
     def _folder(self, key: dict) -> Path:
         """The folder of an entry. UserError without a user key, or if everybody can write the store."""
-        for folder in (self.root, self.root.parent):
-            if folder.exists() and folder.stat().st_mode & stat.S_IWOTH:
-                raise UserError(
-                    f"everybody can write {folder}; chmod o-w {folder}, or set FACT_CACHE to a folder of "
-                    f"your own"
-                )
+        refuse_public(self.root)
         name = canonical_sha256({"format": FORMAT, "chunk": self.chunk, "signed": key_name(), **key})
         return self.root / name[:2] / name
 

@@ -225,5 +225,8 @@ def plan_all(
         except UserError as error:
             problems.append(str(error))
     if controls:
-        jobs += plan_controls([job.reference for job in jobs], root, request, done=published)
+        try:
+            jobs += plan_controls([job.reference for job in jobs], root, request, done=published)
+        except UserError as error:
+            problems.append(str(error))
     return jobs, problems

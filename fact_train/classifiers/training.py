@@ -12,6 +12,7 @@ from torch import Tensor
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.pixels import to_signed
 from fact_metrics.base.progress import Progress
+from fact_metrics.base.torch_files import load_torch
 from fact_train.classifiers.classifier import (
     Card,
     check_not_degenerate,
@@ -203,7 +204,9 @@ def _load_initial_weights(net: Classifier, path: Path) -> None:
 
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_torch(path)
+        if not all(isinstance(value, Tensor) for value in state.values()):
+            raise ValueError("it holds other things than tensors")
     except Exception as error:  # whatever a foreign file makes its reader say
         raise UserError(f"--init {path} cannot be read ({error}).") from error
     own = net.net.state_dict()

@@ -45,7 +45,7 @@ class Dataset:
         `decode(positions)` fills in images that are still empty, each before its first use; None: no image
         is empty.
         """
-        self.name = name
+        self.name = os.fsencode(name).decode(errors="replace")  # other encodings cannot be written as JSON
         self.split = split
         self.num_classes = num_classes
         self.processing = processing

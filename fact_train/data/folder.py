@@ -15,7 +15,6 @@
 
 import dataclasses
 import io
-import os
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -51,7 +50,6 @@ def open_folder(
     Where files are damaged it is an UnusableFiles, which has a line for each of them.
     """
     name = path.resolve().name if path.is_dir() else path.stem.removesuffix(".tar")
-    name = os.fsencode(name).decode(errors="replace")  # names of other encodings cannot be written as JSON
     with ExitStack() as stack:
         files = stack.enter_context(image_files(path))
         index = DatasetIndex.of_files(files, split, processing)

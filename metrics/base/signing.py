@@ -59,6 +59,7 @@ def write_signed(path: Path, value: Any) -> None:
     text = canonical_json(value)
     document = {"value": value, "hmac": sign(path.name, text.encode())}
     path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_public(path.parent)
     write_text(path, canonical_json(document))
 
 
@@ -69,6 +70,17 @@ def read_signed(path: Path) -> Any:
         if is_signed(document["hmac"], path.name, canonical_json(document["value"]).encode()):
             return document["value"]
     return None
+
+
+def refuse_public(folder: Path) -> None:
+    """UserError if everybody can write a folder or the one that holds it: links in it would be followed."""
+    for one in (folder, folder.parent):
+        with contextlib.suppress(FileNotFoundError):
+            mode = one.stat().st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                raise UserError(
+                    f"everybody can write {one}; chmod o-w {one}, or set FACT_CACHE to a folder of your own"
+                )
 
 
 def user_key() -> bytes:
