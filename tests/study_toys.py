@@ -57,7 +57,14 @@ def run_record(run: StudyRun, metric: str, number: float, **changes) -> Record:
         n_effective=5000,
         n_real=60000,
         status="ok",
-        dataset={"name": "mnist", "split": "train", "sha256": "d" * 64, "resolution": 32, "channels": 1},
+        dataset={
+            "name": "mnist",
+            "split": "train",
+            "sha256": "d" * 64,
+            "n": 60000,
+            "resolution": 32,
+            "channels": 1,
+        },
         training={"git": CLEAN, "seconds": 60.0},
         provenance={"git": CLEAN, "finished": "2026-01-01T00:00:00Z"},
     )

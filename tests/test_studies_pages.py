@@ -181,8 +181,9 @@ def test_the_command_answers_from_published_and_local_records(study: Study, tmp_
     append_records(results / "base.jsonl", [r for r in records if "r1_gamma" not in r.run_id])
     append_records(runs / "x" / "results.jsonl", [r for r in records if "r1_gamma" in r.run_id])
     where = ("study", file, "--results", results)
-    code, out, _ = call(capsys, *where)
-    assert code == 0 and "not run" in out and "6 of 12 runs are missing" in out
+    code, out, err = call(capsys, *where)
+    assert code == 0, err
+    assert "not run" in out and "6 of 12 runs are missing" in out
     code, out, _ = call(capsys, *where, "--runs", runs)
     assert code == 0 and "better: r1_gamma=1" in out
     code, out, _ = call(capsys, *where, "--runs", runs, "--json")
@@ -196,7 +197,9 @@ def test_sample_grids_of_runs_at_hand_are_drawn(study: Study, tmp_path: Path, ca
     run = study.runs()[0]
     folder = tmp_path / "runs" / run.name
     append_records(folder / "results.jsonl", records_of(study))
-    options = {"schema": 1, "run_id": run.name, "label": run.label, "preset": run.preset, "dataset": {}}
+    options = {"schema": 1, "run_id": run.name, "label": run.label, "preset": run.preset}
+    options["dataset"] = {"name": "mnist", "split": "train", "sha256": "0" * 64, "n": 60000, "resolution": 32}
+    options["dataset"] |= {"channels": 1, "classes": 10}
     options |= {"config": run.config.to_dict(), "config_sha256": run.config.sha256(), "seed": run.seed}
     (folder / "training_options.json").write_text(json.dumps(options))
     Image.new("L", (64, 64), 200).save(folder / "fakes000100.png")

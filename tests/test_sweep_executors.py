@@ -72,7 +72,7 @@ def test_as_many_runs_share_a_gpu_as_fit_into_its_free_memory(tmp_path: Path, mo
     run = planned(tmp_path / "r", device="cuda", threads=1)
     assert run_gb([run]) == PRESETS[PRESET].memory_gb + room.CONTEXT_GB
     (tmp_path / "r").mkdir()
-    tick = {"nimg": 1, "Resources/peak_mem_gb": 3.0}
+    tick = {"nimg": 1, "Timing/sec_per_kimg": 2.0, "Timing/img_per_sec": 500.0, "Resources/peak_mem_gb": 3.0}
     (tmp_path / "r" / "stats.jsonl").write_text(json.dumps(tick) + "\n")
     assert run_gb([run]) == pytest.approx(3 * 1.0737 + room.CONTEXT_GB, abs=1e-3)
 

@@ -270,17 +270,24 @@ def test_a_plan_of_500_runs_of_which_490_are_finished_takes_seconds_and_no_torch
     assert float(done.stdout.split()[-1]) < 10
 
 
+DATASET = {"name": "mnist", "split": "train", "sha256": "0" * 64} | {
+    **dict(n=60000, resolution=32, channels=1, classes=10)
+}
+TICK = {"nimg": 2000, "Timing/sec_per_kimg": 2.0, "Timing/img_per_sec": 500.0}
+
+
 def _finish(run: PlannedRun) -> None:
     """A folder as a finished run leaves it, as far as plans read it."""
     run.outdir.mkdir(parents=True)
-    options = {"run_id": run.name, "config": run.config.to_dict(), "config_sha256": run.config.sha256()}
+    options = {"schema": 1, "run_id": run.name, "preset": run.preset, "label": run.name, "dataset": DATASET}
+    options |= {"config": run.config.to_dict(), "config_sha256": run.config.sha256()}
     (run.outdir / "training_options.json").write_text(json.dumps({**options, "seed": run.seed}))
     header = json.dumps(
         {"__metadata__": {"fact": json.dumps({"nimg": round(run.config.kimg * 1000)})}}
     ).encode()
     content = len(header).to_bytes(8, "little") + header
     (run.outdir / run_folder.snapshot_name(round(run.config.kimg * 1000))).write_bytes(content)
-    (run.outdir / "stats.jsonl").write_text(json.dumps({"nimg": 2000, "Timing/sec_per_kimg": 2.0}) + "\n")
+    (run.outdir / "stats.jsonl").write_text(json.dumps(TICK) + "\n")
 
 
 # Metrics
