@@ -26,9 +26,13 @@ demo: setup
 	$(BIN)/fact-eval all runs/ && \
 	echo "scored in $$((SECONDS - start)) s; pictures: runs/mnist-stylegan2-seed0/fakes*.png" >&2
 
+COVERED := --cov=fact_train --cov=fact_eval --cov=fact_metrics --cov=fact_leaderboard --cov=fact_baselines
+
+# Tests of training in groups fork, which is safe only before other tests have started torch's threads.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=fact_train --cov=fact_eval --cov=fact_metrics \
-		--cov=fact_leaderboard --cov=fact_baselines --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(COVERED) --cov-report= tests/test_distributed.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(COVERED) --cov-append --cov-report=term \
+		--ignore=tests/test_distributed.py
 
 lint: setup
 	$(BIN)/ruff check .

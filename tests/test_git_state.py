@@ -25,7 +25,8 @@ FILES = (
     *("leaderboard/results/a.jsonl", "baselines/load.py", "baselines/mnist/x.json"),
     *("pyproject.toml", "constraints.txt", "README.md", "docs/metrics.md", "tests/test_fid.py"),
 )
-DATASET = {"name": "toy", "sha256": "d" * 64}
+DATASET = {"name": "toy", "split": "train", "sha256": "d" * 64, "n": 8, "resolution": 32, "channels": 1}
+DATASET["classes"] = 10
 
 
 def git(folder: Path, *arguments: str) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import resource
 import shutil
 import warnings
 from pathlib import Path
@@ -224,7 +225,9 @@ def test_a_sample_of_hostile_commands_has_no_fault() -> None:
         warnings.simplefilter("ignore")
         result = hostile.run(size=300 << 20, every=27)
     assert result["faulty"] == [] and result["commands"] >= 20
-    assert result["refused"] > 10 and result["peak_mb"] < 1000
+    # commands are forked, so their peak begins at what this process has held
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert result["refused"] > 10 and result["peak_mb"] < 1000 + held
 
 
 def test_the_runner_sees_every_fault(tmp_path: Path, monkeypatch) -> None:
