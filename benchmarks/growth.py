@@ -1,12 +1,13 @@
-"""How the board, a file of results and `fact-eval all` grow: `python -m benchmarks growth`.
+"""How a board, a file of results and `fact-eval all` grow: `python -m benchmarks growth`.
 
 Records of published runs under other names and with other values, three training seeds a configuration. Each
 measurement runs in a process of its own, whose peak memory is that of nothing else.
 """
 
+import contextlib
 import dataclasses
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,9 +28,16 @@ APPENDS = 20
 
 
 def run(
-    *, seconds: float = 0.0, device: str = "auto", threads: int | None = None, sizes: Sequence[int] = SIZES
+    *,
+    seconds: float = 0.0,
+    device: str = "auto",
+    threads: int | None = None,
+    sizes: Sequence[int] = SIZES,
+    runs: int = RUNS,
 ) -> dict[str, Any]:
-    """Seconds and peak memory of every measurement at every size."""
+    """Seconds and peak memory of every measurement at every size; "all" is from benchmarks/again.py."""
+    from benchmarks import again
+
     rows = []
     with tempfile.TemporaryDirectory(prefix="growth-") as name:
         for size in sizes:
@@ -39,11 +47,13 @@ def run(
                 file.writelines(f"{record.to_json()}\n" for record in make_records(size))
             for what in MEASURED:
                 rows.append({"records": size, "what": what, **_in_a_process(what, folder)})
-    return {"rows": rows}
+    return {"rows": rows, "all": again.run(runs=runs)}
 
 
 def table(result: dict[str, Any]) -> str:
     """A line per measurement, a column per size, as Markdown."""
+    from benchmarks import again
+
     sizes = list(dict.fromkeys(row["records"] for row in result["rows"]))
     lines = ["| | " + " | ".join(f"{size:,} records" for size in sizes) + " |", "|---|" + "---|" * len(sizes)]
     found = {(row["what"], row["records"]): row for row in result["rows"]}
@@ -51,7 +61,7 @@ def table(result: dict[str, Any]) -> str:
         cells = [found[what, size] for size in sizes]
         texts = [f"{cell['seconds']:.3g} s, {cell['gigabytes']:.2f} GB" for cell in cells]
         lines.append(f"| {what} | " + " | ".join(texts) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", again.table(result["all"])])
 
 
 def make_records(count: int) -> Iterator[Record]:
@@ -83,8 +93,14 @@ def _render(folder: Path) -> None:
     render_board(build_board(read_records(folder / RESULTS)))
 
 
+def _append_first(folder: Path) -> None:
+    """One record, to a large file that has no index yet."""
+    folder.joinpath(f".{RESULTS}.index").unlink(missing_ok=True)
+    assert append_records(folder / RESULTS, make_new(1)) == 1
+
+
 def _append(folder: Path) -> None:
-    """One record each time, new ones; per record."""
+    """New records, one each time."""
     for record in make_new(APPENDS):
         assert append_records(folder / RESULTS, [record]) == 1
 
@@ -97,17 +113,15 @@ def make_new(count: int) -> Iterator[Record]:
 
 
 def _show(folder: Path) -> None:
-    _command("show", folder)
+    from fact_eval.commands.options import print_records
 
-
-def _command(name: str, folder: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "fact_eval", name, str(folder)], stdout=subprocess.DEVNULL, check=True
-    )
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        print_records([folder], as_json=False)
 
 
 MEASURED: dict[str, Callable[[Path], None]] = {
     "read, build and render a board": _render,
+    "append a record, the first time": _append_first,
     "append 20 records, one by one": _append,
     "`fact-eval show`": _show,
 }
@@ -122,8 +136,10 @@ def _measure(what: str, folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     MEASURED[what](folder)
     seconds = time.perf_counter() - began
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {"seconds": seconds, "gigabytes": max(peaks) / 2**20}
+    # The kernel's own record of this program; getrusage also counts the process that started it.
+    status = Path("/proc/self/status").read_text()
+    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return {"seconds": seconds, "gigabytes": int(kilobytes) / 2**20}
 
 
 if __name__ == "__main__":

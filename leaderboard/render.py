@@ -16,12 +16,14 @@ from fact_leaderboard.verified import render_verified
 from fact_metrics.base.plain_text import for_cell, for_code, for_html, for_markdown, for_terminal
 
 LEGEND = (
-    "↓ lower is better, ↑ higher is better; **bold** is the best ranked value, ≈ one not to be told from "
-    "it (Welch's test over training seeds, Holm-corrected within a column, 5 %). ± is the half-width of the "
-    "95 % t interval over training seeds: with one seed there is none, and nothing can be told. Values are "
-    "means over seeds, never the best of them. Blank: not measured."
+    "↓ lower is better, ↑ higher is better. **Bold** is the best ranked value of a column. ≈ marks values "
+    "that are not called worse. If the best has an interval, other values with one and without ≈ are called "
+    "worse. A table calls any value wrongly worse in at most 5 % of cases: Welch's statistic over training "
+    "seeds, spreads up to 1:5, Holm-corrected over all pairs of rows in all columns. ± is the half-width of "
+    "the 95 % t interval over training seeds; rounding and evaluation error count. One seed has no interval "
+    "and no test. Values are means over seeds, never the best of them. Blank: not measured."
 )
-TERMINAL_LEGEND = "* best; ≈ cannot be told from it (Welch's test over training seeds; one seed: no test)"
+TERMINAL_LEGEND = "* best; ≈ not called worse (Holm over the whole table, 5 %); one seed: no test"
 NO_RECORDS = "No records yet: `fact-eval all runs/` measures, `fact-eval publish runs/` adds the rows here."
 NOT_OURS = (
     "Copied from the sources named, not measured here: other networks, detectors and sample sizes. Not "

@@ -5,6 +5,7 @@ tolerance. It names the checked record by its key, so an edited record no longer
 """
 
 import dataclasses
+import fcntl
 import json
 import math
 import os
@@ -182,19 +183,16 @@ def read_verifications(path: Path) -> list[Verification]:
 
 
 def append_verifications(path: Path, verifications: Iterable[Verification]) -> None:
-    """Append verifications under a lock; a torn last line is removed first."""
-    from filelock import FileLock
-
+    """Append verifications under a lock on the file itself; a torn last line is removed first."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        with open(path, "ab+", buffering=0) as file:
-            file.seek(0)
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
-            for verification in verifications:
-                file.write(verification.to_json().encode() + b"\n")
-            os.fsync(file.fileno())
+    with open(path, "ab+", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed; leaves no lock file among published ones
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        for verification in verifications:
+            file.write(verification.to_json().encode() + b"\n")
+        os.fsync(file.fileno())
 
 
 def latest_verifications(verifications: Iterable[Verification]) -> list[Verification]:

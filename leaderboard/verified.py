@@ -41,10 +41,10 @@ def _made_again(verifications: Sequence[Verification], records: dict[tuple, Reco
     groups: dict[tuple, list[Verification]] = defaultdict(list)
     for v in verifications:
         record = records[v.key]
-        groups[_model(record), str(record.train_seed or 0), v.basis, _commit(v), _machine(v)].append(v)
+        groups[_model(record), _seed(record), v.basis, _commit(v), _machine(v)].append(v)
     lines = []
     for (model, seed, basis, commit, machine), group in sorted(groups.items()):
-        of_model = [r for r in records.values() if (_model(r), str(r.train_seed or 0)) == (model, seed)]
+        of_model = [r for r in records.values() if (_model(r), _seed(r)) == (model, seed)]
         holding = sum(v.holds is True for v in group)
         judged = [v for v in group if v.tolerance is not None]
         shares = [abs(v.difference) / v.tolerance for v in judged if v.tolerance]
@@ -115,6 +115,10 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 def _model(record: Record) -> str:
     return CONTROLS.get(record.source, record.label)
+
+
+def _seed(record: Record) -> str:
+    return "" if record.train_seed is None else str(record.train_seed)
 
 
 def _commit(v: Verification) -> str:

@@ -7,11 +7,11 @@ import pytest
 from board_toys import DIRTY, control, only, ranked, record
 from board_toys import toy_columns as _columns_of_every_test  # noqa: F401
 from eval_toys import CLEAN, DATASET, make_record
-from scipy.stats import ttest_ind
 
 from fact_leaderboard import columns
 from fact_leaderboard.build import build_board
 from fact_leaderboard.columns import COLUMNS, Column, columns_for
+from fact_leaderboard.intervals import independent_difference, variance_floor
 from fact_leaderboard.publish import publish_records
 from fact_leaderboard.records import append_records, read_records
 from fact_leaderboard.render import board_json, render_board, render_terminal
@@ -300,13 +300,14 @@ def test_the_json_board_has_the_numbers_of_the_table():
     assert section["controls"][0]["label"] == "uniform noise"
 
 
-def test_what_cannot_be_told_from_the_best_is_marked_as_scipy_tells_it():
-    """Welch's test (scipy) of each configuration against the best, Holm's correction by hand."""
-    values = {"best": [1.0, 1.2, 1.1], "near": [1.1, 1.4, 1.2], "far": [3.0, 3.1, 3.2], "one": [1.15]}
+def test_what_is_not_called_worse_than_the_best_is_marked():
+    """Each against the best; Holm's correction over all pairs of the three with seeds by hand."""
+    values = {"best": [1.0, 1.2, 1.1], "near": [1.1, 1.4, 1.2], "far": [9.0, 9.1, 9.2], "one": [1.15]}
     records = [record(k, seed=s, value=v) for k, vs in values.items() for s, v in enumerate(vs)]
     section = only([*records, control("reals", value=1.2)])
-    raw = {k: ttest_ind(values["best"], values[k], equal_var=False).pvalue for k in ("near", "far")}
-    assert raw["far"] * 2 < 0.05 <= raw["near"]
+    floor = variance_floor(stderrs=[records[0].stderr])
+    raw = {k: independent_difference(values["best"], values[k], floor=floor).p for k in ("near", "far")}
+    assert raw["far"] * 3 < 0.05 <= raw["near"]
     text = render_board([section])
     marked = {line.split("|")[2].strip(): "≈" in line for line in text.splitlines() if line.startswith("|  ")}
     names = {"best": False, "near": True, "far": False, "one": False, "*real images, held out*": False}
@@ -316,6 +317,41 @@ def test_what_cannot_be_told_from_the_best_is_marked_as_scipy_tells_it():
     assert tied == {"best": [], "near": ["toy_distance"], "far": [], "one": []}
     shown = render_terminal([section])
     assert shown.count("≈") == 2 and "*1.10" in shown  # one of them in the legend
+
+
+def test_more_rows_and_columns_make_a_board_ask_for_more():
+    """The very same pair is called worse on its own, and not among the comparisons of a larger board."""
+    pair = {"best": [1.0, 1.2, 1.1], "far": [1.9, 2.0, 1.8]}
+    p = independent_difference(*pair.values()).p
+
+    def is_tied(here, there):
+        """With so many other rows in the pair's column and in another, which hardly differ."""
+        values = {("toy_distance", label): seeds for label, seeds in pair.items()}
+        values |= {("toy_distance", f"here{i}"): [5.0 + i, 9.0, 7.0] for i in range(here)}
+        values |= {("toy_share", f"there{i}"): [5.0 + i, 9.0, 7.0] for i in range(there)}
+        section = only(
+            [record(k, seed=s, value=v, metric=m) for (m, k), vs in values.items() for s, v in enumerate(vs)]
+        )
+        far = next(row for row in section.ranked if row.label == "far")
+        return far.cells["toy_distance"].mean in section.tied("toy_distance")
+
+    comparisons = {(0, 0): 1, (3, 0): 10, (4, 0): 15, (4, 2): 16, (4, 3): 18, (5, 0): 21}
+    found = {rows: is_tied(*rows) for rows in comparisons}
+    assert found == {rows: p * pairs >= 0.05 for rows, pairs in comparisons.items()}
+    assert set(found.values()) == {True, False}
+
+
+def test_seeds_that_agree_on_a_whole_number_have_the_interval_of_its_rounding(monkeypatch):
+    """`covered10k` counts classes; three runs with 10 each were shown as 10.0 +- 0.0, and others as worse."""
+    monkeypatch.setattr(columns, "COLUMNS", (Column("covered10k", "covered", ".1f"),))
+    values = {"ten": [10.0] * 3, "nine": [9.0] * 3, "also nine": [9.0] * 3}
+    whole = {"metric": "covered10k", "higher_is_better": True, "stderr": None}
+    section = only(
+        [record(k, seed=s, value=v, **whole) for k, vs in values.items() for s, v in enumerate(vs)]
+    )
+    means = [row.cells["covered10k"].mean for row in section.ranked]
+    assert [mean.half_width for mean in means] == pytest.approx([4.302653 / 6] * 3, rel=1e-6)
+    assert section.tied("covered10k") == set(means[1:])
 
 
 def test_with_one_seed_of_the_best_nothing_is_tied():

@@ -179,7 +179,7 @@ def test_difference_of_two_runs_has_the_error_of_repeated_draws(paired, referenc
 def clusters(n, rng):
     """Ten far groups, as features of digits have: normal in no direction that tells them apart."""
     centres = torch.randn(10, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    scales = torch.linspace(0.1, 1.9, 10, dtype=torch.float64)[:, None]
+    scales = torch.linspace(-0.5, 0.5, 10, dtype=torch.float64).exp()[:, None]
     of_image = torch.randint(10, (n,), generator=rng)
     return (3 * SCALES * centres)[of_image] + scales[of_image] * alike(n, rng)
 
@@ -206,7 +206,8 @@ def test_sets_alike_of_features_that_are_not_normal_have_the_error_of_repeated_d
         return found.value, lambda: found.stderr
 
     stderr, spread = errors_over_draws(once)
-    assert stderr == pytest.approx(spread, rel=TOLERANCE)
+    # Four times the 5 % of 200 draws; with the quadratic part of normal features, 30 % too large and more.
+    assert stderr == pytest.approx(spread, rel=0.2)
 
 
 @pytest.mark.parametrize("gen", [alike, apart])

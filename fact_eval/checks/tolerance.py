@@ -37,14 +37,16 @@ class Rounding:
 
 
 GENERAL = Rounding(relative=1e-4)
-SHARES = Rounding(images=5)
+SHARES = Rounding(images=2)
 FUSED = Rounding(relative=0.75)
 ROUNDING = {
     **dict.fromkeys(("precision", "recall", "coverage", "reconprecision", "reconrecall"), SHARES),
     **dict.fromkeys(("legible", "reconlegible", "agreement", "density"), SHARES),
-    "authpct": Rounding(images=500),  # a percentage
+    "authpct": Rounding(images=200),  # a percentage
     "covered": Rounding(),  # a count of classes
-    "ppl": Rounding(relative=1e-2),  # steps of 1e-4 in float32 images
+    "kid": Rounding(relative=1e-3, absolute=1e-6),  # near 0, float32 products remain
+    "sharpness": Rounding(relative=1e-4, absolute=1e-5),  # near 0, the logarithm of a ratio
+    "ppl": Rounding(relative=2e-3),  # steps of 1e-4 in float32 images
     "fused": FUSED,  # itself made of rounding errors
 }
 DECIBELS = Rounding(absolute=6.0)  # a factor of two in a rounding error
