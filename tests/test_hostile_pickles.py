@@ -140,7 +140,7 @@ def test_mutated_pickles_are_read_or_refused_and_never_crash(tmp_path: Path) -> 
     """3,000 seeded mutations of good and hostile pickles, in a process of its own with 2 GB of memory."""
     code = f"""
 import sys, random, resource
-sys.path[:0] = [{str(Path(__file__).parent)!r}]
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r}
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 from test_hostile_pickles import mutate_and_read
 print(mutate_and_read(3000))

@@ -270,11 +270,18 @@ def test_a_plan_of_500_runs_of_which_490_are_finished_takes_seconds_and_no_torch
     assert float(done.stdout.split()[-1]) < 10
 
 
+DATASET = {
+    "name": "mnist", "split": "train", "n": 60000, "sha256": "d" * 64, "resolution": 32, "channels": 1,
+    "classes": 10,
+}  # fmt: skip
+
+
 def _finish(run: PlannedRun) -> None:
     """A folder as a finished run leaves it, as far as plans read it."""
     run.outdir.mkdir(parents=True)
-    options = {"run_id": run.name, "config": run.config.to_dict(), "config_sha256": run.config.sha256()}
-    (run.outdir / "training_options.json").write_text(json.dumps({**options, "seed": run.seed}))
+    options = {"schema": 1, "run_id": run.name, "label": run.label, "preset": run.preset, "dataset": DATASET}
+    options |= {"config": run.config.to_dict(), "config_sha256": run.config.sha256(), "seed": run.seed}
+    (run.outdir / "training_options.json").write_text(json.dumps(options))
     header = json.dumps(
         {"__metadata__": {"fact": json.dumps({"nimg": round(run.config.kimg * 1000)})}}
     ).encode()

@@ -86,7 +86,7 @@ def test_a_folder_with_another_run_is_named_with_the_field(tiny_config: TrainCon
         CONFLICT
     )
     (tmp_path / "r" / "training_options.json").write_text("{")
-    assert read_progress(run).state == CONFLICT and "damaged" in read_progress(run).why
+    assert read_progress(run).state == CONFLICT and "cannot be read" in read_progress(run).why
 
 
 def test_a_damaged_snapshot_is_named(tiny_config: TrainConfig, tmp_path: Path) -> None:

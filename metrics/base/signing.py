@@ -75,7 +75,7 @@ def read_signed(path: Path) -> Any:
 def refuse_public(folder: Path) -> None:
     """UserError if everybody can write a folder or the one that holds it: links in it would be followed."""
     for one in (folder, folder.parent):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # what cannot be seen cannot be used either
             mode = one.stat().st_mode
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
                 raise UserError(
