@@ -279,7 +279,13 @@ DATASET = {
 def _finish(run: PlannedRun) -> None:
     """A folder as a finished run leaves it, as far as plans read it."""
     run.outdir.mkdir(parents=True)
-    options = {"schema": 1, "run_id": run.name, "label": run.label, "preset": run.preset, "dataset": DATASET}
+    options = {
+        "schema": 1,
+        "run_id": run.name,
+        "label": run.setting,
+        "preset": run.preset,
+        "dataset": DATASET,
+    }
     options |= {"config": run.config.to_dict(), "config_sha256": run.config.sha256(), "seed": run.seed}
     (run.outdir / "training_options.json").write_text(json.dumps(options))
     header = json.dumps(
