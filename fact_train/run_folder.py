@@ -68,22 +68,20 @@ class MeanShape(msgspec.Struct):
     num: int
 
 
-class TickShape(msgspec.Struct):
+class TickShape(msgspec.Struct, kw_only=True):
     """A line of stats.jsonl, as far as it is read again."""
 
     nimg: int
+    sec_per_kimg: float | msgspec.UnsetType = msgspec.field(name="Timing/sec_per_kimg", default=msgspec.UNSET)
+    img_per_sec: float | msgspec.UnsetType = msgspec.field(name="Timing/img_per_sec", default=msgspec.UNSET)
+    peak_gb: float | msgspec.UnsetType = msgspec.field(name="Resources/peak_mem_gb", default=msgspec.UNSET)
+    spikes: MeanShape | msgspec.UnsetType = msgspec.field(name="Rec/spikes", default=msgspec.UNSET)
+
+
+class TimedTickShape(TickShape, kw_only=True):
+    """A tick that says how fast it was, as all ticks of a run do."""
+
     sec_per_kimg: float = msgspec.field(name="Timing/sec_per_kimg")
-    spikes: MeanShape | None = msgspec.field(name="Rec/spikes", default=None)
-
-
-class SpeedShape(TickShape):
-    """A tick whose speed is shown."""
-
-    img_per_sec: float = msgspec.field(name="Timing/img_per_sec", default=0.0)
-
-    def __post_init__(self) -> None:
-        if not self.img_per_sec > 0:
-            raise ValueError("Timing/img_per_sec is missing")
 
 
 class ConfigConflict(UsageError):

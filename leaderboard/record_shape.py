@@ -81,7 +81,6 @@ class RecordShape(msgspec.Struct, kw_only=True):
     schema: Literal[1] = 1
 
     def __post_init__(self) -> None:
-        check_run_id(self.run_id)
         for name in ("snapshot_sha256", "metric", *(["snapshot"] if self.snapshot is not None else [])):
             check_file_name(getattr(self, name), name)
 

@@ -107,25 +107,24 @@ def test_what_encodings_make_together_is_bounded(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "message"),
     [
-        b"\x80\x02}r\xff\xff\xff\xff.",  # remembers under index 2^32 - 1: a table of 64 GB
-        b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x00.",  # bytes of 2^56
-        b"\x80\x04\x8a\xff" + b"\x11" * 255 + b".",  # an integer of 255 bytes
-        b"cos\nsystem\n(S'true'\ntR.",
-        b"(S'true'\nios\nsystem\n.",  # INST
-        b"\x80\x02\x82\x01.",  # an extension code
-        b"\x80\x02Ppersistent\n.",
-        b"N.",
-        b"",
-        b"\x80\x05",
+        (b"\x80\x02}r\xff\xff\xff\xff.", "remembers more values"),  # a table of 64 GB
+        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x00.", "not a readable pickle"),  # bytes of 2^56
+        (b"\x80\x04\x8a\xff" + b"\x11" * 255 + b".", "thousands of digits"),
+        (b"cos\nsystem\n(S'true'\ntR.", "names os.system"),
+        (b"(S'true'\nios\nsystem\n.", "pickle step INST"),
+        (b"\x80\x02\x82\x01.", "pickle step EXT1"),
+        (b"\x80\x02Ppersistent\n.", "pickle step PERSID"),
+        (b"\x80\x02]Q.", "outside itself"),
+        (b"", "not a readable pickle"),
+        (b"\x80\x05", "not a readable pickle"),
     ],
 )
-def test_steps_that_take_memory_or_name_things_are_refused(data: bytes) -> None:
-    try:
-        assert read_pickle(data, source="x.pkl") is None
-    except UserError as error:
-        assert str(error).startswith("x.pkl") and "\n" not in str(error)
+def test_steps_that_take_memory_or_name_things_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        read_pickle(data, source="x.pkl")
+    assert str(error.value).startswith("x.pkl") and "\n" not in str(error.value)
 
 
 def test_a_changed_constructor_does_not_outlive_its_pickle() -> None:

@@ -1,6 +1,5 @@
 """Run folders of fact-train and their snapshots. Reads no weights and does not import torch."""
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,8 +7,9 @@ from pathlib import Path
 
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.file_hashes import file_sha256
+from fact_metrics.base.schema import BadDocument, decode
 from fact_train.run_folder import OPTIONS_FILE as OPTIONS
-from fact_train.run_folder import read_options
+from fact_train.run_folder import TimedTickShape, read_options
 
 STATS = "stats.jsonl"
 SNAPSHOT = re.compile(r"network-snapshot-(\d{6,})\.safetensors")
@@ -39,18 +39,17 @@ class Run:
         """Seconds that training took up to a snapshot, by the ticks of stats.jsonl; None without any."""
         seconds, before = 0.0, 0
         try:
-            lines = (self.folder / STATS).read_text(encoding="utf-8").splitlines()
+            lines = (self.folder / STATS).read_bytes().splitlines()
         except FileNotFoundError:
             return None
         for line in lines:
             try:
-                tick = json.loads(line)
-                nimg, per_kimg = tick["nimg"], tick["Timing/sec_per_kimg"]
-            except (ValueError, KeyError, TypeError, RecursionError):  # a torn or foreign line
+                tick = decode(line, TimedTickShape, STATS, way_out="remove the line")
+            except BadDocument:  # a torn or foreign line
                 continue
-            if nimg // 1000 <= kimg:
-                seconds += per_kimg * (nimg - before) / 1000
-                before = nimg
+            if tick.nimg // 1000 <= kimg:
+                seconds += tick.sec_per_kimg * (tick.nimg - before) / 1000
+                before = tick.nimg
         return round(seconds, 1) if before else None
 
     def snapshots(self) -> list["SnapshotFile"]:

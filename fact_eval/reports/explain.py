@@ -15,7 +15,7 @@ from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.plain_text import for_terminal
 from fact_metrics.base.schema import fits, parse_document
-from fact_train.run_folder import TickShape
+from fact_train.run_folder import TimedTickShape
 
 LEGIBLE = 0.8  # share of legible digits that counts as legible in the health report
 STATS = "stats.jsonl"
@@ -56,7 +56,7 @@ def read_stats(folder: Path) -> list[dict]:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    ticks = [parse_document(line, TickShape, path, way_out="remove the line") for line in lines]
+    ticks = [parse_document(line, TimedTickShape, path, way_out="remove the line") for line in lines]
     if not ticks:
         raise UserError(f"{path} holds no tick yet; continue the training")
     return ticks

@@ -88,16 +88,15 @@ def read_idx(folder: Path, name: str, md5: dict[str, str] | None = None) -> np.n
     path = _find(folder, name)
     if path is None:
         raise UserError(f"{folder / name}: no such file, gzipped (.gz) or not; put it beside the others")
-    again = "fetch it again"
+    again, ndim = "fetch it again", 3 if "idx3" in name else 1
     try:
-        content = _content(path)
+        content = _content(path, ndim)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read or unpacked ({error}); {again}") from error
     if md5 is not None:
         found = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if found != md5[name]:
             raise UserError(f"{path}: md5 of its content is {found}, published is {md5[name]}; {again}")
-    ndim = 3 if "idx3" in name else 1
     start = 4 + 4 * ndim
     if len(content) < start or content[:4] != bytes([0, 0, 8, ndim]):
         raise UserError(f"{path}: not an idx{ndim} file of unsigned bytes (its first bytes say so); {again}")
@@ -112,12 +111,16 @@ def read_idx(folder: Path, name: str, md5: dict[str, str] | None = None) -> np.n
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, ndim: int) -> bytes:
     """The unpacked bytes of a file; UserError once they are implausibly many."""
     if path.suffix != ".gz":
         return path.read_bytes()
     size, blocks, done = path.stat().st_size, [], 0
     with gzip.open(path) as packed:
+        header = packed.read(4 + 4 * ndim)
+        if len(header) == 4 + 4 * ndim and header[:4] == bytes([0, 0, 8, ndim]):
+            check_unpacked(math.prod(np.frombuffer(header, ">u4", offset=4).tolist()), size, path)
+        packed.seek(0)
         while block := packed.read(1 << 20):
             blocks.append(block)
             done += len(block)

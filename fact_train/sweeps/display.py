@@ -86,7 +86,8 @@ class Display(Lines):
             self._live.update(self._table(running), refresh=True)
         elif running and time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
-            rates = [tick["Timing/img_per_sec"] for run in running if (tick := last_tick(run.outdir))]
+            ticks = [last_tick(run.outdir) or {} for run in running]
+            rates = [tick.get("Timing/img_per_sec", 0.0) for tick in ticks]
             self.say(
                 f"running {len(running)}, {sum(rates):,.0f} img/s at their last ticks; {self._counts()}, "
                 f"{(time.monotonic() - self._started) / 60:.1f} min"
@@ -107,7 +108,7 @@ class Display(Lines):
             table.add_row(
                 run.name,
                 f"{tick.get('nimg', 0) / 1000:.1f} / {run.config.kimg:g}",
-                f"{tick['Timing/img_per_sec']:.0f}" if tick else "",
+                f"{tick['Timing/img_per_sec']:.0f}" if "Timing/img_per_sec" in tick else "",
                 "scoring" if tick and tick["nimg"] >= run.config.kimg * 1000 else "training",
             )
         return table

@@ -48,7 +48,7 @@ def estimate(
     for run in runs:
         state = progress[run.name].state
         tick = last_tick(run.outdir) if state in (PARTIAL, TRAINED) else None
-        if tick is not None:
+        if "Timing/sec_per_kimg" in (tick or {}):
             speeds.setdefault(run.preset, []).append(tick["Timing/sec_per_kimg"])
         if state == TRAINED and len(sizes) < SIZED:
             sizes.append(sum(p.stat().st_size for p in run.outdir.iterdir() if p.is_file()) / 1e6)

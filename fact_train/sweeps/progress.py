@@ -8,7 +8,7 @@ import msgspec
 
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.schema import decode, parse_document
-from fact_train.run_folder import DIVERGED_FILE, SpeedShape, list_snapshots, read_options, snapshot_nimg
+from fact_train.run_folder import DIVERGED_FILE, TickShape, list_snapshots, read_options, snapshot_nimg
 from fact_train.settings.config import TrainConfig, differing_fields
 from fact_train.sweeps.plan import PlannedRun
 
@@ -68,6 +68,6 @@ def last_tick(outdir: Path) -> dict | None:
             file.seek(max(0, size - 16384))
             lines = file.read().split(b"\n")[:-1]
         path = outdir / "stats.jsonl"
-        return parse_document(lines[-1], SpeedShape, path, way_out="train again") if lines else None
+        return parse_document(lines[-1], TickShape, path, way_out="train again") if lines else None
     except (OSError, UserError):
         return None

@@ -84,22 +84,22 @@ class StartShape(msgspec.Struct, kw_only=True):
     started: str | None = None
 
 
-class DatasetShape(msgspec.Struct):
+class DatasetShape(msgspec.Struct, kw_only=True):
     """What `Dataset.describe()` says, as far as other code reads it."""
 
     name: str
     split: str
     sha256: str
-    n: int | None
     resolution: int | None
     channels: int | None
+    n: int | None = None
 
     def __post_init__(self) -> None:
         for field in ("name", "split", "sha256"):
             check_file_name(getattr(self, field), field)
 
 
-class TrainingSetShape(DatasetShape):
+class TrainingSetShape(DatasetShape, kw_only=True):
     """A training set: its shape is known, and networks are built for it."""
 
     n: int
