@@ -152,10 +152,7 @@ def test_a_document_names_the_file_the_field_and_the_way_out() -> None:
 
 
 def peak_mb(code: str, *arguments: object) -> tuple[float, str]:
-    """Peak memory of a command that must fail with a UserError, and what it said.
-
-    VmHWM is that of the new program; ru_maxrss would count the memory of this process before it.
-    """
+    """Peak memory of a command that must fail with a UserError, and what it said."""
     runner = (
         "import re, sys\nfrom fact_metrics.base.errors import UserError\n"
         f"try:\n    {code}\nexcept UserError as error:\n    print(error)\nelse:\n    sys.exit('accepted')\n"
@@ -167,7 +164,7 @@ def peak_mb(code: str, *arguments: object) -> tuple[float, str]:
     assert done.returncode == 0, done.stderr[-2000:]
     *lines, peak = done.stdout.splitlines()
     assert len(lines) == 1
-    return int(peak) / 1024, lines[0]
+    return float(peak), lines[0]
 
 
 OPEN = "from fact_train.data import open_dataset; open_dataset(sys.argv[1])"

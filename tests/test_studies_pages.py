@@ -201,10 +201,6 @@ def test_sample_grids_of_runs_at_hand_are_drawn(study: Study, tmp_path: Path, ca
     options["dataset"] = {"name": "mnist", "split": "train", "sha256": "0" * 64, "n": 60000, "resolution": 32}
     options["dataset"] |= {"channels": 1, "classes": 10}
     options |= {"config": run.config.to_dict(), "config_sha256": run.config.sha256(), "seed": run.seed}
-    options["dataset"] = {
-        "name": "mnist", "split": "train", "n": 60000, "sha256": "d" * 64, "resolution": 32, "channels": 1,
-        "classes": 10,
-    }  # fmt: skip
     (folder / "training_options.json").write_text(json.dumps(options))
     Image.new("L", (64, 64), 200).save(folder / "fakes000100.png")
     file, out = tmp_path / STUDIES / "r1-weight.toml", tmp_path / "out"
