@@ -9,7 +9,7 @@ seeds.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 
 from fact_leaderboard.columns import PROTOCOLS, Column, columns_for, metrics_for
 from fact_leaderboard.intervals import Mean, difference_of_means, holm, mean_over_seeds, variance_floor
@@ -296,7 +296,6 @@ def _cell(records: Sequence[Record]) -> Cell:
     return Cell(mean, records[0].n_requested, records[0].n_effective)
 
 
-@cache
 def _step(metric: str) -> float | None:
     spec = find_spec(metric)
     return None if spec is None else spec.step
