@@ -20,6 +20,8 @@ class DivergedShape(msgspec.Struct):
 
     kimg: float
     message: str
+    term: str
+    step: int
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,8 @@ def read_progress(run: PlannedRun) -> Progress:
                 f" is {getattr(there, name)} there and {getattr(run.config, name)} here" if fields else ""
             )
             return Progress(CONFLICT, 0.0, f"{run.outdir} holds another run: {name}{values}.")
-        diverged = run.outdir / DIVERGED_FILE
-        if diverged.exists():
-            found = decode(diverged.read_bytes(), DivergedShape, diverged, way_out="delete it")
+        if (run.outdir / DIVERGED_FILE).exists():
+            found = read_diverged(run.outdir)
             return Progress(DIVERGED, found.kimg, found.message)
         snapshots = list_snapshots(run.outdir)
         nimg = snapshot_nimg(snapshots[-1]) if snapshots else -1
@@ -58,6 +59,12 @@ def read_progress(run: PlannedRun) -> Progress:
     saved = sorted(run.outdir.glob("training-state-*.pt"))
     kimg = saved[-1].stem.rpartition("-")[2] if saved else "0"
     return Progress(PARTIAL, float(kimg) if kimg.isdecimal() else 0.0)
+
+
+def read_diverged(outdir: Path) -> DivergedShape:
+    """The diverged.json of a run folder. Raises UserError if it cannot be read."""
+    path = outdir / DIVERGED_FILE
+    return decode(path.read_bytes(), DivergedShape, path, way_out="delete it and train again")
 
 
 def last_tick(outdir: Path) -> dict | None:
