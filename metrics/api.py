@@ -10,6 +10,7 @@ The same protocols, detectors and numbers as `fact-eval`, on images in memory. I
 with values of uint8, or floats in a stated `value_range`; C is 1 or 3.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
@@ -21,7 +22,7 @@ from torch import Tensor
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.tf32 import tf32
 from fact_metrics.features import get_detector
-from fact_metrics.registry import compute_metric, get_spec
+from fact_metrics.registry import compute_metric, fewest_images, get_spec
 from fact_metrics.spec import FeatureNeed, MetricSpec, MetricValue
 
 T = TypeVar("T")
@@ -82,6 +83,7 @@ class ImageMetrics:
         for name, spec in self.metrics.items():
             if spec.needs_generator or spec.needs_encoder or not spec.needs:
                 raise UsageError(f"metric {name!r} needs a generator, not images; score it with fact-eval")
+        _check_count(count, self.metrics.values())
         self.device, self.seed, self.count, self._range = torch.device(device), seed, count, value_range
         self._rows: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         self.cached_real: dict[tuple, object] = {}  # what follows from the real features alone
@@ -126,9 +128,13 @@ class ImageMetrics:
                 parts[key].append(more)
         rows = {key: torch.cat(each) for key, each in parts.items()}
         with tf32(False), torch.inference_mode():
-            return {
+            values = {
                 name: compute_metric(spec, _Inputs(self, spec, rows)) for name, spec in self.metrics.items()
             }
+        for name, value in values.items():
+            if value.degenerate:
+                warnings.warn(f"{name} means little: {value.degenerate}", stacklevel=2)
+        return values
 
     def reset(self, *, real: bool = False) -> None:
         """Forget the generated images; the real ones too under `real`."""
@@ -156,9 +162,12 @@ class _Inputs:
         """[N, D] float32 on the CPU."""
         rows = self._rows.get((self._source(need), need.detector))
         there, count = 0 if rows is None else len(rows), self._scores.asked(need)
-        if there == 0 or (count is not None and there < count):
+        fewest = fewest_images(self._spec)
+        if there < fewest or (count is not None and there < count):
             asked = "some" if count is None else f"{count:,}"
-            way_out = f"give more, or count={there} for a value of its own" if there else "give them"
+            way_out = f"give more, or count={there} for a value of its own"
+            if there < fewest:
+                way_out = f"it needs {fewest} at least; with fewer than {asked}, give count=N as well"
             raise UserError(
                 f"{self._spec.name} asks for {asked} {need.side} images, there are {there:,}; {way_out}"
             )
@@ -248,6 +257,17 @@ def _batches(images: object, batch: int, lacking: Callable[[], int | None]) -> I
             raise UserError("a metric needs all real images, but a callable never ends; give a dataset")
     else:
         raise UserError(f"images are a tensor, dataset, loader or callable, not {type(images).__name__}")
+
+
+def _check_count(count: object, specs: Iterable[MetricSpec]) -> None:
+    """UsageError for a `count` that is no number of images, or too small for a metric."""
+    if count is None:
+        return
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise UsageError(f"count is {count!r}; give a whole number of images, 1 or more")
+    for spec in specs:
+        if count < (fewest := fewest_images(spec)):
+            raise UsageError(f"{spec.name} needs {fewest} images or more; count is {count}")
 
 
 def _side(real: bool | Split) -> str:

@@ -80,7 +80,10 @@ def plan_pictures(
         if reference.statistics is not None:
             raise UserError(f"{reference.data}: no metric takes it: {left_out[0]}")
         reason = (few or left_out)[0]
-        raise UserError(f"{folder} holds {len(pictures):,} pictures, too few for every metric: {reason}")
+        raise UserError(
+            f"{folder} holds {len(pictures):,} pictures, too few for every metric: {reason}; "
+            "fact_metrics.compute(..., count=N) in Python takes fewer"
+        )
     job = Job(
         source="images",
         run_id=f"images-{pictures.name}-{pictures.sha256[:8]}-vs-{reference.name}",
