@@ -37,7 +37,7 @@ class Count:
 
 
 def watch(root: Path, act: Callable[[int, str], None]) -> None:
-    """Call act(number, path) before every change below a folder, counted from 1, for as long as this process is."""
+    """Call act(number, path) before every change below a folder, counted from 1, until this process ends."""
     folder, count = os.path.realpath(root), Count()
 
     def hook(event: str, args: tuple) -> None:

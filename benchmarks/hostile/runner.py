@@ -97,7 +97,7 @@ def run_command(
     prepare: Callable[[], object] | None = None,
     kill_after: float | None = None,
 ) -> Ended:
-    """Run a command in a folder. `prepare` is called in its process first; SIGKILL ends it after `kill_after`."""
+    """Run a command in a folder, after `prepare` in its process; SIGKILL ends it after `kill_after`."""
     sys.stdout.flush()
     reader, writer = os.pipe()
     began = time.monotonic()
