@@ -5,6 +5,7 @@ hash by hash. Every command on a bad input ends in time with exit code 0, 1 or 2
 prints no traceback, runs nothing of the file, and takes less than 1 GB.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,12 +15,13 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.faults.disk import injected, real
-from benchmarks.faults.entries import make_entries
+from benchmarks.faults.entries import ENTRIES, make_entries
 from benchmarks.faults.inputs import run_entries
 from benchmarks.faults.kills import kill_targets
 from benchmarks.faults.targets import make_targets
 from benchmarks.faults.warm import warm_up
 from benchmarks.hostile import _environment, make_given
+from benchmarks.machine import RESULTS
 
 PARTS = ("kills", "disk", "tmpfs", "inputs")
 README = Path(__file__).parents[1] / "README.md"
@@ -31,39 +33,51 @@ def run(
     kills: int = 20,
     inputs: int = 1000,
     every: int = 1,
-    parts: Sequence[str] = PARTS,
     seed: int = 0,
-    only: Sequence[str] = (),
+    parts: str = "",
+    only: str = "",
     **_: Any,
 ) -> dict[str, Any]:
-    """Parts of the campaign. `every`: a disk fault at every n-th change of a file; `only`: these targets."""
-    result: dict[str, Any] = {"seed": seed, **{part: [] for part in PARTS}, "left_out": []}
+    """All parts of the campaign, or `parts`, on all commands and kinds of files, or `only` these.
+
+    `every`: a disk fault at every n-th change of a file.
+    """
+    chosen = parts.split(",") if parts else list(PARTS)
+    if unknown := set(chosen) - set(PARTS):
+        raise SystemExit(f"--parts {min(unknown)}: no such part; there are {', '.join(PARTS)}")
+    names = only.split(",") if only else []
+    result: dict[str, Any] = {**{part: [] for part in PARTS}, "left_out": []}
     with tempfile.TemporaryDirectory() as home, patch.dict(os.environ, _environment(Path(home))):
         at = Path(home)
         given = make_given(at, size=1 << 20)
         warm_up()
-        targets = [target for target in make_targets(given) if not only or target.name in only]
-        entries = make_entries(given, only=only)
+        targets = make_targets(given)
+        known = [*(target.name for target in targets), *ENTRIES]
+        if unknown := [name for name in names if name not in known]:
+            raise SystemExit(f"--only {unknown[0]}: nothing of that name; there are {', '.join(known)}")
+        targets = [target for target in targets if not names or target.name in names]
+        entries = make_entries(given, only=names)
         made = {
             "kills": lambda: kill_targets(targets, at / "kills", kills=kills, seed=seed),
             "disk": lambda: injected(targets, at / "disk", every=every),
             "tmpfs": lambda: real(targets, at / "tmpfs"),
             "inputs": lambda: run_entries(entries, at / "inputs", inputs=inputs, seed=seed),
         }
-        for part in parts:
+        for part in chosen:
             for row in made[part]():
                 if isinstance(row, str):
                     result["left_out"].append(row)
                     continue
                 print(_progress(part, row), flush=True)
-                result[part].append(asdict(row))
+                result[part].append({**asdict(row), "seed": seed})
     return result
 
 
 def table(result: dict[str, Any]) -> str:
     """All parts as Markdown tables, then a line per fault."""
     faults = [fault for part in PARTS for row in result[part] for fault in row["faults"]]
-    blocks = [f"Seed {result['seed']}; {len(faults)} faults."]
+    seeds = sorted({row["seed"] for part in PARTS for row in result[part]})
+    blocks = [f"Seeds: {', '.join(map(str, seeds))}. Faults: {len(faults)}."]
     rows = [
         {
             "interrupted": row["target"],
@@ -105,11 +119,31 @@ def table(result: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-def publish(result: dict[str, Any]) -> None:
-    """Put the tables into benchmarks/README.md."""
-    before, _, rest = README.read_text().partition(BEGIN)
+def merged(result: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """A result with the rows of an earlier one that it has not measured again."""
+    rows = {part: {_name(row): row for row in earlier.get(part, ())} for part in PARTS}
+    for part in PARTS:
+        rows[part] |= {_name(row): row for row in result[part]}
+    return {**result, **{part: list(of_part.values()) for part, of_part in rows.items()}}
+
+
+def with_tables(page: str, result: dict[str, Any]) -> str:
+    """A page with the tables of a result between its marks."""
+    before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n\n{table(result)}\n\n{END}{after}")
+    return f"{before}{BEGIN}\n\n{table(result)}\n\n{END}{after}"
+
+
+def publish(result: dict[str, Any]) -> dict[str, Any]:
+    """Put the tables, with earlier rows that were not measured again, into benchmarks/README.md."""
+    path = RESULTS / "faults.json"
+    result = merged(result, json.loads(path.read_text()) if path.exists() else {})
+    README.write_text(with_tables(README.read_text(), result))
+    return result
+
+
+def _name(row: dict[str, Any]) -> tuple:
+    return (row.get("target") or row["entry"], row.get("kind"))
 
 
 def _markdown(rows: Sequence[dict[str, Any]]) -> str:

@@ -118,7 +118,7 @@ def _configurations(given: Given) -> tuple[Source, ...]:
     )
     around = lambda at: shutil.copytree(given.run, at / "run")  # noqa: E731
     study = (Path(__file__).parents[2] / "leaderboard/studies/batch-size.toml").read_bytes()
-    sweep = (("fact-train", "sweep", "study.toml", "--dry-run"), ("fact-eval", "study", "study.toml"))
+    sweep = (("fact-train", "sweep", "--study", "study.toml", "--dry-run"),)
     return (
         Source("run/training_options.json", options, mutate.of_json, commands, around),
         Source("study.toml", study, mutate.of_bytes, sweep),

@@ -44,7 +44,7 @@ def _kill(target: Target, folder: Path, kills: int, random_: random.Random) -> K
         number += 1
         ended = whole
         for _ in range(min(IN_A_ROW, kills - found.kills)):
-            by_write = (found.kills + found.at_writes) % 2 == 0
+            by_write = found.kills % 2 == 0
             if by_write:
                 act = killed_at(random_.randint(1, max(changes, 1)))
                 ended = run_command(target.argv, at, prepare=partial(watch, at, act))

@@ -1,5 +1,6 @@
 """Good files made bad by a seed: bytes anywhere, values of JSON, members of archives and tensors."""
 
+import copy
 import io
 import json
 import random
@@ -111,13 +112,13 @@ def change_value(value: Any, random_: random.Random) -> Any:
         holder, key = random_.choice(places)
         action = random_.random()
         if action < 0.6:
-            holder[key] = random_.choice(VALUES)
+            holder[key] = copy.deepcopy(random_.choice(VALUES))
         elif action < 0.8:
             del holder[key]
         elif isinstance(holder, dict):
             holder[random_.choice(("x", "", "schema", str(key) * 2))] = holder.pop(key)
         else:
-            holder.append(holder[key])
+            holder.append(copy.deepcopy(holder[key]))
     return value
 
 

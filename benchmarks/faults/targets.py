@@ -34,8 +34,8 @@ def make_targets(given: Given) -> list[Target]:
     publish = ("fact-eval", "publish", "run", "--results", "published", "--allow-dirty")
     return [
         Target("training", train, _nothing, _training),
-        Target("training, ADA", (*train, *ada), _nothing, _training),
-        Target("training, StylEx", (*train, *stylex), _nothing, _training),
+        Target("training with ADA", (*train, *ada), _nothing, _training),
+        Target("StylEx training", (*train, *stylex), _nothing, _training),
         Target("scoring", score, lambda at: _scored(given, at), _records),
         Target("publishing", publish, lambda at: _published(given, at), _board),
         Target("board", board, lambda at: _published(given, at), _board),
