@@ -3,19 +3,25 @@
 import json
 import os
 import random
+import struct
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import faults
 from benchmarks.faults import disk, inputs, kills, mutate
 from benchmarks.faults.layer import Count, full_from, killed_at, read_only_from, watch
 from benchmarks.faults.targets import Target
-from benchmarks.hostile import runner
+from benchmarks.hostile import files, runner
 from benchmarks.hostile.runner import Outcome, run_command
+from fact_eval.weights.files import guess_format
+from fact_metrics.base.arrays import open_npz
+from fact_metrics.base.errors import UserError
+from fact_metrics.base.torch_files import load_torch
 
 ROOT = Path(__file__).parent.parent
 
@@ -135,6 +141,28 @@ def test_inputs_are_judged_by_lines_memory_and_exit_code() -> None:
     assert judged(1, "fact-eval: x", peak=1001) == ["memory"]
     kinds = {inputs.error_kind(f"fact-eval: run-{i}/x.pt is damaged (byte {i}); delete it") for i in range(3)}
     assert len(kinds) == 1 and kinds != {inputs.error_kind("fact-eval: x.pt has schema 4")}
+
+
+# What the campaign found
+
+
+def test_a_header_that_numpy_cannot_tokenize_is_a_damaged_array(tmp_path: Path) -> None:
+    text = "{'descr': '<f8', 'fortran_order': False, 'shape': (3,".ljust(117) + "\n"  # Python 2 files end so
+    member = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + bytes(24)
+    path = files.npz(tmp_path / "x.npz", {"mu": member})
+    with open_npz(path) as archive, pytest.raises(UserError, match=r"x\.npz: mu is not a readable array"):
+        archive.header("mu")
+
+
+def test_a_zip_with_a_broken_directory_is_refused_as_weights_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"a": torch.zeros(2)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02")] ^= 1
+    path.write_bytes(content)
+    assert guess_format(path) == "state_dict"
+    with pytest.raises(UserError, match="is not a file of tensors"):
+        load_torch(path)
 
 
 # A short run, and the published table

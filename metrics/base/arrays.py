@@ -1,6 +1,7 @@
 """npy arrays inside npz archives: headers are checked before any memory is taken, and rows are streamed."""
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,7 +18,11 @@ from fact_metrics.base.limits import check_unpacked
 
 BLOCK = 16 << 20  # bytes of rows in memory at once
 LONGEST_HEADER = 10_000
-DAMAGED = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+# What a damaged zip or npy makes its readers raise; numpy's tokenizer of headers included.
+DAMAGED = (
+    *(OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+    *(tokenize.TokenError, SyntaxError),
+)
 
 
 @dataclass(frozen=True)
