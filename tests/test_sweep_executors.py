@@ -203,7 +203,7 @@ class RequeuedBySlurm:
         return {"State": self.states.pop(0)}
 
 
-def test_a_job_that_slurm_requeues_itself_is_not_submitted_a_second_time(slurm, tmp_path, monkeypatch) -> None:
+def test_a_job_that_slurm_requeues_is_not_submitted_a_second_time(slurm, tmp_path, monkeypatch) -> None:
     jobs = []
 
     def start(entries: list) -> None:
