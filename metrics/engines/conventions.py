@@ -12,6 +12,8 @@ INFINITY_SIZES, INFINITY_SMALLEST = 15, 5000  # subsets of FID-infinity
 MIND_DIRECTIONS, MIND_SEED = 1000, 2020
 RENDERING_DETECTOR = "stlpips_alex"  # of fused against unfused renderings
 SCORE_SPLITS = 10  # of the inception score
+MODES = 1000  # of three stacked digits
+BOOTSTRAPS = 1000
 
 
 @dataclass(frozen=True)
