@@ -30,6 +30,8 @@ class Column:
 
 
 COLUMNS = (
+    Column("modekl26k", "mode KL", protocol="both"),
+    Column("modes26k", "modes", ".0f", protocol="both"),
     Column("fid50k_full", "FID", ".2f", protocol="standard"),
     Column("fid50k_full_clean", "clean-FID", ".2f", protocol="standard"),
     Column("kid50k_full", "KID", ".5f", protocol="standard"),
