@@ -22,6 +22,7 @@ from fact_metrics.engines.kid import compute_kid, sum_over_reals
 from fact_metrics.engines.neighbours import find_radii
 from fact_metrics.engines.overlap import measure_overlap
 from fact_metrics.features import get_detector, list_detectors
+from fact_metrics.inputs import Tick, TrainingHistory
 from fact_metrics.registry import compute_metric, get_spec, list_metrics, list_specs
 from fact_metrics.spec import FeatureNeed
 
@@ -93,7 +94,9 @@ ENCODER = {
 }
 # Families that compare what varies in a generator with the reals.
 DIVERSITY = {"style_diversity", "noise_diversity"}
-FAMILIES = set(IDENTITY) | set(JUDGES) | set(GENERATOR) | set(ENCODER) | DIVERSITY
+# Families that read how a run was trained; test_metrics_training.py has their values.
+TRAINING = {"seconds", "spikes"}
+FAMILIES = set(IDENTITY) | set(JUDGES) | set(GENERATOR) | set(ENCODER) | DIVERSITY | TRAINING
 
 METRICS = list_specs()
 BY_FAMILY = {family: [m for m in METRICS if m.family == family] for family in sorted(FAMILIES)}
@@ -163,8 +166,8 @@ def test_every_metric_is_in_a_property_set():
     assert not new, (
         f"families {new} are in no property set of {Path(__file__).name}. Add each to IDENTITY, with the "
         "value of equal sets, and to SYMMETRIC or NOT_SYMMETRIC; or to JUDGES (generated images alone), with "
-        "the value of perfect ones; or to GENERATOR, with that of a constant generator; or to DIVERSITY. "
-        "This tests the rest"
+        "the value of perfect ones; or to GENERATOR, with that of a constant generator; or to DIVERSITY; or "
+        "to TRAINING. This tests the rest"
     )
     assert not gone, f"no metric is of the families {gone}"
     assert set(IDENTITY) == SYMMETRIC | NOT_SYMMETRIC and not SYMMETRIC & NOT_SYMMETRIC
@@ -234,6 +237,15 @@ def test_the_declared_direction_is_that_of_a_worse_encoder(metric, toy_detectors
             assert values[0] == pytest.approx(best, abs=1e-8)
     known = [value for value in values if value is not None]
     assert known == sorted(known, reverse=metric.higher_is_better) and len(set(known)) == len(known)
+
+
+@of(*sorted(TRAINING))
+def test_slower_and_less_steady_training_is_worse(metric):
+    ticks = [Tick(kimg=4.0, seconds=40.0 * x, encoder_turns=500, spikes=float(x)) for x in (1, 2, 4)]
+    values = [
+        compute_metric(metric, ToyInputs(training=TrainingHistory(ticks=(tick,)))).value for tick in ticks
+    ]
+    assert values == sorted(values, reverse=metric.higher_is_better) and len(set(values)) == 3
 
 
 @of(*sorted(set(IDENTITY) - BY_POSITION))

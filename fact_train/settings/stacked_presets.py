@@ -30,11 +30,28 @@ _STYLEGAN2 = dict(
     image_ticks=5,
 )
 
+# R3GAN's loss and penalties, with its schedules of Stacked MNIST over the same shares of a run: 20 % to the
+# end values, an EMA of 5 %. Not its batch, networks and rate; and the penalties come every fourth step.
+_RELATIVISTIC = {
+    **_STYLEGAN2,
+    **dict(loss="relativistic", r1_gamma=1.0, r2_gamma=1.0, r1_interval=4),
+    **dict(beta2=0.9, ema_kimg=0.0, ema_rampup=None),
+    **dict(
+        schedule="beta2=cosine:0.99:60,ema_kimg=cosine:15:60,r1_gamma=cosine:0.1:60,r2_gamma=cosine:0.1:60"
+    ),
+}
+
 STACKED_PRESETS = {
     "stacked-mnist-stylegan2": Preset(
         TrainConfig(**_STYLEGAN2),
         summary="A narrowed StyleGAN2 on Stacked MNIST, without noise, mixing and path length",
         source="mnist-stylegan2-study, with three times its images",
+    ),
+    "stacked-mnist-relativistic": Preset(
+        TrainConfig(**_RELATIVISTIC),
+        summary="stacked-mnist-stylegan2 with a relativistic loss, R1 and R2, and falling penalties",
+        source="stacked-mnist-stylegan2; loss, penalties and schedules of R3GAN, Huang et al. 2024, "
+        "arXiv:2501.05441, table 9",
     ),
     "stacked-mnist-vectors-64": Preset(
         TrainConfig(**{**_STYLEGAN2, **vectors(64)}),

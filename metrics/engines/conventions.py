@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 LEGIBLE = 0.9  # class probability from which a digit is legible
+LEGIBLE_RUN = 0.8  # share of legible digits from which a run is legible
 COVERED = 0.02  # share of the legible images from which a class is covered
 COLLAPSED = 0.1  # style diversity under which a style has collapsed
 SMALLEST_SHARE = 1e-6  # of spectral power: blank images have none
