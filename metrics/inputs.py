@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -70,13 +70,36 @@ class EncoderInputs(Protocol):
         """w [N, w_dim] of the mapping network, without the class part."""
 
 
+@dataclass(frozen=True)
+class Tick:
+    """A tick of training: images seen and seconds so far, without pauses; its encoder turns and spikes."""
+
+    kimg: float
+    seconds: float
+    encoder_turns: int = 0
+    spikes: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingHistory:
+    """How a run was trained up to the scored snapshot: its ticks, and the snapshots by kimg.
+
+    `scores` are the values of the snapshots that are scored, of one evaluation seed: metric -> kimg -> value.
+    """
+
+    ticks: tuple[Tick, ...]
+    snapshots: tuple[float, ...] = ()
+    scores: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+
+
 class MetricInputs(Protocol):
-    """What a metric reads. `generator` is None for pictures, `encoder` for all but StylEx runs."""
+    """What a metric reads. None: `generator` of pictures, `encoder` of all but StylEx runs."""
 
     seed: int
     device: torch.device
     generator: GeneratorInputs | None
     encoder: EncoderInputs | None
+    training: TrainingHistory
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU."""
@@ -113,6 +136,12 @@ class DeclaredInputs:
         """The encoder, for a spec with `needs_encoder`."""
         self._check(self._spec.needs_encoder, "the encoder")
         return self._inputs.encoder
+
+    @property
+    def training(self) -> TrainingHistory:
+        """How the run was trained, for a spec with `needs_training`."""
+        self._check(self._spec.needs_training, "the training")
+        return self._inputs.training
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU."""

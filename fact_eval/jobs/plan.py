@@ -192,7 +192,9 @@ def plan_controls(
     jobs = []
     for name, reference in sorted(by_name.items()):
         specs = request.specs_for(reference.train["name"])
-        specs = [spec for spec in specs if not (spec.needs_generator or spec.needs_encoder)]
+        specs = [
+            spec for spec in specs if not (spec.needs_generator or spec.needs_encoder or spec.needs_training)
+        ]
         for source in ("reals", "noise"):
             job = Job(
                 source=source,
