@@ -1,8 +1,8 @@
 """Training speed while other programs use the cores, for settings of how idle threads wait.
 
-`python -m benchmarks busy` times `mnist-stylegan2` beside 0, 1 and 2 busy processes: on one thread, and on all
-cores with each setting of WAITING. Everything is measured in turn, ROUNDS times. A thread of OpenMP that waits
-for another spins first and sleeps later; spinning keeps the core from the very thread that it waits for.
+`python -m benchmarks busy` times `mnist-stylegan2` beside 0, 1 and 2 busy processes: on one thread, and on
+all cores with each setting of WAITING. Everything is measured in turn, ROUNDS times. A thread of OpenMP that
+waits for another spins first and sleeps later. Spinning keeps the core from the very thread it waits for.
 """
 
 import os
@@ -28,7 +28,7 @@ LOOP = "while True: pass"
 
 
 def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = None) -> dict[str, Any]:
-    """Images per second of every case, `seconds` for a case in all; returns {case: {competitors: [rates]}}."""
+    """Images per second, {case: {competitors: [rates]}}; `seconds` for a case in all."""
     cores = threads or len(os.sched_getaffinity(0))
     cases = {"one thread": (1, {})} | {f"{cores} threads, {k}": (cores, v) for k, v in WAITING.items()}
     rates: dict[str, dict[int, list[float]]] = {name: {n: [] for n in COMPETITORS} for name in cases}
