@@ -13,10 +13,10 @@ from torch import Tensor
 
 from fact_train.imports.imported import Imported, Unrepresentable, estimate_w_avg, width_fields
 from fact_train.imports.state_dicts import AVERAGES, DISCRIMINATORS, find_state
+from fact_train.imports.stylegan2_ada import FILTER
 
 FORMAT = "rosinality/stylegan2-pytorch"
 LR_MLP = 0.01
-_TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
 # What follows the name of a layer -> the name of ours.
 _STYLED = {
     "conv.weight": "inject.weight",
@@ -159,6 +159,5 @@ def _discriminator(state: Mapping[str, Tensor], resolution: int) -> dict[str, Te
 
 
 def _check_filter(name: str, kernel: Tensor, *, gain: float) -> None:
-    expected = _TAPS.outer(_TAPS) * gain
-    if kernel.shape != (4, 4) or not torch.allclose(kernel.float(), expected, rtol=0, atol=1e-6):
+    if kernel.shape != FILTER.shape or not torch.allclose(kernel.float(), FILTER * gain, rtol=0, atol=1e-6):
         raise Unrepresentable(f"{name[:80]} is another resampling filter than [1, 3, 3, 1]")
