@@ -103,12 +103,20 @@ def all_(
 
 
 def run(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[
+        Path, typer.Argument(help="Run folder, or a checkpoint file: a snapshot, or one of another program.")
+    ],
     metrics: Metrics = None,
     protocol: Protocol = None,
     seeds: Seeds = "0",
     snapshot: Which = "latest",
     data: Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Parent folder of the records of a checkpoint file. [default: runs]"
+        ),
+    ] = None,
     device: DeviceName = "auto",
     batch: Batch = 64,
     threads: Threads = None,
@@ -116,10 +124,16 @@ def run(
     random_weights: RandomWeights = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score one run and print its records.
+    """Score one run or checkpoint file and print its records.
 
-    Only missing records are computed.
+    Only missing records are computed. A checkpoint file needs --data. No code of the file runs.
     """
+    if run.is_file():
+        request = _request(metrics, protocol, seeds, snapshot, data, force)
+        _score_checkpoint(run, out or Path("runs"), request, device, batch, threads, as_json=as_json)
+        return
+    if out is not None:
+        raise UsageError(f"--out {out} is for a checkpoint file; the records of a run stay in its folder")
     from fact_eval.jobs.plan import plan_run
     from fact_eval.jobs.runs import find_runs, read_run
 
@@ -127,6 +141,17 @@ def run(
     jobs = plan_run(read_run(run), _request(metrics, protocol, seeds, snapshot, data, force))
     failures = _carry_out(jobs, device, batch, threads, force)
     finish([*failures, *print_records([run], as_json=as_json)])
+
+
+def _score_checkpoint(path: Path, out: Path, request, device, batch, threads, *, as_json: bool) -> None:
+    from fact_eval.jobs.checkpoints import plan_checkpoint
+    from fact_metrics.base.progress import Progress
+
+    job, left_out = plan_checkpoint(path, out, request, progress=Progress(quiet=not is_rank_zero()))
+    for line in left_out:
+        say(f"left out: {line}")
+    failures = _carry_out([job], device, batch, threads, request.force)
+    finish([*failures, *print_records([job.results.parent], as_json=as_json)])
 
 
 def images(

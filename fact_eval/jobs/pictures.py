@@ -68,7 +68,7 @@ def plan_pictures(
     fitting, left_out, few = [], [], []
     for spec in request.specs_for(train["name"]):
         shortage = _shortage(spec, len(pictures))
-        why = _obstacle(spec) or shortage or _statistics_obstacle(spec, reference, request)
+        why = _obstacle(spec) or shortage or statistics_obstacle(spec, reference, request)
         if why is None:
             fitting.append(spec)
         elif request.named:
@@ -114,7 +114,7 @@ def _shortage(spec: MetricSpec, available: int) -> str | None:
     return None
 
 
-def _statistics_obstacle(spec: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
+def statistics_obstacle(spec: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
     """Why a metric cannot use a reference of statistics; None if it can, or if the reference has images."""
     statistics = reference.statistics
     need = next((need for need in spec.needs if need.side == "real"), None)
