@@ -31,10 +31,10 @@ _STYLEGAN2 = dict(
 )
 
 # R3GAN's loss and penalties, with its schedules of Stacked MNIST over the same shares of a run: 20 % to the
-# end values, an EMA of 5 %. Not its batch, networks and rate; and the penalties come every fourth step.
+# end values, an EMA of 5 %. Not its batch, networks and rate; and the penalties are lazy.
 _RELATIVISTIC = {
     **_STYLEGAN2,
-    **dict(loss="relativistic", r1_gamma=1.0, r2_gamma=1.0, r1_interval=4),
+    **dict(loss="relativistic", r1_gamma=1.0, r2_gamma=1.0),
     **dict(beta2=0.9, ema_kimg=0.0, ema_rampup=None),
     **dict(
         schedule="beta2=cosine:0.99:60,ema_kimg=cosine:15:60,r1_gamma=cosine:0.1:60,r2_gamma=cosine:0.1:60"
