@@ -181,6 +181,41 @@ def test_a_lost_job_is_started_again_and_a_stopped_one_is_not(slurm, tmp_path: P
     assert (tmp_path / "told.starts").read_text() == "s"
 
 
+class RequeuedBySlurm:
+    """A job that ended with 75 because of `scontrol requeue`; its result stays on disk until the next end."""
+
+    state = "RUNNING"
+
+    def __init__(self) -> None:
+        self.states = ["REQUEUED", "PENDING", "RUNNING"]
+
+    def done(self) -> bool:
+        return True
+
+    def exception(self) -> None:
+        return None
+
+    def result(self) -> Outcome:
+        return Outcome("t", 75 if self.states else 0, 1.0)
+
+    def get_info(self, mode: str) -> dict:
+        assert mode == "force"
+        return {"State": self.states.pop(0)}
+
+
+def test_a_job_that_slurm_requeues_is_not_submitted_a_second_time(slurm, tmp_path, monkeypatch) -> None:
+    jobs = []
+
+    def start(entries: list) -> None:
+        for entry in entries:
+            entry.job, entry.starts = RequeuedBySlurm(), entry.starts + 1
+            jobs.append(entry.job)
+
+    monkeypatch.setattr(slurm, "_start", start)
+    assert slurm.submit(run_task, task(tmp_path, "t", "")).result(timeout=90).ok
+    assert len(jobs) == 1 and jobs[0].states == []
+
+
 def test_before_the_end_of_its_time_a_task_saves_its_state_and_is_submitted_again(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     from fact_train.sweeps.slurm import Requeued
