@@ -9,6 +9,9 @@ from fact_metrics.base.errors import UsageError
 from fact_train.data import open_dataset
 from fact_train.data.stacked import draw_parts
 from fact_train.datasets import DATASETS
+from fact_train.settings.config import differing_fields
+from fact_train.settings.presets import PRESETS
+from fact_train.settings.schedules import parse_schedules
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +91,31 @@ def test_gray_images_are_refused_with_the_way_out():
     with pytest.raises(UsageError) as refused:
         open_dataset("stacked-mnist", channels=1)
     assert str(refused.value) == ("--channels 1: each channel of stacked-mnist holds a digit; leave it out")
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("stacked-mnist-vectors-64", {"injection", "style_vectors", "fused_modconv"}),
+        (
+            "stacked-mnist-relativistic",
+            {"loss", "r1_gamma", "r2_gamma", "schedule", "beta2", "ema_kimg", "ema_rampup"},
+        ),
+    ],
+)
+def test_presets_differ_from_the_base_by_what_their_names_say(name, fields):
+    base, config = (PRESETS[preset].config for preset in ("stacked-mnist-stylegan2", name))
+    assert set(differing_fields(base, config)) == fields and config.kimg == base.kimg
+    assert base.data == "stacked-mnist" and base.channels is None and not base.cond
+
+
+def test_schedules_of_the_relativistic_preset_have_the_shares_of_r3gan():
+    """Huang et al. 2024, table 9: 2 of 10 million images to the end values; the EMA ends at 0.5 million."""
+    config = PRESETS["stacked-mnist-relativistic"].config
+    schedules = parse_schedules(config.schedule)
+    assert {(one.shape, one.kimg / config.kimg) for one in schedules.values()} == {("cosine", 0.2)}
+    assert schedules["ema_kimg"].end / config.kimg == 0.05 and config.ema_kimg == 0.0
+    assert (config.beta2, schedules["beta2"].end) == (0.9, 0.99)
+    for name in ("r1_gamma", "r2_gamma"):
+        assert schedules[name].end / getattr(config, name) == pytest.approx(0.1)
+    assert not {"g_lr", "d_lr"} & set(schedules)  # a constant rate, as there

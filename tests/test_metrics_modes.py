@@ -8,6 +8,9 @@ import scipy.stats
 import torch
 from metric_toys import ToyInputs
 
+from fact_eval.jobs.plan import ReferenceData, Request, plan_controls
+from fact_eval.scoring.evaluation import held_out_split
+from fact_leaderboard.columns import metrics_for
 from fact_metrics.engines.modes import (
     bootstrap_modes,
     compute_channels_legible,
@@ -120,3 +123,18 @@ def test_records_have_value_error_and_the_share_of_legible_images():
     for name in ("modes26k", "modekl26k"):
         spec = get_spec(name)
         assert [need.count for need in spec.needs] == [N] and spec.needs_trait == "stacked digits"
+
+
+def test_the_board_of_stacked_digits_measures_modes_of_reals_and_noise_and_no_single_digits(tmp_path):
+    train = {"name": "stacked-mnist", "resolution": 32, "channels": 3, "sha256": "a" * 64}
+    request = Request((), defaults=metrics_for)
+    jobs = plan_controls([ReferenceData("stacked-mnist", train)], tmp_path, request)
+    assert [job.source for job in jobs] == ["reals", "noise"]
+    for job in jobs:
+        names = {spec.name for spec, _ in job.missing}
+        assert {"modes26k", "modekl26k", "fid10k_test_efficientnet_lite0"} <= names
+        assert not {"legible10k", "covered10k", "fid10k_full_digits"} & names
+    # The ceiling is scored on the split that is not compared with: 26,000 test images.
+    assert held_out_split(get_spec("modes26k")) == "test"
+    mnist = plan_controls([ReferenceData("mnist", train | {"name": "mnist"})], tmp_path, request)
+    assert "modes26k" not in {spec.name for job in mnist for spec, _ in job.missing}
