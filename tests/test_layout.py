@@ -79,6 +79,7 @@ ORDER = [
     "fact_eval.checks",
     "fact_eval.reports",
     "fact_eval.weights",
+    "fact_eval.explain",
     "fact_eval.commands",
     "fact_eval.cli",
     "fact_eval.__main__",
@@ -89,7 +90,7 @@ ORDER = [
     "benchmarks",
 ]
 LONGEST_FILE = 440  # lines; aim at 400
-MOST_ENTRIES = 12  # at the top of fact_eval/
+MOST_ENTRIES = 13  # at the top of fact_eval/
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "manager", "misc", "common"}
 TOP_LEVEL = {
     *ROOMS,

@@ -1,0 +1,177 @@
+"""Frames and pictures of an explanation: what is edited, what the tiles show, how the animation runs."""
+
+import numpy as np
+import pytest
+import torch
+from explain_toys import ToySpace, classify, toy_attribute, toy_frames, toy_styles
+from PIL import Image
+
+from fact_eval.explain.frames import IMAGES, LARGEST, STEPS, choose_images, film
+from fact_eval.explain.page import sprite, write_explanation
+from fact_eval.explain.sheet import (
+    BAR,
+    FRAME_MS,
+    GAP,
+    LAST_MS,
+    LETTERS,
+    NAMES,
+    OTHER,
+    TARGET,
+    animate,
+    draw_sweeps,
+    fit,
+    highlight,
+    tile_size,
+    to_picture,
+    typical_image,
+)
+from fact_metrics.base.errors import UserError
+from fact_metrics.base.pixels import to_uint8
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return toy_frames()
+
+
+def shown_styles(target: int) -> torch.Tensor:
+    styles = toy_styles()
+    predicted = classify(to_uint8(ToySpace().render(styles))).argmax(dim=1)
+    return styles[choose_images(predicted, target)]
+
+
+def test_the_unedited_step_is_the_reconstruction_in_every_row(frames) -> None:
+    for part in frames.parts:
+        for sweep in part.sweeps:
+            n = torch.arange(len(sweep.own))
+            assert torch.equal(sweep.frames.images[n, sweep.own], part.together.images[:, 0])
+            assert torch.equal(sweep.frames.probability[n, sweep.own], part.together.probability[:, 0])
+
+
+def test_a_sweep_moves_one_coordinate_evenly_from_the_minimum_to_the_maximum(frames) -> None:
+    part = next(part for part in frames.parts if (part.method, part.target) == ("attfind", 1))
+    styles, shown, sweep = toy_styles(), shown_styles(1), part.sweeps[0]
+    j = sweep.attribute.coordinate
+    for n in range(IMAGES):
+        even = np.delete(sweep.values[n].numpy(), int(sweep.own[n]))
+        expected = np.linspace(styles[:, j].min().item(), styles[:, j].max().item(), STEPS)
+        np.testing.assert_allclose(even, expected, rtol=1e-6)
+        assert sweep.values[n, sweep.own[n]] == shown[n, j]
+        edited = shown[n].repeat(STEPS + 1, 1)
+        edited[:, j] = sweep.values[n]
+        images = to_uint8(ToySpace().render(edited))
+        assert torch.equal(sweep.frames.images[n], images)
+        p = classify(images).softmax(dim=1)
+        assert torch.equal(sweep.frames.probability[n], p[:, 1])
+        assert torch.equal(sweep.frames.top[n], p.argmax(dim=1))
+
+
+def test_a_counterfactual_edits_the_first_k_attributes_by_their_size() -> None:
+    styles, half = toy_styles(), toy_attribute(3, -1, 0.1)
+    attributes = [toy_attribute(1, 1, 2.0), half.__class__(**{**vars(half), "size": 0.5})]
+    (part,) = film(ToySpace(), classify, styles, {("attfind", 1): attributes})
+    edited = shown_styles(1).clone()
+    edited[:, 1] = styles[:, 1].max()
+    assert torch.equal(part.together.images[:, 1], to_uint8(ToySpace().render(edited)))
+    edited[:, 3] += 0.5 * (styles[:, 3].min() - edited[:, 3])
+    assert torch.equal(part.together.images[:, 2], to_uint8(ToySpace().render(edited)))
+
+
+def test_frames_do_not_depend_on_the_batch() -> None:
+    lists = {("attfind", 1): [toy_attribute(1, 1, 2.0)]}
+    one, many = (film(ToySpace(), classify, toy_styles(), lists, batch=b)[0] for b in (1, 64))
+    assert torch.equal(one.together.images, many.together.images)
+    assert torch.equal(one.sweeps[0].frames.top, many.sweeps[0].frames.top)
+
+
+def test_images_of_other_classes_are_shown_in_turn() -> None:
+    predicted = torch.tensor([2, 0, 1, 1, 1, 0, 2, 1])
+    assert choose_images(predicted, 2, 5).tolist() == [1, 2, 5, 3, 4]
+    assert choose_images(predicted, 1, 3).tolist() == [1, 0, 5]
+    with pytest.raises(UserError, match="all 3 images to class 4; explain more images"):
+        choose_images(torch.tensor([4, 4, 4]), 4)
+
+
+def test_large_images_are_classified_first_and_then_reduced() -> None:
+    sizes = []
+
+    class Large(ToySpace):
+        def render(self, styles: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.interpolate(super().render(styles), size=(512, 512))
+
+    def look(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(images.shape[-1])
+        return classify(images[:, :, ::16, ::16])
+
+    (part,) = film(Large(), look, toy_styles(), {("attfind", 1): [toy_attribute(1, 1, 2.0)]})
+    assert set(sizes) == {512} and part.together.images.shape[-1] == LARGEST
+    (small,) = film(ToySpace(), classify, toy_styles(), {("attfind", 1): [toy_attribute(1, 1, 2.0)]})
+    assert torch.equal(part.together.probability, small.together.probability)
+
+
+# Pictures
+
+
+def test_tiles_of_the_sheet_are_the_frames_and_bars_are_the_probabilities(frames, tmp_path) -> None:
+    part = next(part for part in frames.parts if (part.method, part.target) == ("attfind", 1))
+    image, size = typical_image(part), tile_size(part.together)
+    with Image.open(draw_sweeps(frames, part, tmp_path / "sweeps.png")) as opened:
+        sheet = np.asarray(opened.convert("RGB"))
+    row = size + BAR + LETTERS + 3 * GAP
+    for i, sweep in enumerate(part.sweeps):
+        for t in range(STEPS + 1):
+            top, left = 4 * LETTERS + i * row, NAMES + t * (size + GAP)
+            expected = fit(to_picture(sweep.frames.images[image, t]), size)
+            np.testing.assert_array_equal(sheet[top : top + size, left : left + size], np.asarray(expected))
+            bar = sheet[top + size + GAP, left : left + size]
+            flipped = int(sweep.frames.top[image, t]) == 1
+            color = tuple(bytes.fromhex((TARGET if flipped else OTHER)[1:]))
+            assert (bar == color).all(axis=1).sum() == round(float(sweep.frames.probability[image, t]) * size)
+            framed = tuple(sheet[top - 2, left]) != (255, 255, 255)
+            assert framed == (t == sweep.own[image])
+
+
+def test_the_typical_image_is_the_median_of_the_change() -> None:
+    part = toy_frames().parts[1]
+    change = (part.together.probability[:, -1] - part.together.probability[:, 0]).tolist()
+    assert sorted(change).index(change[typical_image(part)]) == (len(change) - 1) // 2
+
+
+def test_a_change_is_red_where_it_is_brighter_and_blue_where_it_is_darker() -> None:
+    image = torch.full((1, 2, 2), 100, dtype=torch.uint8)
+    picture = np.asarray(highlight(image, torch.tensor([[1.0, -1.0], [0.0, 0.5]])))
+    red, blue, none, half = picture.reshape(4, 3).astype(int)
+    assert red[0] > red[2] + 100 and blue[2] > blue[0] + 100
+    assert none[0] == none[1] == none[2] == round(255 - 155 * 0.35)
+    assert none[0] > half[1] > red[1]
+
+
+def test_the_animation_runs_forth_and_back_and_holds_its_ends(frames, tmp_path) -> None:
+    part = frames.parts[0]
+    with Image.open(animate(frames, part, tmp_path / "a.webp")) as film_:
+        shown, times = [], []
+        for t in range(film_.n_frames):
+            film_.seek(t)
+            shown.append(np.asarray(film_.convert("RGB")))
+            times.append(film_.info["duration"])
+        assert film_.info["loop"] == 0
+    assert len(shown) == 2 * STEPS
+    assert times == [LAST_MS, *[FRAME_MS] * (STEPS - 1), LAST_MS, *[FRAME_MS] * (STEPS - 1)]
+    for t in range(1, STEPS):
+        np.testing.assert_array_equal(shown[t], shown[-t])
+    size, top = tile_size(part.together), 2 * LETTERS
+    last = fit(to_picture(part.sweeps[0].frames.images[0, -1]), size)
+    np.testing.assert_array_equal(shown[STEPS][top : top + size, GAP : GAP + size], np.asarray(last))
+
+
+def test_a_sprite_has_a_row_for_each_image_and_a_column_for_each_step(frames) -> None:
+    images = frames.parts[0].sweeps[0].frames.images
+    array = np.asarray(sprite(images))
+    np.testing.assert_array_equal(array[32:64, 64:96, 0], images[1, 2, 0].numpy())
+
+
+def test_the_folder_has_the_page_and_three_pictures_for_each_method_and_class(frames, tmp_path) -> None:
+    written = write_explanation(tmp_path, frames)
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(written)
+    assert len(written) == 1 + 3 * len(frames.parts)
+    assert {path.suffix for path in written} == {".html", ".png", ".webp"}
