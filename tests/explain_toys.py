@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from fact_eval.explain.frames import Attribute, Frames, film
+from fact_eval.explain.document import AttributeShape
+from fact_eval.explain.frames import Frames, film
 
 SIZE = 32
 CLASSES = ("disc", "ring", "<b>bar</b>")
@@ -21,6 +22,9 @@ class ToySpace:
         stroke = torch.sigmoid((bar - 1 - y) * 20) * (x.abs() < 0.15)
         image = torch.maximum(disc * (0.4 + 0.6 * bright), stroke) * (1 - 0.3 * ground) + 0.3 * ground
         return (image * 2 - 1)[:, None]
+
+    def coordinate(self, layer: str, index: int) -> int:
+        return 2 * ("b4.conv1", "b8.conv1", "b16.conv1").index(layer) + index
 
 
 def classify(images: Tensor) -> Tensor:
@@ -41,18 +45,25 @@ def toy_styles(n: int = 24) -> Tensor:
     return styles
 
 
-def toy_attribute(coordinate: int, direction: int, effect: float) -> Attribute:
-    return Attribute(
-        f"b{4 * 2 ** (coordinate // 2)}.conv1", coordinate % 2, coordinate, direction, 1.0, effect
+def toy_attribute(coordinate: int, direction: int, effect: float, layer: str | None = None) -> AttributeShape:
+    styles = toy_styles()[:, coordinate]
+    return AttributeShape(
+        layer=f"b{4 * 2 ** (coordinate // 2)}.conv1" if layer is None else layer,
+        index=coordinate % 2,
+        direction=direction,
+        size=0.5,
+        effect=effect,
+        by="shapes",
+        target=float(styles.max() if direction > 0 else styles.min()),
     )
 
 
 def toy_frames(styles: Tensor | None = None) -> Frames:
     """Two methods, three classes: one method finds what matters, the other the idle coordinates first."""
     found = {
-        ("attfind", 0): [(1, -1, 2.5), (0, 1, 1.0), (2, 1, 0.2)],
-        ("attfind", 1): [(1, 1, 2.4), (0, -1, 1.1), (3, -1, 0.1)],
-        ("attfind", 2): [(2, 1, 3.0), (3, 1, 0.3), (0, 1, 0.1)],
+        ("attfind-greedy", 0): [(1, -1, 2.5), (0, 1, 1.0), (2, 1, 0.2)],
+        ("attfind-greedy", 1): [(1, 1, 2.4), (0, -1, 1.1), (3, -1, 0.1)],
+        ("attfind-greedy", 2): [(2, 1, 3.0), (3, 1, 0.3), (0, 1, 0.1)],
         **{("random", target): [(4, 1, 0.0), (5, -1, 0.0), (3, 1, 0.1)] for target in range(3)},
     }
     lists = {key: [toy_attribute(*each) for each in attributes] for key, attributes in found.items()}

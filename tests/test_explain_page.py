@@ -46,7 +46,7 @@ class Elements(HTMLParser):
 def hostile_frames():
     frames = toy_frames()
     part = frames.parts[1]
-    attribute = dataclasses.replace(toy_attribute(1, 1, 2.4), layer=HOSTILE)
+    attribute = toy_attribute(1, 1, 2.4, layer=HOSTILE)
     sweep = dataclasses.replace(part.sweeps[0], attribute=attribute)
     parts = (dataclasses.replace(part, sweeps=(sweep, *part.sweeps[1:])), *frames.parts[4:])
     return dataclasses.replace(
@@ -147,7 +147,7 @@ def test_sliders_show_the_frames_and_probabilities_in_chromium(tmp_path) -> None
     part = {(part.method, part.target): part for part in frames.parts}
     with browser(tmp_path) as page:
         page.open(path)
-        attfind = part["attfind", 0]
+        attfind = part["attfind-greedy", 0]
         for row, sweep in enumerate(attfind.sweeps, start=1):  # row 0 is all together
             own = int(sweep.own[0])
             np.testing.assert_array_equal(pixels(page, row), sweep.frames.images[0, own, 0].numpy())
@@ -167,12 +167,12 @@ def test_sliders_show_the_frames_and_probabilities_in_chromium(tmp_path) -> None
         np.testing.assert_array_equal(pixels(page, 0), last.images[2, 0, 0].numpy())
         # another class, and another method beside
         choose(page, "target", "2")
-        choose(page, "right", "attfind")
+        choose(page, "right", "attfind-greedy")
         choose(page, "left", "random")
         row = 1 + len(part["random", 2].sweeps) + 1  # the first attribute of the right column
         page.eval(f"document.getElementById('slider-{row}').focus()")
         page.press("Home")
-        sweep = part["attfind", 2].sweeps[0]
+        sweep = part["attfind-greedy", 2].sweeps[0]
         np.testing.assert_array_equal(pixels(page, row), sweep.frames.images[0, 0, 0].numpy())
         assert f"p(<b>bar</b>) = {float(sweep.frames.probability[0, 0]):.2f}" in shown(page, row)
         said = page.eval("document.activeElement.getAttribute('aria-valuetext')")

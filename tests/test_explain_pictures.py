@@ -49,9 +49,9 @@ def test_the_unedited_step_is_the_reconstruction_in_every_row(frames) -> None:
 
 
 def test_a_sweep_moves_one_coordinate_evenly_from_the_minimum_to_the_maximum(frames) -> None:
-    part = next(part for part in frames.parts if (part.method, part.target) == ("attfind", 1))
+    part = next(part for part in frames.parts if (part.method, part.target) == ("attfind-greedy", 1))
     styles, shown, sweep = toy_styles(), shown_styles(1), part.sweeps[0]
-    j = sweep.attribute.coordinate
+    j = 1
     for n in range(IMAGES):
         even = np.delete(sweep.values[n].numpy(), int(sweep.own[n]))
         expected = np.linspace(styles[:, j].min().item(), styles[:, j].max().item(), STEPS)
@@ -66,19 +66,18 @@ def test_a_sweep_moves_one_coordinate_evenly_from_the_minimum_to_the_maximum(fra
         assert torch.equal(sweep.frames.top[n], p.argmax(dim=1))
 
 
-def test_a_counterfactual_edits_the_first_k_attributes_by_their_size() -> None:
-    styles, half = toy_styles(), toy_attribute(3, -1, 0.1)
-    attributes = [toy_attribute(1, 1, 2.0), half.__class__(**{**vars(half), "size": 0.5})]
-    (part,) = film(ToySpace(), classify, styles, {("attfind", 1): attributes})
+def test_a_counterfactual_edits_the_first_k_attributes_by_the_shift() -> None:
+    styles, attributes = toy_styles(), [toy_attribute(1, 1, 2.0), toy_attribute(3, -1, 0.1)]
+    (part,) = film(ToySpace(), classify, styles, {("attfind-greedy", 1): attributes}, shift=0.75)
     edited = shown_styles(1).clone()
-    edited[:, 1] = styles[:, 1].max()
+    edited[:, 1] += 0.75 * (styles[:, 1].max() - edited[:, 1])
     assert torch.equal(part.together.images[:, 1], to_uint8(ToySpace().render(edited)))
-    edited[:, 3] += 0.5 * (styles[:, 3].min() - edited[:, 3])
+    edited[:, 3] += 0.75 * (styles[:, 3].min() - edited[:, 3])
     assert torch.equal(part.together.images[:, 2], to_uint8(ToySpace().render(edited)))
 
 
 def test_frames_do_not_depend_on_the_batch() -> None:
-    lists = {("attfind", 1): [toy_attribute(1, 1, 2.0)]}
+    lists = {("attfind-greedy", 1): [toy_attribute(1, 1, 2.0)]}
     one, many = (film(ToySpace(), classify, toy_styles(), lists, batch=b)[0] for b in (1, 64))
     assert torch.equal(one.together.images, many.together.images)
     assert torch.equal(one.sweeps[0].frames.top, many.sweeps[0].frames.top)
@@ -103,9 +102,9 @@ def test_large_images_are_classified_first_and_then_reduced() -> None:
         sizes.append(images.shape[-1])
         return classify(images[:, :, ::16, ::16])
 
-    (part,) = film(Large(), look, toy_styles(), {("attfind", 1): [toy_attribute(1, 1, 2.0)]})
+    (part,) = film(Large(), look, toy_styles(), {("attfind-greedy", 1): [toy_attribute(1, 1, 2.0)]})
     assert set(sizes) == {512} and part.together.images.shape[-1] == LARGEST
-    (small,) = film(ToySpace(), classify, toy_styles(), {("attfind", 1): [toy_attribute(1, 1, 2.0)]})
+    (small,) = film(ToySpace(), classify, toy_styles(), {("attfind-greedy", 1): [toy_attribute(1, 1, 2.0)]})
     assert torch.equal(part.together.probability, small.together.probability)
 
 
@@ -113,7 +112,7 @@ def test_large_images_are_classified_first_and_then_reduced() -> None:
 
 
 def test_tiles_of_the_sheet_are_the_frames_and_bars_are_the_probabilities(frames, tmp_path) -> None:
-    part = next(part for part in frames.parts if (part.method, part.target) == ("attfind", 1))
+    part = next(part for part in frames.parts if (part.method, part.target) == ("attfind-greedy", 1))
     image, size = typical_image(part), tile_size(part.together)
     with Image.open(draw_sweeps(frames, part, tmp_path / "sweeps.png")) as opened:
         sheet = np.asarray(opened.convert("RGB"))

@@ -1,1 +1,1 @@
-"""Explanations of a classifier by a generator: attributes, their pictures, and people who rate them."""
+"""AttFind and its baselines: what a classifier sees in an image, and the numbers that judge it."""

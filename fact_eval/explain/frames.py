@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fact_eval.explain.document import AttributeShape
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.pixels import to_uint8
 from fact_metrics.base.progress import Progress
@@ -23,29 +24,11 @@ LARGEST = 256  # pixels a side; larger images are classified first and then redu
 
 
 class Space(Protocol):
-    """What renders edited styles: images [B, C, R, R] in about [-1, 1] of styles [B, S]."""
+    """A StyleSpace: images [B, C, R, R] in about [-1, 1] of styles [B, S], and the number of a coordinate."""
 
     def render(self, styles: Tensor) -> Tensor: ...
 
-
-@dataclass(frozen=True)
-class Attribute:
-    """One coordinate of StyleSpace and the edit of an explanation.
-
-    `coordinate` counts through all layers, `index` within `layer`. The edit moves the value by `size` times
-    its distance to the maximum (direction 1) or the minimum (-1). `effect` is the mean change of the logit.
-    """
-
-    layer: str
-    index: int
-    coordinate: int
-    direction: int
-    size: float
-    effect: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.layer} channel {self.index}"
+    def coordinate(self, layer: str, index: int) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +50,7 @@ class Sweep:
     The other steps are evenly spaced from the minimum to the maximum, and equal for all images.
     """
 
-    attribute: Attribute
+    attribute: AttributeShape
     values: Tensor
     own: Tensor
     frames: Filmed
@@ -125,15 +108,17 @@ def film(
     space: Space,
     classify: Callable[[Tensor], Tensor],
     styles: Tensor,
-    attributes: Mapping[tuple[str, int], Sequence[Attribute]],
+    attributes: Mapping[tuple[str, int], Sequence[AttributeShape]],
     *,
+    shift: float = 1.0,
     batch: int = 64,
     progress: Progress | None = None,
 ) -> tuple[Part, ...]:
     """The parts of an explanation, one for each (method, target class) of `attributes`.
 
     `styles` [N, S] are those of all explained images: they give the range of every coordinate. `classify`
-    maps uint8 images to logits [B, K]. Probabilities are those of the images as they are shown.
+    maps uint8 images to logits [B, K]. Probabilities are those of the images as they are shown. An edit moves
+    a style by `shift` times its distance to the attribute's target.
     """
     low, high = styles.min(dim=0).values, styles.max(dim=0).values
     predicted = torch.cat([classify(to_uint8(space.render(s))).argmax(dim=1) for s in styles.split(batch)])
@@ -144,7 +129,7 @@ def film(
             shown = _Show(space, classify, styles[chosen.to(styles.device)], target, batch)
             listed = found[:ATTRIBUTES]
             sweeps = tuple(_sweep(shown, attribute, low, high) for attribute in listed)
-            parts.append(Part(method, target, sweeps, shown.film(_together(shown.styles, listed, low, high))))
+            parts.append(Part(method, target, sweeps, shown.film(_together(shown, listed, shift))))
             stage.update(len(parts))
     return tuple(parts)
 
@@ -175,9 +160,9 @@ class _Show:
         )
 
 
-def _sweep(shown: _Show, attribute: Attribute, low: Tensor, high: Tensor) -> Sweep:
+def _sweep(shown: _Show, attribute: AttributeShape, low: Tensor, high: Tensor) -> Sweep:
     """One coordinate from the lowest to the highest value, all others as they are."""
-    j = attribute.coordinate
+    j = shown.space.coordinate(attribute.layer, attribute.index)
     even = torch.stack([low[j].lerp(high[j], t / (STEPS - 1)) for t in range(STEPS)])
     unsorted = torch.cat([even.expand(len(shown.styles), -1), shown.styles[:, j, None]], dim=1)
     values, order = unsorted.sort(dim=1, stable=True)
@@ -187,13 +172,12 @@ def _sweep(shown: _Show, attribute: Attribute, low: Tensor, high: Tensor) -> Swe
     return Sweep(attribute, values.cpu(), own.cpu(), shown.film(edited))
 
 
-def _together(styles: Tensor, attributes: Sequence[Attribute], low: Tensor, high: Tensor) -> Tensor:
+def _together(shown: _Show, attributes: Sequence[AttributeShape], shift: float) -> Tensor:
     """Styles [N, k + 1, S]: at step k the first k attributes are edited."""
-    steps = [styles]
+    steps = [shown.styles]
     for attribute in attributes:
-        j, edited = attribute.coordinate, steps[-1].clone()
-        end = (high if attribute.direction > 0 else low)[j]
-        edited[:, j] = styles[:, j] + attribute.size * (end - styles[:, j])
+        j, edited = shown.space.coordinate(attribute.layer, attribute.index), steps[-1].clone()
+        edited[:, j] += shift * (attribute.target - edited[:, j])
         steps.append(edited)
     return torch.stack(steps, dim=1)
 

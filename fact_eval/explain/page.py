@@ -14,8 +14,8 @@ from fact_metrics.base.plain_text import for_terminal
 
 # method -> how pages name it; another method keeps its name
 METHODS = {
-    "attfind": "AttFind",
-    "class_mean": "difference of class means (Wu et al. 2021)",
+    "attfind-greedy": "AttFind",
+    "class-mean": "difference of class means (Wu et al. 2021)",
     "gradient": "gradient of the logit",
     "random": "random coordinates",
 }
@@ -79,7 +79,7 @@ def _part_data(part: Part) -> dict[str, Any]:
 def _sweep_data(sweep: Sweep) -> dict[str, Any]:
     attribute = sweep.attribute
     return {
-        "name": for_terminal(attribute.name),
+        "name": for_terminal(f"{attribute.layer} channel {attribute.index}"),
         "effect": round(attribute.effect, 3),
         "direction": attribute.direction,
         "values": [[round(v, 3) for v in row] for row in sweep.values.tolist()],
