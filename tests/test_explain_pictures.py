@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from explain_toys import ToySpace, classify, toy_attribute, toy_frames, toy_styles
+from explain_toys import ToySubject, toy_attribute, toy_frames, toy_images, toy_styles
 from PIL import Image
 
 from fact_eval.explain.frames import IMAGES, LARGEST, STEPS, choose_images, film
@@ -34,10 +34,21 @@ def frames():
     return toy_frames()
 
 
-def shown_styles(target: int) -> torch.Tensor:
-    styles = toy_styles()
-    predicted = classify(to_uint8(ToySpace().render(styles))).argmax(dim=1)
-    return styles[choose_images(predicted, target)]
+SUBJECT = ToySubject()
+
+
+def shown(target: int) -> tuple[torch.Tensor, list[int]]:
+    """Styles and indices of the images that show a target class."""
+    images = toy_images()
+    chosen = choose_images(images.predicted, target).tolist()
+    return images.styles[chosen], [images.indices[i] for i in chosen]
+
+
+def only(target: int, attributes: list, *, subject: ToySubject = SUBJECT, first: int = 0, **options):
+    """The one part of a list of attributes."""
+    lists = {("attfind-greedy", target): attributes}
+    (part,) = film(subject, toy_images(), toy_images(first), lists, **options)
+    return part
 
 
 def test_the_unedited_step_is_the_reconstruction_in_every_row(frames) -> None:
@@ -50,37 +61,44 @@ def test_the_unedited_step_is_the_reconstruction_in_every_row(frames) -> None:
 
 def test_a_sweep_moves_one_coordinate_evenly_from_the_minimum_to_the_maximum(frames) -> None:
     part = next(part for part in frames.parts if (part.method, part.target) == ("attfind-greedy", 1))
-    styles, shown, sweep = toy_styles(), shown_styles(1), part.sweeps[0]
-    j = 1
+    (styles, indices), sweep, j = shown(1), part.sweeps[0], 1
+    low, high = toy_styles()[:, j].min().item(), toy_styles()[:, j].max().item()
     for n in range(IMAGES):
         even = np.delete(sweep.values[n].numpy(), int(sweep.own[n]))
-        expected = np.linspace(styles[:, j].min().item(), styles[:, j].max().item(), STEPS)
-        np.testing.assert_allclose(even, expected, rtol=1e-6)
-        assert sweep.values[n, sweep.own[n]] == shown[n, j]
-        edited = shown[n].repeat(STEPS + 1, 1)
+        np.testing.assert_allclose(even, np.linspace(low, high, STEPS), rtol=1e-6)
+        assert sweep.values[n, sweep.own[n]] == styles[n, j]
+        edited = styles[n].repeat(STEPS + 1, 1)
         edited[:, j] = sweep.values[n]
-        images = to_uint8(ToySpace().render(edited))
-        assert torch.equal(sweep.frames.images[n], images)
-        p = classify(images).softmax(dim=1)
+        images = SUBJECT.render(edited, [indices[n]] * (STEPS + 1))
+        assert torch.equal(sweep.frames.images[n], to_uint8(images))
+        p = SUBJECT.logits(images).softmax(dim=1)
         assert torch.equal(sweep.frames.probability[n], p[:, 1])
         assert torch.equal(sweep.frames.top[n], p.argmax(dim=1))
 
 
+def test_an_image_keeps_its_noise_in_every_frame() -> None:
+    part = only(1, [toy_attribute(1, 1, 2.0)], first=40)
+    corners = part.sweeps[0].frames.images[:, :, 0, 0, 0]
+    expected = [round(255 * (index + 40) / 100) for index in shown(1)[1]]
+    assert (corners == corners[:, :1]).all()
+    assert torch.allclose(corners[:, 0].float(), torch.tensor(expected).float(), atol=1)  # a gray level
+
+
 def test_a_counterfactual_edits_the_first_k_attributes_by_the_shift() -> None:
-    styles, attributes = toy_styles(), [toy_attribute(1, 1, 2.0), toy_attribute(3, -1, 0.1)]
-    (part,) = film(ToySpace(), classify, styles, {("attfind-greedy", 1): attributes}, shift=0.75)
-    edited = shown_styles(1).clone()
-    edited[:, 1] += 0.75 * (styles[:, 1].max() - edited[:, 1])
-    assert torch.equal(part.together.images[:, 1], to_uint8(ToySpace().render(edited)))
-    edited[:, 3] += 0.75 * (styles[:, 3].min() - edited[:, 3])
-    assert torch.equal(part.together.images[:, 2], to_uint8(ToySpace().render(edited)))
+    part = only(1, [toy_attribute(1, 1, 2.0), toy_attribute(3, -1, 0.1)], shift=0.75)
+    edited, indices = shown(1)
+    edited[:, 1] += 0.75 * (toy_styles()[:, 1].max() - edited[:, 1])
+    assert torch.equal(part.together.images[:, 1], to_uint8(SUBJECT.render(edited, indices)))
+    edited[:, 3] += 0.75 * (toy_styles()[:, 3].min() - edited[:, 3])
+    assert torch.equal(part.together.images[:, 2], to_uint8(SUBJECT.render(edited, indices)))
 
 
 def test_frames_do_not_depend_on_the_batch() -> None:
-    lists = {("attfind-greedy", 1): [toy_attribute(1, 1, 2.0)]}
-    one, many = (film(ToySpace(), classify, toy_styles(), lists, batch=b)[0] for b in (1, 64))
-    assert torch.equal(one.together.images, many.together.images)
-    assert torch.equal(one.sweeps[0].frames.top, many.sweeps[0].frames.top)
+    one, many = ToySubject(), ToySubject()
+    one.batch = 1
+    first, second = (only(1, [toy_attribute(1, 1, 2.0)], subject=each) for each in (one, many))
+    assert torch.equal(first.together.images, second.together.images)
+    assert torch.equal(first.sweeps[0].frames.top, second.sweeps[0].frames.top)
 
 
 def test_images_of_other_classes_are_shown_in_turn() -> None:
@@ -92,20 +110,18 @@ def test_images_of_other_classes_are_shown_in_turn() -> None:
 
 
 def test_large_images_are_classified_first_and_then_reduced() -> None:
-    sizes = []
+    class Large(ToySubject):
+        def render(self, styles: torch.Tensor, indices: list[int]) -> torch.Tensor:
+            return super().render(styles, indices).repeat_interleave(16, 2).repeat_interleave(16, 3)
 
-    class Large(ToySpace):
-        def render(self, styles: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.interpolate(super().render(styles), size=(512, 512))
+        def logits(self, images: torch.Tensor) -> torch.Tensor:
+            assert images.shape[-1] == 512
+            return super().logits(images[:, :, ::16, ::16])
 
-    def look(images: torch.Tensor) -> torch.Tensor:
-        sizes.append(images.shape[-1])
-        return classify(images[:, :, ::16, ::16])
-
-    (part,) = film(Large(), look, toy_styles(), {("attfind-greedy", 1): [toy_attribute(1, 1, 2.0)]})
-    assert set(sizes) == {512} and part.together.images.shape[-1] == LARGEST
-    (small,) = film(ToySpace(), classify, toy_styles(), {("attfind-greedy", 1): [toy_attribute(1, 1, 2.0)]})
-    assert torch.equal(part.together.probability, small.together.probability)
+    large = only(1, [toy_attribute(1, 1, 2.0)], subject=Large())
+    small = only(1, [toy_attribute(1, 1, 2.0)])
+    assert large.together.images.shape[-1] == LARGEST
+    assert torch.equal(large.together.probability, small.together.probability)
 
 
 # Pictures

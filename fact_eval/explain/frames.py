@@ -1,18 +1,18 @@
 """Frames of an explanation: images and class probabilities while attributes of StyleSpace change.
 
 An attribute is one coordinate of StyleSpace. A sweep moves one attribute of an image from the smallest to the
-largest value of the explained images. A counterfactual moves the first k attributes of a list together.
+largest value in the search. A counterfactual moves the first k attributes of a list together.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fact_eval.explain.document import AttributeShape
+from fact_eval.explain.subject import Images, Subject
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.pixels import to_uint8
 from fact_metrics.base.progress import Progress
@@ -21,14 +21,6 @@ ATTRIBUTES = 5  # shown of a list
 IMAGES = 6  # that every attribute is shown on
 STEPS = 9  # of a sweep from minimum to maximum, beside the image's own value
 LARGEST = 256  # pixels a side; larger images are classified first and then reduced
-
-
-class Space(Protocol):
-    """A StyleSpace: images [B, C, R, R] in about [-1, 1] of styles [B, S], and the number of a coordinate."""
-
-    def render(self, styles: Tensor) -> Tensor: ...
-
-    def coordinate(self, layer: str, index: int) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,8 @@ class Filmed:
 class Sweep:
     """An attribute moved through `values` [N, T] of N images; step `own` [N] is an image's own value.
 
-    The other steps are evenly spaced from the minimum to the maximum, and equal for all images.
+    The other steps are evenly spaced between the extremes of the search, and equal for all images. An image
+    whose own value is beyond an extreme has it at that end.
     """
 
     attribute: AttributeShape
@@ -105,28 +98,24 @@ def choose_images(predicted: Tensor, target: int, count: int = IMAGES) -> Tensor
 
 @torch.inference_mode()
 def film(
-    space: Space,
-    classify: Callable[[Tensor], Tensor],
-    styles: Tensor,
+    subject: Subject,
+    search: Images,
+    judged: Images,
     attributes: Mapping[tuple[str, int], Sequence[AttributeShape]],
     *,
     shift: float = 1.0,
-    batch: int = 64,
     progress: Progress | None = None,
 ) -> tuple[Part, ...]:
     """The parts of an explanation, one for each (method, target class) of `attributes`.
 
-    `styles` [N, S] are those of all explained images: they give the range of every coordinate. `classify`
-    maps uint8 images to logits [B, K]. Probabilities are those of the images as they are shown. An edit moves
-    a style by `shift` times its distance to the attribute's target.
+    The images of the search give the range of every coordinate; images that it has not seen are shown. An
+    edit moves a style by `shift` times its distance to the attribute's target.
     """
-    low, high = styles.min(dim=0).values, styles.max(dim=0).values
-    predicted = torch.cat([classify(to_uint8(space.render(s))).argmax(dim=1) for s in styles.split(batch)])
+    low, high = search.styles.min(dim=0).values, search.styles.max(dim=0).values
     parts = []
     with (progress or Progress(quiet=True)).stage("frames", len(attributes), unit="lists") as stage:
         for (method, target), found in attributes.items():
-            chosen = choose_images(predicted.cpu(), target)
-            shown = _Show(space, classify, styles[chosen.to(styles.device)], target, batch)
+            shown = _Shown(subject, judged, choose_images(judged.predicted.cpu(), target), target)
             listed = found[:ATTRIBUTES]
             sweeps = tuple(_sweep(shown, attribute, low, high) for attribute in listed)
             parts.append(Part(method, target, sweeps, shown.film(_together(shown, listed, shift))))
@@ -134,24 +123,28 @@ def film(
     return tuple(parts)
 
 
-@dataclass(frozen=True)
-class _Show:
-    """Renders and classifies edits of the shown images' styles [N, S] for one target class."""
+class _Shown:
+    """The images that show a target class, [N, S] styles; renders and classifies edits of them."""
 
-    space: Space
-    classify: Callable[[Tensor], Tensor]
-    styles: Tensor
-    target: int
-    batch: int
+    def __init__(self, subject: Subject, images: Images, chosen: Tensor, target: int) -> None:
+        self.subject, self.target = subject, target
+        self.styles = images.styles[chosen.to(images.styles.device)]
+        self.indices = [images.indices[i] for i in chosen.tolist()]
+
+    def coordinate(self, attribute: AttributeShape) -> int:
+        return self.subject.space.coordinate(attribute.layer, attribute.index)
 
     def film(self, edited: Tensor) -> Filmed:
         """The frames of styles [N, T, S]."""
         n, steps = edited.shape[:2]
         images, probabilities = [], []
-        for styles in edited.flatten(0, 1).split(self.batch):
-            rendered = to_uint8(self.space.render(styles))
-            probabilities.append(self.classify(rendered).softmax(dim=1).cpu())
-            images.append(_reduced(rendered).cpu())
+        rows, batch = edited.flatten(0, 1), self.subject.batch
+        indices = [index for index in self.indices for _ in range(steps)]
+        for start in range(0, len(rows), batch):
+            part = slice(start, start + batch)
+            rendered = self.subject.render(rows[part], indices[part])
+            probabilities.append(self.subject.classifier.logits(rendered).softmax(dim=1).cpu())
+            images.append(_reduced(to_uint8(rendered)).cpu())
         every = torch.cat(probabilities).unflatten(0, (n, steps))
         return Filmed(
             images=torch.cat(images).unflatten(0, (n, steps)),
@@ -160,9 +153,9 @@ class _Show:
         )
 
 
-def _sweep(shown: _Show, attribute: AttributeShape, low: Tensor, high: Tensor) -> Sweep:
+def _sweep(shown: _Shown, attribute: AttributeShape, low: Tensor, high: Tensor) -> Sweep:
     """One coordinate from the lowest to the highest value, all others as they are."""
-    j = shown.space.coordinate(attribute.layer, attribute.index)
+    j = shown.coordinate(attribute)
     even = torch.stack([low[j].lerp(high[j], t / (STEPS - 1)) for t in range(STEPS)])
     unsorted = torch.cat([even.expand(len(shown.styles), -1), shown.styles[:, j, None]], dim=1)
     values, order = unsorted.sort(dim=1, stable=True)
@@ -172,11 +165,11 @@ def _sweep(shown: _Show, attribute: AttributeShape, low: Tensor, high: Tensor) -
     return Sweep(attribute, values.cpu(), own.cpu(), shown.film(edited))
 
 
-def _together(shown: _Show, attributes: Sequence[AttributeShape], shift: float) -> Tensor:
+def _together(shown: _Shown, attributes: Sequence[AttributeShape], shift: float) -> Tensor:
     """Styles [N, k + 1, S]: at step k the first k attributes are edited."""
     steps = [shown.styles]
     for attribute in attributes:
-        j, edited = shown.space.coordinate(attribute.layer, attribute.index), steps[-1].clone()
+        j, edited = shown.coordinate(attribute), steps[-1].clone()
         edited[:, j] += shift * (attribute.target - edited[:, j])
         steps.append(edited)
     return torch.stack(steps, dim=1)
