@@ -70,6 +70,11 @@ class Page:
         assert "exceptionDetails" not in answer, (expression, answer["exceptionDetails"])
         return answer["result"].get("value")
 
+    def wait_for(self, condition: str) -> None:
+        """Wait until an expression is true; the browser's end is the limit."""
+        while not self.eval(condition):
+            self.eval("new Promise((done) => setTimeout(done, 50))")
+
     def press(self, key: str, times: int = 1) -> None:
         """Press a key as a person does."""
         named = dict(key=key, code="Space" if key == " " else key, windowsVirtualKeyCode=KEYS[key])

@@ -132,8 +132,10 @@ def read_key(path: Path) -> KeyShape:
 def strongest(frames: Frames, method: str, count: int) -> list[_Shown]:
     """The attributes of a method with the largest effects over all classes; each coordinate once."""
     found = [_Shown(part, sweep) for part in frames.parts if part.method == method for sweep in part.sweeps]
-    found.sort(key=lambda one: -abs(one.sweep.attribute.effect))
-    return list({one.name: one for one in reversed(found)}.values())[::-1][:count]
+    best: dict[str, _Shown] = {}
+    for one in sorted(found, key=lambda one: -abs(one.sweep.attribute.effect)):
+        best.setdefault(one.name, one)
+    return list(best.values())[:count]
 
 
 def _questions(
