@@ -13,7 +13,7 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-PATIENCE = 60.0  # seconds until a browser that does not answer is ended
+PATIENCE = 120.0  # seconds for one test, then the browser is ended: a busy machine takes ten times as long
 FLAGS = (
     *("--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run"),
     *("--disable-dev-shm-usage", "--hide-scrollbars", "--disable-extensions", "--force-color-profile=srgb"),
@@ -22,20 +22,41 @@ KEYS = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35, "Tab": 9, "Ent
 
 
 class Page:
-    """One page of the browser. `errors` and `requests` collect what the page threw and what it loaded."""
+    """The page of a browser. `errors` and `requests` collect what it threw and what it loaded."""
 
-    def __init__(self, to_browser: int, from_browser: int) -> None:
-        self._to, self._from, self._number = to_browser, from_browser, 0
-        self._buffer, self._session = b"", None
+    def __init__(self, process: subprocess.Popen, to_browser: int, from_browser: int) -> None:
+        self._process, self._to, self._from, self._number = process, to_browser, from_browser, 0
+        self._buffer, self._session, self._watchdog = b"", None, None
         self.errors: list[str] = []
         self.requests: list[str] = []
         self.loaded = False
 
-    def attach(self) -> None:
+    def renew(self, downloads: Path) -> "Page":
+        """Start again with an empty tab; what it saves goes to `downloads`."""
+        self._guard()
+        self._session = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.errors, self.requests = [], []
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        return self
+
+    def close(self) -> None:
+        self._watchdog.cancel()
+        self._process.kill()
+        self._process.wait()
+        os.close(self._to)
+        os.close(self._from)
+
+    def _guard(self) -> None:
+        """End the browser if it does not finish in time."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._watchdog = threading.Timer(PATIENCE, self._process.kill)
+        self._watchdog.daemon = True
+        self._watchdog.start()
 
     def call(self, method: str, **params: Any) -> dict:
         """Send a command and return its result; events that come before it are kept."""
@@ -115,28 +136,20 @@ class Page:
 
 @contextlib.contextmanager
 def browser(profile: Path) -> Iterator[Page]:
-    """A page of a new browser with an empty profile; files that it downloads go to `profile`."""
+    """A new browser with an empty profile in a folder; `renew` gives its page."""
     read_commands, to_browser = os.pipe()
     from_browser, write_answers = os.pipe()
     joined = f'exec "$0" "$@" 3<&{read_commands} 4>&{write_answers}'
     process = subprocess.Popen(
-        ["bash", "-c", joined, CHROMIUM, *FLAGS, f"--user-data-dir={profile / 'chromium'}"],
+        ["bash", "-c", joined, CHROMIUM, *FLAGS, f"--user-data-dir={profile}"],
         pass_fds=(read_commands, write_answers),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     os.close(read_commands)
     os.close(write_answers)
-    watchdog = threading.Timer(PATIENCE, process.kill)
-    watchdog.start()
+    page = Page(process, to_browser, from_browser)
     try:
-        page = Page(to_browser, from_browser)
-        page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(profile))
-        page.attach()
-        yield page
+        yield page.renew(profile)
     finally:
-        watchdog.cancel()
-        process.kill()
-        process.wait()
-        os.close(to_browser)
-        os.close(from_browser)
+        page.close()
