@@ -24,6 +24,7 @@ from fact_eval.explain.methods import CONTROL_IMAGES, GLOBAL, ONE_BY_ONE, SINGLE
 from fact_eval.explain.selection import COUNT, Attribute, select_greedy
 from fact_eval.explain.subject import Images, NamedClassifier, Subject
 from fact_metrics.base.pixels import to_uint8
+from fact_metrics.base.processes import Processes
 from fact_metrics.base.progress import Progress
 from fact_metrics.inputs import Counterfactuals
 
@@ -69,6 +70,10 @@ class Explanation:
         """Logits [N, K] of the explained classifier, of float images on any device, on the CPU."""
         parts = images.to(self.subject.generator.device).split(self.batch)
         return torch.cat([self.subject.classifier.logits(part).cpu() for part in parts])
+
+    def compute_share(self, processes: Processes) -> None:
+        """This rank's part of the effects of the search; rank 0 reads those of all ranks from the store."""
+        self.effects.compute(range(processes.rank, self.effects.chunks, processes.size))
 
     @cached_property
     def methods(self) -> Methods:
