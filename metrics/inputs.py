@@ -70,13 +70,54 @@ class EncoderInputs(Protocol):
         """w [N, w_dim] of the mapping network, without the class part."""
 
 
+@dataclass(frozen=True)
+class Counterfactuals:
+    """Images before and after edits towards a class, a row for every pair of image and target; on the CPU.
+
+    image, target: [P]. before [P, C] and after [P, K, C]: logits of the explained classifier without edits
+    and with the first 1 to K attributes together; `second_before` and `second_after` are those of an
+    independently trained classifier, or None. Pictures uint8 [P, C, H, W], `edited` with all K attributes.
+    """
+
+    image: torch.Tensor
+    target: torch.Tensor
+    before: torch.Tensor
+    after: torch.Tensor
+    second_before: torch.Tensor | None
+    second_after: torch.Tensor | None
+    unedited: torch.Tensor
+    edited: torch.Tensor
+
+
+class ExplanationInputs(Protocol):
+    """The attributes that methods found for a classifier, and their edits."""
+
+    classes: Sequence[str]
+
+    def counterfactuals(self, method: str) -> Counterfactuals:
+        """Edits with the attributes of a method (attfind-greedy, random, ...)."""
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [N, C] of the explained classifier, of float images in [-1, 1]."""
+
+    def halves(self, method: str) -> Sequence[tuple[Sequence, Sequence]]:
+        """Attributes of each class from either half of the searched images."""
+
+    def cycles(self, count: int) -> torch.Tensor:
+        """Pictures [N, C, H, W] after so many passes through encoder and generator. StylEx runs only."""
+
+
 class MetricInputs(Protocol):
-    """What a metric reads. `generator` is None for pictures, `encoder` for all but StylEx runs."""
+    """What a metric reads. `generator` is None for pictures, `encoder` for all but StylEx runs.
+
+    `explanation` is None outside of `fact-eval explain`.
+    """
 
     seed: int
     device: torch.device
     generator: GeneratorInputs | None
     encoder: EncoderInputs | None
+    explanation: ExplanationInputs | None
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU."""
@@ -113,6 +154,12 @@ class DeclaredInputs:
         """The encoder, for a spec with `needs_encoder`."""
         self._check(self._spec.needs_encoder, "the encoder")
         return self._inputs.encoder
+
+    @property
+    def explanation(self) -> ExplanationInputs:
+        """The attributes found, for a spec with `needs_explanation`."""
+        self._check(self._spec.needs_explanation, "an explanation")
+        return self._inputs.explanation
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU."""

@@ -57,6 +57,7 @@ class MetricSpec:
     datasets.py); None: any dataset. `from_statistics`: mean and covariance of the real features are enough.
     `paired`: runs can be compared image by image on shared latents. `step`: the distance of neighbouring
     values of a metric that counts something, 1 for whole numbers; None: any value. It changes no value.
+    `needs_explanation`: it judges attributes that `fact-eval explain` has found.
     """
 
     name: str
@@ -77,6 +78,7 @@ class MetricSpec:
     from_statistics: bool
     paired: bool
     step: float | None = None
+    needs_explanation: bool = False
 
     @property
     def protocol(self) -> dict:

@@ -68,15 +68,20 @@ class FoundShape(msgspec.Struct, kw_only=True):
 
 
 class ImagesShape(msgspec.Struct, kw_only=True):
-    """The explained images: image i has the latent i of the evaluation seed, or held-out picture i.
+    """The searched images by index: image i has latent i of the evaluation seed, or is held-out picture i.
 
-    `predicted` are the classes that the classifier gives their unedited reconstructions.
+    `predicted` are the classes that the classifier gives them before any edit.
     """
 
     kind: Literal["reconstructions", "generated"]
     count: int
     seed: int
+    indices: list[int]
     predicted: list[int]
+
+    def __post_init__(self) -> None:
+        if not len(self.indices) == len(self.predicted) == self.count:
+            raise ValueError(f"{self.count} images with {len(self.predicted)} classes")
 
 
 class ExplanationShape(msgspec.Struct, kw_only=True):

@@ -1,14 +1,13 @@
 """AttFind's effects: how every coordinate of StyleSpace, moved either way, changes the classifier's logits.
 
-Lang et al. 2021, arXiv:2104.13369, sec. 3.2. The style s of one coordinate becomes s + shift (target - s); the
-target is the smallest (direction -1) or largest (direction +1) style among the images of the search. Only the
-layers from the edited one on are computed, in batches over coordinates and directions.
+Lang et al. 2021, arXiv:2104.13369, sec. 3.2. The style s of one coordinate becomes s + shift (target - s).
+The target is the smallest (direction -1) or largest (direction +1) style among the images of the search. Only
+the layers from the edited one on are computed, in batches over coordinates and directions.
 
 Effects [2, J, K] of an image are one row of the chunked store, so a search that was killed goes on where it
 stopped, and never more than one chunk and one batch of images are in memory.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,9 +199,3 @@ def changed_styles(
         j = int(search.coordinates[place])
         edited[:, j] = styles[:, j] + amount * (search.targets[direction, place] - styles[:, j])
     return edited
-
-
-@functools.cache
-def direction_sign(number: int) -> int:
-    """-1 or +1 of a direction number 0 or 1."""
-    return DIRECTIONS[number]

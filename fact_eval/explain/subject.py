@@ -1,8 +1,8 @@
 """What is explained: a generator's StyleSpace, a classifier, and images that it assigns to its classes.
 
-Of a StylEx run the images are reconstructions of held-out pictures, of any other run generated images. Equally
-many of every class are taken, by the class that the classifier gives the unedited image, in index order: the
-first half for the search of attributes, the second half to judge them.
+Of a StylEx run the images are reconstructions of held-out pictures, of any other run generated images.
+Equally many of every class are taken, by the class that the classifier gives the unedited image: by turns one
+for the search of attributes and one to judge them.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from fact_eval.images.sources import GeneratorSource, PicturesSource
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.tensors import weights_sha256
 from fact_metrics.spec import SAMPLING
-from fact_train.classifiers.classifier import Card
+from fact_train.classifiers.classifier import Card, new_classifier
 from fact_train.data import Dataset
 from fact_train.networks.classifier import Classifier
 from fact_train.networks.style_space import StyleSpace
@@ -39,10 +40,23 @@ class NamedClassifier:
     def sha256(self) -> str:
         return self.card["weights_sha256"]
 
+    def scores(self, images: Tensor) -> Tensor:
+        """Logits [N, K] of generated images, differentiable; images are cut to [-1, 1], as in a picture."""
+        return self.net(images.clamp(-1, 1))
+
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """[N, K] of images of a generator; what lies outside of [-1, 1] is cut, as in a picture."""
-        return self.net(images.clamp(-1, 1))
+        """As `scores`, without gradients."""
+        return self.scores(images)
+
+    def randomised(self, seed: int) -> "NamedClassifier":
+        """The same architecture with random weights, for the control."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = new_classifier(self.card)
+        device = next(self.net.parameters()).device
+        card = {**self.card, "weights_sha256": weights_sha256(net.state_dict())}
+        return NamedClassifier(f"{self.name} randomised", net.eval().requires_grad_(False).to(device), card)
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,15 @@ class Subject:
         stream = "image" if self.pictures is None else "reconstruction"
         return self.generator.noise(indices, stream=stream)
 
+    def conditions(self, indices: Sequence[int]) -> Tensor | None:
+        """What a conditional discriminator takes beside images by index; None for any other."""
+        snapshot = self.generator.snapshot
+        if not snapshot.D.c_dim:
+            return None
+        if self.pictures is None:
+            return self.generator.labels(indices)
+        return snapshot.class_parts(self.pictures.images(indices))
+
     @torch.inference_mode()
     def render(self, styles: Tensor, indices: Sequence[int]) -> Tensor:
         """Images of styles [N, S]; row i has the noise of image indices[i]."""
@@ -138,9 +161,9 @@ class Subject:
         for k, rows in found.items():
             if len(rows) < 2 * FEWEST:
                 raise UserError(
-                    f"classifier {self.classifier.name} calls {len(rows)} of {most:,} images of "
-                    f"{self.generator.snapshot.path.name} {self.classifier.classes[k]!r}: nothing to explain; "
-                    "choose other classes, or train on"
+                    f"classifier {self.classifier.name} assigns {len(rows)} of {most:,} images of "
+                    f"{self.generator.snapshot.path.name} to class {self.classifier.classes[k]!r}, too few "
+                    "to explain it; choose other classes, or train on"
                 )
         halves = [[row for rows in found.values() for row in rows[half::2]] for half in (0, 1)]
         return tuple(_images(sorted(half, key=lambda row: row[0])) for half in halves)
