@@ -16,6 +16,7 @@ from fact_eval.commands.catalog import list_, train_digits_
 from fact_eval.commands.check import crosscheck, recompute
 from fact_eval.commands.explain import explain
 from fact_eval.commands.pairs import fused, reconstruct
+from fact_eval.commands.raters import study_pack, study_score
 from fact_eval.commands.score import all_, images, ref, run
 from fact_eval.commands.study import study
 from fact_eval.commands.weights import weights_app
@@ -39,6 +40,8 @@ COMMANDS = {
     "fused": fused,
     "reconstruct": reconstruct,
     "explain": explain,
+    "study-pack": study_pack,
+    "study-score": study_score,
     "train-digits": train_digits_,
 }
 

@@ -7,7 +7,7 @@ from explain_toys import ToySubject, toy_attribute, toy_frames, toy_images, toy_
 from PIL import Image
 
 from fact_eval.explain.frames import IMAGES, LARGEST, STEPS, choose_images, film
-from fact_eval.explain.page import sprite, write_explanation
+from fact_eval.explain.page import sprite, write_pictures
 from fact_eval.explain.sheet import (
     BAR,
     FRAME_MS,
@@ -186,7 +186,7 @@ def test_a_sprite_has_a_row_for_each_image_and_a_column_for_each_step(frames) ->
 
 
 def test_the_folder_has_the_page_and_three_pictures_for_each_method_and_class(frames, tmp_path) -> None:
-    written = write_explanation(tmp_path, frames)
+    written = write_pictures(tmp_path, frames)
     assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(written)
     assert len(written) == 1 + 3 * len(frames.parts)
     assert {path.suffix for path in written} == {".html", ".png", ".webp"}

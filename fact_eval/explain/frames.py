@@ -104,9 +104,10 @@ def film(
     attributes: Mapping[tuple[str, int], Sequence[AttributeShape]],
     *,
     shift: float = 1.0,
+    most: int = ATTRIBUTES,
     progress: Progress | None = None,
 ) -> tuple[Part, ...]:
-    """The parts of an explanation, one for each (method, target class) of `attributes`.
+    """The parts of an explanation: the first `most` attributes of each (method, target class).
 
     The images of the search give the range of every coordinate; images that it has not seen are shown. An
     edit moves a style by `shift` times its distance to the attribute's target.
@@ -116,7 +117,7 @@ def film(
     with (progress or Progress(quiet=True)).stage("frames", len(attributes), unit="lists") as stage:
         for (method, target), found in attributes.items():
             shown = _Shown(subject, judged, choose_images(judged.predicted.cpu(), target), target)
-            listed = found[:ATTRIBUTES]
+            listed = found[:most]
             sweeps = tuple(_sweep(shown, attribute, low, high) for attribute in listed)
             parts.append(Part(method, target, sweeps, shown.film(_together(shown, listed, shift))))
             stage.update(len(parts))

@@ -22,7 +22,7 @@ METHODS = {
 PAGE, PICTURES = "explanation.html", "pictures"
 
 
-def write_explanation(folder: Path, frames: Frames) -> list[Path]:
+def write_pictures(folder: Path, frames: Frames) -> list[Path]:
     """Write the page and, in `pictures/`, three pictures for every method and class. Returns all paths."""
     pictures = folder / PICTURES
     pictures.mkdir(parents=True, exist_ok=True)
