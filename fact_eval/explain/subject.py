@@ -141,9 +141,8 @@ class Subject:
         """
         share = count // len(self.wanted)
         if share < FEWEST:
-            raise UsageError(
-                f"{count} images of {len(self.wanted)} classes: give {FEWEST * len(self.wanted)}"
-            )
+            fewest = FEWEST * len(self.wanted)
+            raise UsageError(f"{count} images for {len(self.wanted)} classes; give {fewest} or more")
         found: dict[int, list[tuple[int, Tensor, Tensor]]] = {k: [] for k in self.wanted}
         size = None if self.pictures is None else self.pictures.size
         most = min(LOOKED_AT * count, size or LOOKED_AT * count)
