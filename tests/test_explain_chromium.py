@@ -70,7 +70,9 @@ def test_sliders_show_the_frames_and_probabilities(page: Page, tmp_path: Path) -
     page.press("End")
     last = attfind.together
     np.testing.assert_array_equal(pixels(page, 0), last.images[0, -1, 0].numpy())
-    assert shown(page, 0).startswith(f"p(disc) = {float(last.probability[0, -1]):.2f}, class ")
+    gained = round(float(last.log_odds[0, -1]), 2) - round(float(last.log_odds[0, 0]), 2)
+    says = f"p(disc) = {float(last.probability[0, -1]):.2f}, log-odds {gained:+.2f}, class disc"
+    assert shown(page, 0) == says
     page.press("ArrowLeft")
     np.testing.assert_array_equal(pixels(page, 0), last.images[0, -2, 0].numpy())
     # the third image, by arrow keys on the group of images; all sliders start again
@@ -86,7 +88,9 @@ def test_sliders_show_the_frames_and_probabilities(page: Page, tmp_path: Path) -
     page.press("Home")
     sweep = part["attfind-greedy", 2].sweeps[0]
     np.testing.assert_array_equal(pixels(page, row), sweep.frames.images[0, 0, 0].numpy())
-    assert f"p(<b>bar</b>) = {float(sweep.frames.probability[0, 0]):.2f}" in shown(page, row)
+    p = float(sweep.frames.probability[0, 0])
+    assert 0.001 < p < 0.01  # small numbers keep a digit
+    assert shown(page, row).startswith(f"p(<b>bar</b>) = {p * 1000:.0f}e-3, log-odds -")
     said = page.eval("document.activeElement.getAttribute('aria-valuetext')")
     assert said.startswith(f"value {float(sweep.values[0, 0]):.2f}") and said.endswith(shown(page, row))
     assert page.errors == []

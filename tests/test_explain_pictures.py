@@ -71,9 +71,17 @@ def test_a_sweep_moves_one_coordinate_evenly_from_the_minimum_to_the_maximum(fra
         edited[:, j] = sweep.values[n]
         images = SUBJECT.render(edited, [indices[n]] * (STEPS + 1))
         assert torch.equal(sweep.frames.images[n], to_uint8(images))
-        p = SUBJECT.logits(images).softmax(dim=1)
+        p = SUBJECT.logits(images).double().softmax(dim=1)
         assert torch.equal(sweep.frames.probability[n], p[:, 1])
+        odds = torch.log(p[:, 1] / (p[:, 0] + p[:, 2]))
+        torch.testing.assert_close(sweep.frames.log_odds[n], odds)
         assert torch.equal(sweep.frames.top[n], p.argmax(dim=1))
+
+
+def test_all_attributes_count_together_but_only_the_first_are_swept() -> None:
+    attributes = [toy_attribute(j, 1, 1.0) for j in (1, 3, 0)]
+    part = only(1, attributes, most=1)
+    assert len(part.sweeps) == 1 and part.together.images.shape[1] == 4
 
 
 def test_an_image_keeps_its_noise_in_every_frame() -> None:
@@ -148,7 +156,7 @@ def test_tiles_of_the_sheet_are_the_frames_and_bars_are_the_probabilities(frames
 
 def test_the_typical_image_is_the_median_of_the_change() -> None:
     part = toy_frames().parts[1]
-    change = (part.together.probability[:, -1] - part.together.probability[:, 0]).tolist()
+    change = (part.together.log_odds[:, -1] - part.together.log_odds[:, 0]).tolist()
     assert sorted(change).index(change[typical_image(part)]) == (len(change) - 1) // 2
 
 

@@ -17,7 +17,7 @@ from fact_metrics.base.errors import UserError
 from fact_metrics.base.pixels import to_uint8
 from fact_metrics.base.progress import Progress
 
-ATTRIBUTES = 5  # shown of a list
+ATTRIBUTES = 5  # of a list that are swept
 IMAGES = 6  # that every attribute is shown on
 STEPS = 9  # of a sweep from minimum to maximum, beside the image's own value
 LARGEST = 256  # pixels a side; larger images are classified first and then reduced
@@ -27,11 +27,13 @@ LARGEST = 256  # pixels a side; larger images are classified first and then redu
 class Filmed:
     """Frames [N, T, C, H, W], uint8, of N images in T steps, with what the classifier says of each.
 
-    `probability` [N, T] is that of the target class, `top` [N, T] the most probable class.
+    `probability` [N, T] is that of the target class, `log_odds` [N, T] of it against all other classes: they
+    still move where probabilities are near 0 or 1. `top` [N, T] is the most probable class.
     """
 
     images: Tensor
     probability: Tensor
+    log_odds: Tensor
     top: Tensor
 
 
@@ -107,19 +109,18 @@ def film(
     most: int = ATTRIBUTES,
     progress: Progress | None = None,
 ) -> tuple[Part, ...]:
-    """The parts of an explanation: the first `most` attributes of each (method, target class).
+    """The parts of an explanation: sweeps of the first `most` attributes of each (method, target class).
 
-    The images of the search give the range of every coordinate; images that it has not seen are shown. An
-    edit moves a style by `shift` times its distance to the attribute's target.
+    All attributes count in `together`. The images of the search give the range of every coordinate; images
+    that it has not seen are shown. An edit moves a style by `shift` times its distance to the target.
     """
     low, high = search.styles.min(dim=0).values, search.styles.max(dim=0).values
     parts = []
     with (progress or Progress(quiet=True)).stage("frames", len(attributes), unit="lists") as stage:
         for (method, target), found in attributes.items():
             shown = _Shown(subject, judged, choose_images(judged.predicted.cpu(), target), target)
-            listed = found[:most]
-            sweeps = tuple(_sweep(shown, attribute, low, high) for attribute in listed)
-            parts.append(Part(method, target, sweeps, shown.film(_together(shown, listed, shift))))
+            sweeps = tuple(_sweep(shown, attribute, low, high) for attribute in found[:most])
+            parts.append(Part(method, target, sweeps, shown.film(_together(shown, found, shift))))
             stage.update(len(parts))
     return tuple(parts)
 
@@ -138,18 +139,20 @@ class _Shown:
     def film(self, edited: Tensor) -> Filmed:
         """The frames of styles [N, T, S]."""
         n, steps = edited.shape[:2]
-        images, probabilities = [], []
+        images, logits = [], []
         rows, batch = edited.flatten(0, 1), self.subject.batch
         indices = [index for index in self.indices for _ in range(steps)]
         for start in range(0, len(rows), batch):
             part = slice(start, start + batch)
             rendered = self.subject.render(rows[part], indices[part])
-            probabilities.append(self.subject.classifier.logits(rendered).softmax(dim=1).cpu())
+            logits.append(self.subject.classifier.logits(rendered).cpu())
             images.append(_reduced(to_uint8(rendered)).cpu())
-        every = torch.cat(probabilities).unflatten(0, (n, steps))
+        every = torch.cat(logits).double().unflatten(0, (n, steps))
+        others = [k for k in range(every.shape[2]) if k != self.target]
         return Filmed(
             images=torch.cat(images).unflatten(0, (n, steps)),
-            probability=every[..., self.target],
+            probability=every.softmax(dim=2)[..., self.target],
+            log_odds=every[..., self.target] - every[..., others].logsumexp(dim=2),
             top=every.argmax(dim=2),
         )
 

@@ -15,7 +15,7 @@ from fact_metrics.base.plain_text import for_terminal
 # method -> how pages name it; another method keeps its name
 METHODS = {
     "attfind-greedy": "AttFind",
-    "class-mean": "difference of class means (Wu et al. 2021)",
+    "class-mean": "class means (Wu et al. 2021)",
     "gradient": "gradient of the logit",
     "random": "random coordinates",
 }
@@ -91,6 +91,7 @@ def _sweep_data(sweep: Sweep) -> dict[str, Any]:
 def _filmed_data(filmed: Filmed) -> dict[str, Any]:
     return {
         "sprite": data_uri(sprite(filmed.images)),
-        "p": [[round(p, 4) for p in row] for row in filmed.probability.tolist()],
+        "p": [[float(f"{p:.3g}") for p in row] for row in filmed.probability.tolist()],
+        "logOdds": [[round(value, 2) for value in row] for row in filmed.log_odds.tolist()],
         "top": filmed.top.tolist(),
     }

@@ -33,8 +33,8 @@ FRAME_MS, LAST_MS = 120, 600  # of an animation; its two ends are shown longer
 def draw_sweeps(frames: Frames, part: Part, path: Path) -> Path:
     """A PNG with one row for each attribute: one image from the smallest to the largest value.
 
-    The image is the median of all by the change of probability that all attributes together make, so that
-    the picture flatters no method. A black frame marks the unedited image.
+    The image is the median of all by the change that all attributes make together, so that the picture
+    flatters no method. A black frame marks the unedited image.
     """
     image = typical_image(part)
     size, steps = tile_size(part.together), part.sweeps[0].values.shape[1]
@@ -45,7 +45,7 @@ def draw_sweeps(frames: Frames, part: Part, path: Path) -> Path:
     sheet.text(
         GAP,
         GAP + 1.5 * LETTERS,
-        f"below each tile: probability of {target}; black frame: unedited image",
+        f"below each tile: probability of {target}, change of its log-odds; black frame: unedited image",
         MUTED,
     )
     for i, sweep in enumerate(part.sweeps):
@@ -64,6 +64,8 @@ def draw_sweeps(frames: Frames, part: Part, path: Path) -> Path:
             if t == sweep.own[image]:
                 sheet.outline(left, top, size)
             sheet.tile(left, top, size, sweep.frames, (image, t), part.target)
+            gained = sweep.frames.log_odds[image, t] - sweep.frames.log_odds[image, sweep.own[image]]
+            sheet.text(left + 3.2 * LETTERS, top + size + BAR + GAP, f"{gained:+.2f}", MUTED)
     return sheet.save(path)
 
 
@@ -96,6 +98,8 @@ def draw_counterfactuals(frames: Frames, part: Part, path: Path) -> Path:
             )
         picture = highlight(part.together.images[i, 0], changes[i].mean(dim=0) / largest)
         sheet.paste(picture, left + 2 * (size + GAP), top, size)
+        gained = part.together.log_odds[i, last] - part.together.log_odds[i, 0]
+        sheet.text(left + 2 * (size + GAP), top + size + BAR + GAP, f"log-odds {gained:+.1f}", MUTED)
     return sheet.save(path)
 
 
@@ -138,8 +142,8 @@ def write_animation(pictures: Sequence[Image.Image], path: Path) -> Path:
 
 
 def typical_image(part: Part) -> int:
-    """The image with the median change of probability by all attributes together (the lower of two)."""
-    change = part.together.probability[:, -1] - part.together.probability[:, 0]
+    """The image with the median change of log-odds by all attributes together (the lower of two)."""
+    change = part.together.log_odds[:, -1] - part.together.log_odds[:, 0]
     return int(change.argsort(stable=True)[(len(change) - 1) // 2])
 
 

@@ -40,7 +40,11 @@ function part(method) {
   return data.parts.find((each) => each.method === method && each.target === target);
 }
 
-// One slider over `film` {sprite, p, top}; `start` and `detail` depend on the image and the step.
+function shownProbability(p) {
+  return p >= 0.01 || p === 0 ? p.toFixed(2) : p.toExponential(0);
+}
+
+// One slider over `film` {sprite, p, logOdds, top}; `start` and `detail` depend on the image and the step.
 function newRow(film, name, className, start, detail, hint = "") {
   const id = `slider-${state.rows.length}`;
   const canvas = newCanvas(name);
@@ -54,7 +58,9 @@ function newRow(film, name, className, start, detail, hint = "") {
     const step = Number(slider.value), p = film.p[state.image][step], top = film.top[state.image][step];
     const target = Number(byId("target").value), flipped = top === target;
     note.textContent = detail(step);
-    output.textContent = `p(${data.classes[target]}) = ${p.toFixed(2)}, class ${data.classes[top]}`;
+    const gained = film.logOdds[state.image][step] - film.logOdds[state.image][start()];
+    output.textContent = `p(${data.classes[target]}) = ${shownProbability(p)}, ` +
+      `log-odds ${gained >= 0 ? "+" : ""}${gained.toFixed(2)}, class ${data.classes[top]}`;
     slider.setAttribute("aria-valuetext", `${note.textContent}, ${output.textContent}`);
     fill.style.width = `${100 * p}%`;
     fill.classList.toggle("flipped", flipped);
