@@ -65,7 +65,7 @@ def draw_sweeps(frames: Frames, part: Part, path: Path) -> Path:
                 sheet.outline(left, top, size)
             sheet.tile(left, top, size, sweep.frames, (image, t), part.target)
             gained = sweep.frames.log_odds[image, t] - sweep.frames.log_odds[image, sweep.own[image]]
-            sheet.text(left + 3.2 * LETTERS, top + size + BAR + GAP, f"{gained:+.2f}", MUTED)
+            sheet.text(left + 3.2 * LETTERS, top + size + BAR + GAP, _signed(gained, 2), MUTED)
     return sheet.save(path)
 
 
@@ -99,7 +99,7 @@ def draw_counterfactuals(frames: Frames, part: Part, path: Path) -> Path:
         picture = highlight(part.together.images[i, 0], changes[i].mean(dim=0) / largest)
         sheet.paste(picture, left + 2 * (size + GAP), top, size)
         gained = part.together.log_odds[i, last] - part.together.log_odds[i, 0]
-        sheet.text(left + 2 * (size + GAP), top + size + BAR + GAP, f"log-odds {gained:+.1f}", MUTED)
+        sheet.text(left + 2 * (size + GAP), top + size + BAR + GAP, f"log-odds {_signed(gained, 1)}", MUTED)
     return sheet.save(path)
 
 
@@ -139,6 +139,11 @@ def write_animation(pictures: Sequence[Image.Image], path: Path) -> Path:
 
     write_atomically(path, write)
     return path
+
+
+def _signed(value: float, digits: int) -> str:
+    """A number with its sign; what rounds to 0 is +0."""
+    return f"{round(float(value), digits) + 0.0:+.{digits}f}"
 
 
 def typical_image(part: Part) -> int:

@@ -58,7 +58,8 @@ function newRow(film, name, className, start, detail, hint = "") {
     const step = Number(slider.value), p = film.p[state.image][step], top = film.top[state.image][step];
     const target = Number(byId("target").value), flipped = top === target;
     note.textContent = detail(step);
-    const gained = film.logOdds[state.image][step] - film.logOdds[state.image][start()];
+    const change = film.logOdds[state.image][step] - film.logOdds[state.image][start()];
+    const gained = Math.round(100 * change) / 100 + 0; // + 0: no negative zero
     output.textContent = `p(${data.classes[target]}) = ${shownProbability(p)}, ` +
       `log-odds ${gained >= 0 ? "+" : ""}${gained.toFixed(2)}, class ${data.classes[top]}`;
     slider.setAttribute("aria-valuetext", `${note.textContent}, ${output.textContent}`);
