@@ -23,6 +23,7 @@ BENCHMARKS = (
     "verdicts",
     "growth",
     "hostile",
+    "attfind",
 )
 OPTIONS = {
     "one_pass": ("files",),

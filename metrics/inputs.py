@@ -103,8 +103,11 @@ class ExplanationInputs(Protocol):
     def halves(self, method: str) -> Sequence[tuple[Sequence, Sequence]]:
         """Attributes of each class from either half of the searched images."""
 
-    def cycles(self, count: int) -> torch.Tensor:
-        """Pictures [N, C, H, W] after so many passes through encoder and generator. StylEx runs only."""
+    def latents(self, space: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents [N, D] of generated images in the space `w` or `s`, and the classifier's logits [N, C]."""
+
+    def cycles(self, counts: Sequence[int]) -> dict[int, torch.Tensor] | None:
+        """Pictures after so many passes through encoder and generator, 0 the originals. None: no encoder."""
 
 
 class MetricInputs(Protocol):

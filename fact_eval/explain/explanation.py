@@ -139,6 +139,45 @@ class Explanation:
             pairs.append(tuple(self.methods.find(known, within=rows[half::2])[method] for half in (0, 1)))
         return pairs
 
+    @cached_property
+    def _drawn(self) -> dict[str, list[Tensor]]:
+        return {"w": [], "s": [], "logits": []}
+
+    @torch.inference_mode()
+    def latents(self, space: str, count: int) -> tuple[Tensor, Tensor]:
+        """w or styles of the first generated images, and their logits; w without a class part."""
+        source, drawn = self.subject.generator, self._drawn
+        have = sum(map(len, drawn["logits"]))
+        with self.progress.stage("generated images", count, patience=2.0) as stage:
+            for start in range(have, count, self.batch):
+                indices = range(start, min(start + self.batch, count))
+                ws = source.mapping(source.latents(indices), source.labels(indices))
+                styles = self.subject.space.read(ws)
+                pictures = self.subject.space.render(styles, source.noise(indices))
+                drawn["w"].append(ws[:, 0, : source.G.w_dim].cpu())
+                drawn["s"].append(styles.cpu())
+                drawn["logits"].append(self.logits(pictures))
+                stage.update(indices.stop)
+        return torch.cat(drawn[space])[:count], torch.cat(drawn["logits"])[:count]
+
+    @torch.inference_mode()
+    def cycles(self, counts: Sequence[int]) -> dict[int, Tensor] | None:
+        """Pictures that judge, after so many passes through encoder and generator. None: no encoder."""
+        subject = self.subject
+        if subject.pictures is None:
+            return None
+        indices = self.judged.indices
+        pictures = {0: subject.pictures.images(indices).cpu()}
+        current = pictures[0]
+        for number in range(1, max(counts) + 1):
+            parts = current.split(self.batch)
+            styles = [
+                subject.space.read(subject.generator.snapshot.reconstruction_ws(part)) for part in parts
+            ]
+            current = to_uint8(subject.render(torch.cat(styles), indices)).cpu()
+            pictures[number] = current
+        return {number: pictures[number] for number in counts}
+
     @torch.inference_mode()
     def _edit(self, method: str) -> Counterfactuals:
         images, plan = self._plan(method)

@@ -26,12 +26,15 @@ from fact_metrics.base.processes import Processes, launched_world_size
 from fact_metrics.base.progress import Progress
 from fact_metrics.base.tf32 import tf32
 from fact_metrics.families.attributes import GLOBAL, METHODS, NUMBERS
+from fact_metrics.families.separability import SPACES
+from fact_metrics.family import spell_count
 from fact_metrics.registry import compute_metric, get_spec
 from fact_metrics.spec import MetricSpec
 from fact_train.classifiers.classifier import load_classifier
 from fact_train.snapshot import Snapshot
 
 DISTANCE = "stlpips_alex"  # of cflpips
+DRAWN = 40  # generated images of the linear separability per searched image: 10,000 of 250
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,12 @@ def explanation_specs(run: Run, options: ExplainOptions) -> list[MetricSpec]:
             if number == "attstability" and variant not in GLOBAL:
                 continue
             detector = f"_{DISTANCE}" if "gives" in fields else ""
-            spec = get_spec(f"{number}{options.images}_{variant}{detector}")
-            specs.append(dataclasses.replace(spec, settings={**spec.settings, **bound}))
-    return specs
+            spec = get_spec(f"{number}{spell_count(options.images)}_{variant}{detector}")
+            specs.append(spec)
+    specs += [get_spec(f"ls{spell_count(DRAWN * options.images)}_{space}") for space in SPACES]
+    if run.config.get("model") == "stylex":
+        specs.append(get_spec(f"composition{spell_count(options.images)}"))
+    return [dataclasses.replace(spec, settings={**spec.settings, **bound}) for spec in specs]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,14 @@ def attributes_table(records: Sequence[Record]) -> str:
             number, method, _ = found.groups()
             key = (record.run_id, record.kimg, record.seed, record.protocol["settings"].get("classifier"))
             groups.setdefault(key, {}).setdefault(method, {})[number] = record
-    return "\n".join(_group(key, methods) for key, methods in groups.items())
+    others = [_line(record) for record in records if record.metric.startswith(("ls", "composition"))]
+    return "\n".join([*(_group(key, methods) for key, methods in groups.items()), *others])
+
+
+def _line(record: Record) -> str:
+    """A number that belongs to no method."""
+    value = "no value" if record.value is None else f"{record.value:.4g}"
+    return f"{record.metric} = {value}: {record.summary}"
 
 
 def verdicts(methods: dict[str, dict[str, Record]]) -> list[str]:

@@ -204,13 +204,15 @@ class Edits:
             full = f"{name}.{part}"
             own_noise = next(noise)
             if edited is None:
+                # Convolutions of the edits are fast in this layout, which a batch of 1 does not keep.
+                x = x.contiguous(memory_format=torch.channels_last)
                 self._inputs[full] = (x, residual)
             if x is None and full != edited:
                 continue  # before the edited layer of this block
             options = gain if part == "conv1" else {}
             if full == edited:
                 x, residual = self._inputs[full]
-                x = x.expand(len(w), -1, -1, -1)
+                x = x.expand(len(w), -1, -1, -1).contiguous(memory_format=torch.channels_last)
                 styled = getattr(getattr(self._given, name), part)
                 x = styled(x, w, own_noise, fused=w.ndim == 3, **options)
             else:
@@ -220,7 +222,8 @@ class Edits:
         img = None if img is None else upsample2d(img)
         rgb = block.torgb(x, x, fused=False) if block.num_torgb else None
         if edited is None:
-            self._outputs[name], self._rgb[name] = x, rgb
+            self._outputs[name] = x.contiguous(memory_format=torch.channels_last)
+            self._rgb[name] = rgb
         if rgb is not None:
             img = rgb if img is None else img + rgb
         return x, img

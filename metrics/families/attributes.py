@@ -38,6 +38,7 @@ IMAGES = {
 ATTRIBUTES = 10
 CHANGED = 13  # of 255: a difference of 0.1 in [-1, 1]
 STEPS = 50
+CYCLES = 10
 
 
 def settings(choice: Choice, *, method: str, **more) -> dict:
@@ -173,6 +174,19 @@ def compute_stability(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
     return MetricValue(sum(shares) / len(shares), n_generated=spec.count, extras={"by_class": shares})
 
 
+def compute_composition(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
+    """Mean drift after CYCLES passes without an edit; `extras` have it after one."""
+    from fact_metrics.engines import pair_distances
+
+    pictures = inputs.explanation.cycles((0, 1, CYCLES))
+    if pictures is None:
+        return MetricValue(None, extras={"undefined": "no encoder"})
+    drift = {
+        n: pair_distances.compute_mse(pictures[0], pictures[n], value_range=(0, 255)) for n in (1, CYCLES)
+    }
+    return _mean(drift[CYCLES], after_1=drift[1].mean().item())
+
+
 def _counterfactuals(spec: MetricSpec, inputs: DeclaredInputs) -> Counterfactuals:
     return inputs.explanation.counterfactuals(spec.settings["method"])
 
@@ -302,9 +316,24 @@ def _family(name: str, method: str) -> Family:
     )
 
 
-FAMILIES = tuple(
-    _family(name, method)
-    for name in NUMBERS
-    for method in METHODS
-    if name != "attstability" or method in GLOBAL
+COMPOSITION = Family(
+    name="composition",
+    summary="Mean squared drift of held-out images after 10 passes through encoder and generator, no edit.",
+    higher_is_better=False,
+    compute=compute_composition,
+    unit="of [-1, 1]",
+    source=Source("Monteiro et al. 2023, arXiv:2303.01274, sec. 3.1", "none: defined here"),
+    settings=lambda choice: {"cycles": CYCLES, "count": choice.count, "images": IMAGES[False]},
+    scored=None,
+    needs_explanation=True,
+    minimum=8,
+)
+FAMILIES = (
+    COMPOSITION,
+    *(
+        _family(name, method)
+        for name in NUMBERS
+        for method in METHODS
+        if name != "attstability" or method in GLOBAL
+    ),
 )
