@@ -98,6 +98,8 @@ class Request:
             found = map(find_spec, self.defaults(dataset))
             specs = sorted((c for c in found if c is not None), key=lambda c: (c.family, c.name))
         for spec in specs:
+            if self.named and spec.needs_explanation:
+                raise UsageError(f"--metrics {spec.name} is computed by fact-eval explain RUN")
             if self.named and not spec.fits(traits):
                 raise UsageError(f"--metrics {spec.name} is for {spec.needs_trait} only, not for {dataset}")
         return [spec for spec in specs if spec.fits(traits)]
