@@ -40,7 +40,8 @@ def panels(text: str) -> dict[str, list[str]]:
 
 def names_of(f: dataclasses.Field) -> str:
     """A field's flag as help shows it: `--batch INT`, `--cond / --no-cond`."""
-    return f"{flag(f.name)} {placeholder(f) or f'/ --no-{flag(f.name)[2:]}'}"
+    off = [f"/ --no-{flag(f.name)[2:]}", *filter(None, [f.metadata["off_alias"]])]
+    return f"{flag(f.name)} {placeholder(f) or ', '.join(off)}"
 
 
 def shown_values(text: str) -> dict[str, str]:

@@ -145,8 +145,8 @@ def plan_run(run: Run, request: Request) -> list[Job]:
 def describe_training(run: Run, *, kimg: float) -> dict:
     """How a run was trained up to a snapshot, as its records hold it: all that trains it again.
 
-    `config` has the settings that are not at their default, `resumed` the starts before the snapshot,
-    `seconds` the time of training.
+    `config` has the settings that are not at their default, `init` describes the checkpoint of --init,
+    `resumed` the starts before the snapshot, `seconds` the time of training.
     """
     options, seconds = run.options, run.training_seconds(kimg)
     resumed = [start for start in options.get("resumed", []) if start.get("kimg", 0) < kimg]
@@ -156,6 +156,7 @@ def describe_training(run: Run, *, kimg: float) -> dict:
         **{name: options.get(name) for name in ("git", "packages", "started")},
         **{name: options[name] for name in ("device", "threads", "world_size") if name in options},
         "config": _portable_values(changed_fields(options["config"])),
+        **({"init": options["init"]} if options.get("init") else {}),
         **({"resumed": resumed} if resumed else {}),
         **({} if seconds is None else {"seconds": seconds}),
     }
