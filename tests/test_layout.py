@@ -52,6 +52,7 @@ ORDER = [
     "fact_train.augment",
     "fact_train.classifiers",
     "fact_train.snapshot",
+    "fact_train.imports",
     "fact_train.bake",
     "fact_train.cost",
     "fact_train.training.losses",
