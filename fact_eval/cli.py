@@ -15,6 +15,7 @@ from fact_eval.commands.cache import cache_app
 from fact_eval.commands.catalog import list_, train_digits_
 from fact_eval.commands.check import crosscheck, recompute
 from fact_eval.commands.explain import explain
+from fact_eval.commands.export import export
 from fact_eval.commands.generate import generate
 from fact_eval.commands.pairs import fused, reconstruct
 from fact_eval.commands.score import all_, images, ref, run
@@ -29,6 +30,7 @@ COMMANDS = {
     "images": images,
     "ref": ref,
     "generate": generate,
+    "export": export,
     "audit": audit_,
     "list": list_,
     "show": show,

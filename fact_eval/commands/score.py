@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fact_eval.commands.board import print_board
+from fact_eval.commands.onnx_options import GraphOut, LabelSource, PixelRange, ZDim, ZName
 from fact_eval.commands.options import (
     AsJson,
     Batch,
@@ -103,7 +104,7 @@ def all_(
 
 
 def run(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, or a generator as an ONNX file.")],
     metrics: Metrics = None,
     protocol: Protocol = None,
     seeds: Seeds = "0",
@@ -115,11 +116,24 @@ def run(
     force: Force = False,
     random_weights: RandomWeights = False,
     as_json: AsJson = False,
+    out: GraphOut = None,
+    z_dim: ZDim = None,
+    z: ZName = None,
+    labels: LabelSource = None,
+    pixel_range: PixelRange = None,
 ) -> None:
     """Score one run and print its records.
 
-    Only missing records are computed.
+    Only missing records are computed. An ONNX file needs --data.
     """
+    graph = {"out": out, "z_dim": z_dim, "z": z, "labels": labels, "pixel_range": pixel_range}
+    graph = {name: value for name, value in graph.items() if value is not None}
+    if run.suffix.lower() == ".onnx":
+        options = dict(device=device, batch=batch, threads=threads, force=force, as_json=as_json)
+        _run_graph(run, _request(metrics, protocol, seeds, "latest", None, force), data, graph, options)
+        return
+    if graph:
+        raise UsageError(f"--{next(iter(graph)).replace('_', '-')} is for ONNX files, {run} is not one")
     from fact_eval.jobs.plan import plan_run
     from fact_eval.jobs.runs import find_runs, read_run
 
@@ -127,6 +141,23 @@ def run(
     jobs = plan_run(read_run(run), _request(metrics, protocol, seeds, snapshot, data, force))
     failures = _carry_out(jobs, device, batch, threads, force)
     finish([*failures, *print_records([run], as_json=as_json)])
+
+
+def _run_graph(path: Path, request, data: str | None, graph: dict, options: dict) -> None:
+    if data is None:
+        raise UsageError(f"{path.name} needs --data: the real images to compare with")
+    from fact_eval.images.onnx_graph import GraphOptions
+    from fact_eval.jobs.graphs import plan_graph
+    from fact_eval.jobs.pictures import open_reference
+    from fact_metrics.base.progress import Progress
+
+    as_json, out = options.pop("as_json"), graph.pop("out", Path("runs"))
+    reference = open_reference(data, progress=Progress(quiet=not is_rank_zero()))
+    job, remarks = plan_graph(path, GraphOptions(**graph), reference, out, request)
+    for line in remarks:
+        say(line)
+    failures = _carry_out([job], **options)
+    finish([*failures, *print_records([job.results.parent], as_json=as_json)])
 
 
 def images(

@@ -18,6 +18,7 @@ from fact_train.settings.config import changed_fields
 
 if TYPE_CHECKING:
     from fact_eval.features.reference_stats import ReferenceStatistics
+    from fact_eval.images.onnx_graph import GraphOptions
     from fact_train.data import Dataset
 
 
@@ -55,6 +56,7 @@ class Job:
     config_sha256: str | None = None
     training: dict = dataclasses.field(default_factory=dict)
     pictures: "Dataset | None" = None  # of an images job, opened
+    graph: "tuple[Path, GraphOptions] | None" = None  # of an images job whose images a graph makes
     missing: tuple[tuple[MetricSpec, int], ...] = ()
 
     def key(self, spec: MetricSpec, seed: int, *, protocol_sha256: str | None = None) -> Key:

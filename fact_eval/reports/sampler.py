@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fact_eval.images.datasets import open_images
 from fact_eval.images.reals import RealImages
 from fact_eval.images.sampling import MAX_SEED, SEED_STRIDE, parse_numbers
 from fact_eval.images.sources import GeneratorSource
@@ -18,8 +19,9 @@ from fact_metrics.base.pixels import to_uint8
 from fact_metrics.engines.path_length import slerp
 from fact_train.classifiers.classifier import classify
 from fact_train.data import Dataset
+from fact_train.imports import load_checkpoint
 from fact_train.run_folder import list_snapshots
-from fact_train.snapshot import Snapshot, load_snapshot
+from fact_train.snapshot import Snapshot
 
 LARGEST = (MAX_SEED + 1) * SEED_STRIDE - 1
 
@@ -45,13 +47,13 @@ def parse_layers(text: str | None, num_ws: int) -> tuple[int, ...]:
 
 
 def open_checkpoint(path: Path, *, device: str) -> Snapshot:
-    """The snapshot of a file, or the latest one of a run folder. Raises the errors of `load_snapshot`."""
+    """Any checkpoint, or the latest snapshot of a run folder. Raises the errors of `load_checkpoint`."""
     if path.is_dir():
         found = list_snapshots(path)
         if not found:
             raise UsageError(f"{path} holds no snapshot; give a file or a run folder")
         path = found[-1]
-    return load_snapshot(path, device=device)
+    return load_checkpoint(path, device=device)
 
 
 class Sampler:
@@ -193,8 +195,20 @@ def labels_for(snapshot: Snapshot, *, data: str | None, class_index: int | None)
         return None
     if class_index is not None and snapshot.C is None:
         return _OneLabel(class_index)
-    reals = RealImages(data or snapshot.config["data"], train=snapshot.dataset).dataset("train")
+    reals = _training_set(snapshot, data)
     return reals if class_index is None else _of_class(snapshot, reals, class_index)
+
+
+def _training_set(snapshot: Snapshot, data: str | None) -> Dataset:
+    if snapshot.origin is None:
+        return RealImages(data or snapshot.config["data"], train=snapshot.dataset).dataset("train")
+    name, classes = snapshot.path.name, snapshot.G.c_dim
+    if data is None:
+        raise UsageError(f"{name} is imported and conditional; choose --class, or --data with its labels")
+    reals = open_images(data, resolution=snapshot.G.img_resolution, channels=snapshot.G.img_channels)
+    if reals.num_classes != classes:
+        raise UsageError(f"--data {data}: {reals.num_classes} classes, {name} has {classes}")
+    return reals
 
 
 class _OneLabel:

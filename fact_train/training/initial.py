@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.file_hashes import file_sha256
+from fact_train.imports import load_checkpoint
 from fact_train.settings.config import TrainConfig
-from fact_train.snapshot import load_snapshot
 from fact_train.training.checkpoint import read_checkpoint
 from fact_train.training.models.model import Model
 
@@ -86,7 +86,7 @@ def read_initial(cfg: TrainConfig, model: Model) -> Initial:
 
 
 def _read(path: Path) -> dict[str, dict[str, Tensor]]:
-    """Network -> tensors, of a training state or of any checkpoint that `load_snapshot` reads."""
+    """Network -> tensors, of a training state or of any checkpoint that `load_checkpoint` reads."""
     if not path.is_file():
         raise UsageError(f"--init {path} does not exist; give a snapshot or a training state.")
     try:
@@ -94,7 +94,7 @@ def _read(path: Path) -> dict[str, dict[str, Tensor]]:
             state = read_checkpoint(path)
             names = ("G", "D", "G_ema", "E", "E_ema")
             return {name: dict(state[name]) for name in names if isinstance(state.get(name), dict)}
-        snapshot = load_snapshot(path)
+        snapshot = load_checkpoint(path)
     except UserError as error:
         kind = UsageError if isinstance(error, UsageError) else UserError
         raise kind(f"--init {path}: {error}") from error
