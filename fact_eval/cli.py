@@ -14,6 +14,7 @@ from fact_eval.commands.board import compare, leaderboard, publish_, show
 from fact_eval.commands.cache import cache_app
 from fact_eval.commands.catalog import list_, train_digits_
 from fact_eval.commands.check import crosscheck, recompute
+from fact_eval.commands.convert import convert
 from fact_eval.commands.explain import explain
 from fact_eval.commands.export import export
 from fact_eval.commands.generate import generate
@@ -27,6 +28,7 @@ from fact_metrics.base.plain_text import for_terminal
 COMMANDS = {
     "all": all_,
     "run": run,
+    "convert": convert,
     "images": images,
     "ref": ref,
     "generate": generate,

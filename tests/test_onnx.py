@@ -256,7 +256,7 @@ def test_a_graph_is_scored_by_every_metric_of_images(tmp_path, data, call) -> No
     path = linear_graph(tmp_path / "g.onnx")
     code, _, err = call("run", path, "--data", data, "--z-dim", Z, "--seeds", "0,1")
     assert code == 0 and "left out: toy_path needs a generator" in err, err
-    records = read_records(tmp_path / "runs" / "onnx-g" / RESULTS)
+    records = read_records(tmp_path / "runs" / "imported-g" / RESULTS)
     assert {(r.metric, r.seed, r.status) for r in records} == {
         (name, seed, "ok") for name in ("toy_distance", "toy_sharpness") for seed in (0, 1)
     }
@@ -265,8 +265,8 @@ def test_a_graph_is_scored_by_every_metric_of_images(tmp_path, data, call) -> No
     real, made = pixels(open_dataset(data).images(range(40))), pixels(expected(range(COUNT), seed=1))
     value = (made.mean(0) - real.mean(0)).norm().item()
     assert record.value == pytest.approx(value, rel=1e-3)  # a few pixels differ by one grey level of 256
-    assert record.source == "images" and record.label == "g"
-    about = record.training["onnx"]
+    assert record.source == "imported" and record.label == "g (imported from ONNX)"
+    about = record.training["imported"]
     assert about["z"] == "normal" and about["z_dim"] == Z and len(about["graph"]) == 64
     code, _, err = call("run", path, "--data", data, "--z-dim", Z, "--seeds", "0,1")
     assert code == 0 and "nothing left to do" in err
@@ -276,7 +276,7 @@ def test_a_graph_is_scored_by_every_metric_of_images(tmp_path, data, call) -> No
 
 def test_the_command_refuses_what_has_no_effect_or_does_not_fit(tmp_path, data, call) -> None:
     path = linear_graph(tmp_path / "g.onnx")
-    assert "g.onnx needs --data" in call("run", path)[2]
+    assert "g.onnx does not say where its training images are; add --data" in call("run", path)[2]
     code, _, err = call("run", tmp_path, "--z-dim", "3")
     assert code == 2 and "--z-dim is for ONNX files" in err
     code, _, err = call("run", "nowhere.onnx", "--data", data)

@@ -1,14 +1,9 @@
 """Options of `fact-eval run FILE.onnx`."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-GraphOut = Annotated[
-    Path | None,
-    typer.Option(metavar="PATH", help="With an ONNX file: parent folder of the records. [default: runs]"),
-]
 ZDim = Annotated[
     int | None,
     typer.Option(

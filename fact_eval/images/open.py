@@ -12,14 +12,14 @@ from fact_eval.images.sources import GeneratorSource, ImageSource, NoiseSource, 
 from fact_metrics.base.errors import UserError
 from fact_train.data import Dataset
 from fact_train.data.errors import MissingSplit
-from fact_train.snapshot import load_snapshot
+from fact_train.imports import load_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """What to open. `kind` is run, images, reals or noise.
+    """What to open. `kind` is run, imported, images, reals or noise.
 
-    run needs `snapshot`, images needs `pictures` or `graph`.
+    run and imported need `snapshot`, images needs `pictures` or `graph`.
 
     `sha256`: hash that the snapshot's bytes must have. `train`: description of the training images.
     `held_out`: split that held-out reals come from. `real_splits`: the real images that metrics need.
@@ -101,7 +101,7 @@ def _open_source(request: ImageRequest, reals: RealImages | DescribedImages, *, 
     if request.kind == "images":
         return PicturesSource(request.pictures, seed=request.seed)
     with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
-        snapshot = load_snapshot(request.snapshot, device=device)
+        snapshot = load_checkpoint(request.snapshot, device=device)
     if snapshot.sha256 != request.sha256:
         raise UserError(f"{request.snapshot} changed while it was scored; run the same command again")
     labels_of = reals.dataset("train") if snapshot.G.c_dim else None

@@ -89,7 +89,7 @@ def fitting_specs(
     fitting, left_out, few = [], [], []
     for spec in request.specs_for(reference.train["name"]):
         shortage = None if available is None else _shortage(spec, available)
-        why = _obstacle(spec) or shortage or _statistics_obstacle(spec, reference, request)
+        why = _obstacle(spec) or shortage or statistics_obstacle(spec, reference, request)
         if why is None:
             fitting.append(spec)
         elif request.named:
@@ -125,7 +125,7 @@ def _shortage(spec: MetricSpec, available: int) -> str | None:
     return None
 
 
-def _statistics_obstacle(spec: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
+def statistics_obstacle(spec: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
     """Why a metric cannot use a reference of statistics; None if it can, or if the reference has images."""
     statistics = reference.statistics
     need = next((need for need in spec.needs if need.side == "real"), None)

@@ -15,11 +15,11 @@ from fact_metrics.base.checkpoints import read_checkpoint
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.file_hashes import file_sha256
 from fact_metrics.base.plain_text import is_file_name
-from fact_train.imports import stylegan2_ada
+from fact_train.imports import rosinality, stylegan2_ada
 from fact_train.imports.imported import Unrepresentable
 from fact_train.snapshot import Snapshot, load_snapshot, rebuild
 
-IMPORTERS = (stylegan2_ada,)
+IMPORTERS = (stylegan2_ada, rosinality)
 WAY_OUT = "export it to ONNX, or score a folder of its images"
 
 
@@ -49,13 +49,17 @@ def read_foreign(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{path} is of no known format ({known}); {WAY_OUT}")
     try:
         imported = importer.convert(content)
-        tensors = imported.tensors(most_bytes=path.stat().st_size)
+        tensors = imported.tensors()
     except Unrepresentable as error:
         raise UserError(f"{path} ({importer.FORMAT}) cannot be imported: {error}; {WAY_OUT}") from error
-    except UserError as error:
-        raise UserError(f"{path} ({importer.FORMAT}) cannot be imported: {error}") from error
+    except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:  # shapes of a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} ({importer.FORMAT}) is damaged ({reason}); fetch it again") from error
     name = path.name if is_file_name(path.name) else "checkpoint"
-    meta = imported.metadata(tensors, format=importer.FORMAT, file=name, file_sha256=file_sha256(path))
+    try:
+        meta = imported.metadata(tensors, format=importer.FORMAT, file=name, file_sha256=file_sha256(path))
+    except UserError as error:  # a setting that ours does not have: --w-dim 0, ...
+        raise UserError(f"{path} ({importer.FORMAT}) cannot be imported: {error}") from error
     return meta, tensors
 
 

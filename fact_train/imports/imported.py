@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fact_metrics.base.errors import UserError
 from fact_metrics.base.tensors import weights_sha256
 from fact_train.networks.mapping import Mapping as MappingNetwork
 from fact_train.settings.config import TrainConfig
 from fact_train.snapshot import SCHEMA
 
 W_AVG_LATENTS = 4096
-SLACK = 1 << 20  # bytes of tensors that an importer may add to those of a file
 
 
 class Unrepresentable(Exception):
@@ -35,17 +33,10 @@ class Imported:
     kimg: float = 0.0
     notes: list[str] = field(default_factory=list)
 
-    def tensors(self, *, most_bytes: int) -> dict[str, Tensor]:
-        """float32 tensors of a snapshot, each with memory of its own.
-
-        UserError if they would take more than a file of `most_bytes` can hold: tensors that share memory in
-        the file would be copied.
-        """
+    def tensors(self) -> dict[str, Tensor]:
+        """float32 tensors of a snapshot, each with memory of its own."""
         named = {f"G_ema.{name}": value for name, value in self.G.items()}
         named |= {f"D.{name}": value for name, value in (self.D or {}).items()}
-        size = sum(value.numel() * value.element_size() for value in named.values())
-        if size > most_bytes + SLACK:
-            raise UserError(f"its tensors share memory: {size:,} bytes in a file of {most_bytes:,}")
         return {name: value.float().contiguous().clone() for name, value in named.items()}
 
     def metadata(self, tensors: dict[str, Tensor], *, format: str, file: str, file_sha256: str) -> dict:
@@ -103,10 +94,7 @@ def estimate_w_avg(G: Mapping[str, Tensor], fields: Mapping[str, Any]) -> tuple[
         lr_mult=fields["mapping_lr_mult"],
     )
     own = {k.removeprefix("mapping."): v.float() for k, v in G.items() if k.startswith("mapping.")}
-    try:
-        mapping.load_state_dict({**own, "w_avg": torch.zeros(fields["w_dim"])})
-    except RuntimeError as error:
-        raise UserError(" ".join(str(error).split())[:200]) from error
+    mapping.load_state_dict({**own, "w_avg": torch.zeros(fields["w_dim"])})
     z = torch.randn(W_AVG_LATENTS, fields["z_dim"], generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         w_avg = mapping(z)[:, 0].double().mean(dim=0).float()

@@ -19,6 +19,7 @@ from fact_train.settings.config import TrainConfig
 FORMAT = "stylegan2-ada-pytorch"
 _INJECTED = re.compile(r"^(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)$")
 _OURS = re.compile(r"^(synthesis\.b\d+\.(?:conv[01]|torgb))\.inject\.")
+FILTER = torch.tensor([1.0, 3.0, 3.0, 1.0]).outer(torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
 DEEPEST, MOST_MODULES = 8, 2_000
 # Class of a module -> the activation that our layer of this kind has; None for modules without one.
 CLASSES = {
@@ -111,8 +112,7 @@ def _check_module(name: str, record: Record) -> None:
 
 
 def _is_our_filter(taps: Tensor) -> bool:
-    row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-    return taps.shape == (4, 4) and torch.allclose(taps.float(), row.outer(row), rtol=0, atol=1e-6)
+    return taps.shape == FILTER.shape and torch.allclose(taps.float(), FILTER, rtol=0, atol=1e-6)
 
 
 def _generator_settings(modules: Mapping[str, Record]) -> tuple[dict[str, Any], dict[str, int]]:

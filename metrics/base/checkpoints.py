@@ -2,8 +2,8 @@
 
 Three kinds, told apart by content: a zip of torch.save, the older torch.save before it, and a pickle of a
 module tree (StyleGAN2-ADA's `.pkl`, whose storages are older torch.save files inside). Storages are views of
-the file, so a file never takes more memory than it has. An object becomes a Record of its attributes if its
-class is known here; source text inside a pickle is an attribute like any other.
+the file, and all tensors together hold a few times its bytes at most. An object becomes a Record of its
+attributes if its class is known here; source text inside a pickle is an attribute like any other.
 """
 
 import io
@@ -27,6 +27,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file of torch.sav
 LARGEST_DIRECTORY = 16 << 20  # bytes of a zip's table of contents; 100,000 storages take 8 MB
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip entry: its mark, the lengths of name and extra field
 MOST_STORAGES = 20_000
+SHARED = 4  # bytes of all tensors per byte of the file; they share storages where weights are tied
 WAY_OUT = "save its state dicts as safetensors"
 RECORDS = frozenset({("argparse", "Namespace")})
 DTYPES = {str(dtype).removeprefix("torch."): str(dtype) for dtype in STORAGES.values()}  # as plain texts
@@ -115,7 +116,7 @@ class _Zip:
         return read_pickle(
             bytes(program),
             source=self._path,
-            find_class=_Names(self._path),
+            find_class=_Names(self._path, _Views(len(self._content))),
             persistent_load=self._storage,
             way_out=WAY_OUT,
         )
@@ -147,7 +148,8 @@ class _Zip:
 
 def _read_stream(path: Path, content: mmap.mmap) -> Any:
     """A pickle, or the older torch.save, which begins with a pickle of LEGACY_MAGIC."""
-    first = read_pickle(content, source=path, find_class=_Names(path), limit=CHECKPOINT, way_out=WAY_OUT)
+    names = _Names(path, _Views(len(content)))
+    first = read_pickle(content, source=path, find_class=names, limit=CHECKPOINT, way_out=WAY_OUT)
     if type(first) is int and first == LEGACY_MAGIC:
         return _Legacy(path, content, content).read()
     return first
@@ -177,7 +179,7 @@ class _Legacy:
             if claims.setdefault(key, (dtype, count)) != (dtype, count):
                 raise Refused(f"reads storage {key[:20]} as two types")
 
-        self._pickle(note, rebuild=lambda *_: None)
+        self._pickle(note)
         keys = self._pickle()
         if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
             raise ValueError("it does not list its storages")
@@ -185,9 +187,10 @@ class _Legacy:
             raise ValueError("its storages are not those that its tensors name")
         storages = self._storages(keys, claims)
         self._stream.seek(start)
-        return self._pickle(lambda reference: storages[_storage_reference(reference)[0]])
+        views = _Views(len(self._content))
+        return self._pickle(lambda reference: storages[_storage_reference(reference)[0]], views)
 
-    def _pickle(self, persistent_load: Any = None, rebuild: Any = rebuild_tensor) -> Any:
+    def _pickle(self, persistent_load: Any = None, rebuild: Any = lambda *_: None) -> Any:
         return read_pickle(
             self._stream,
             source=self._path,
@@ -210,10 +213,24 @@ class _Legacy:
         return found
 
 
+class _Views:
+    """Rebuilds tensors as views of storages, and counts what they would take if each had its own memory."""
+
+    def __init__(self, file_size: int):
+        self._left = SHARED * file_size
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        tensor = rebuild_tensor(*arguments)
+        self._left -= tensor.numel() * tensor.element_size()
+        if self._left < 0:
+            raise Refused("holds tensors that share memory, many times the file")
+        return tensor
+
+
 class _Names:
     """What the names in a pickle stand for; None for those that only `read_pickle` knows."""
 
-    def __init__(self, path: object, rebuild: Any = rebuild_tensor):
+    def __init__(self, path: object, rebuild: Any):
         self._path = path
         self._storages: dict[int, tuple[bytes, Any]] = {}  # with its bytes, so that their id stays theirs
         self._functions = {
