@@ -15,11 +15,11 @@ from fact_metrics.base.checkpoints import read_checkpoint
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.file_hashes import file_sha256
 from fact_metrics.base.plain_text import is_file_name
-from fact_train.imports import rosinality, stylegan2_ada
+from fact_train.imports import lucidrains, rosinality, stylegan2_ada
 from fact_train.imports.imported import Unrepresentable
 from fact_train.snapshot import Snapshot, load_snapshot, rebuild
 
-IMPORTERS = (stylegan2_ada, rosinality)
+IMPORTERS = (stylegan2_ada, rosinality, lucidrains)
 WAY_OUT = "export it to ONNX, or score a folder of its images"
 
 

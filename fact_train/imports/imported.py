@@ -78,6 +78,8 @@ def width_fields(widths: Mapping[int, int]) -> tuple[int, int]:
 def one_value(values: Iterable[Any], what: str) -> Any:
     """The value that all layers share. Raises Unrepresentable if they differ."""
     found = list(values)
+    if any(type(value) not in (str, int, float, bool, type(None)) for value in found):
+        raise Unrepresentable(f"{what} is no plain value")  # comparing tuples of tuples can take forever
     if not found or any(value != found[0] for value in found):
         raise Unrepresentable(f"{what} differs between layers")
     return found[0]

@@ -24,12 +24,13 @@ from fact_metrics.base.pickles import Call, Refused, check_plain_keys, read_pick
 from fact_metrics.base.storages import STORAGES, rebuild_tensor
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file of torch.save before 1.6
-LARGEST_DIRECTORY = 16 << 20  # bytes of a zip's table of contents; 100,000 storages take 8 MB
+LARGEST_DIRECTORY = 4 << 20  # bytes of a zip's table of contents; 50,000 storages take it
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip entry: its mark, the lengths of name and extra field
 MOST_STORAGES = 20_000
+MOST_TENSORS = 50_000
+MOST_MEMBERS = 50_000  # of all sets
 SHARED = 4  # bytes of all tensors per byte of the file; they share storages where weights are tied
 WAY_OUT = "save its state dicts as safetensors"
-RECORDS = frozenset({("argparse", "Namespace")})
 DTYPES = {str(dtype).removeprefix("torch."): str(dtype) for dtype in STORAGES.values()}  # as plain texts
 REFUSED = {
     ("dnnlib.tflib.network", "Network"): "is a TensorFlow network; legacy.py of StyleGAN2-ADA converts it",
@@ -39,15 +40,25 @@ REFUSED = {
 class Record:
     """An object of a known class: its name and attributes. Nothing of it can be called."""
 
-    name = ""
+    __slots__ = ("name", "state")
 
-    def __init__(self) -> None:
-        self.state: dict[str, Any] = {}
+    def __new__(cls, name: str = "") -> "Record":  # a pickle makes instances without __init__
+        if not isinstance(name, str):
+            raise Refused("holds an object without a name")
+        made = super().__new__(cls)
+        made.name, made.state = name or cls.__name__, {}
+        return made
 
     def __setstate__(self, state: Any) -> None:
         if not (isinstance(state, dict) and all(isinstance(key, str) for key in state)):
-            raise Refused(f"holds a {self.name} of unknown form")
+            raise Refused("holds an object whose attributes are not named")
         self.state = state
+
+
+class Namespace(Record):
+    """argparse.Namespace: what a program was started with."""
+
+    __slots__ = ()
 
 
 class PlainDict(dict):
@@ -55,8 +66,14 @@ class PlainDict(dict):
 
     __slots__ = ()
 
+    def __init__(self) -> None:  # no content: a pickle calls this with what it likes, and keys are checked
+        super().__init__()
+
     def __setstate__(self, state: Any) -> None:
         pass
+
+
+CLASSES = {("argparse", "Namespace"): Namespace, ("dnnlib.util", "EasyDict"): PlainDict}
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -217,11 +234,14 @@ class _Views:
     """Rebuilds tensors as views of storages, and counts what they would take if each had its own memory."""
 
     def __init__(self, file_size: int):
-        self._left = SHARED * file_size
+        self._left, self._made = SHARED * file_size, 0
 
     def __call__(self, *arguments: Any) -> Tensor:
         tensor = rebuild_tensor(*arguments)
         self._left -= tensor.numel() * tensor.element_size()
+        self._made += 1
+        if self._made > MOST_TENSORS:
+            raise Refused(f"holds more than {MOST_TENSORS:,} tensors")
         if self._left < 0:
             raise Refused("holds tensors that share memory, many times the file")
         return tensor
@@ -231,7 +251,7 @@ class _Names:
     """What the names in a pickle stand for; None for those that only `read_pickle` knows."""
 
     def __init__(self, path: object, rebuild: Any):
-        self._path = path
+        self._path, self._members = path, 0
         self._storages: dict[int, tuple[bytes, Any]] = {}  # with its bytes, so that their id stays theirs
         self._functions = {
             ("torch._utils", "_rebuild_tensor_v2"): rebuild,
@@ -239,9 +259,9 @@ class _Names:
             ("torch.storage", "_load_from_bytes"): self._embedded,
             ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
             ("collections", "OrderedDict"): _ordered,
-            ("builtins", "set"): _plain_set,
-            ("__builtin__", "set"): _plain_set,
-            ("torch", "Size"): tuple,
+            ("builtins", "set"): self._set,
+            ("__builtin__", "set"): self._set,
+            ("torch", "Size"): _size,
             ("torch", "device"): lambda *_: "device",
         }
 
@@ -250,10 +270,8 @@ class _Names:
             raise Refused(REFUSED[module, name])
         if (module, name) in self._functions:
             return Call(self._functions[module, name])
-        if (module, name) in RECORDS:
-            return type("Record", (Record,), {"name": name})
-        if (module, name) == ("dnnlib.util", "EasyDict"):
-            return PlainDict
+        if (module, name) in CLASSES:
+            return CLASSES[module, name]
         if module == "torch":
             return STORAGES.get(name) or DTYPES.get(name)
         return None
@@ -269,6 +287,15 @@ class _Names:
             self._storages[id(data)] = data, _Legacy(inside, io.BytesIO(data), data).read()
         return self._storages[id(data)][1]
 
+    def _set(self, items: Any = ()) -> set:
+        if not isinstance(items, list | tuple):
+            raise Refused("holds a set of unknown form")
+        self._members += len(items)
+        if self._members > MOST_MEMBERS:
+            raise Refused(f"holds sets of more than {MOST_MEMBERS:,} values")
+        check_plain_keys(items)
+        return set(items)
+
 
 def _persistent(meta: Any) -> Record:
     """A module of StyleGAN2-ADA: its source text is dropped, its state becomes a Record."""
@@ -276,7 +303,7 @@ def _persistent(meta: Any) -> Record:
         isinstance(meta, dict) and meta.get("type") == "class" and isinstance(meta.get("class_name"), str)
     ):
         raise Refused("holds a module of unknown form")
-    record = type("Record", (Record,), {"name": meta["class_name"]})()
+    record = Record(meta["class_name"])
     record.__setstate__(meta.get("state"))
     return record
 
@@ -287,11 +314,10 @@ def _ordered(*arguments: Any) -> PlainDict:
     return PlainDict()
 
 
-def _plain_set(items: Any = ()) -> set:
-    if not isinstance(items, list | tuple):
-        raise Refused("holds a set of unknown form")
-    check_plain_keys(items)
-    return set(items)
+def _size(numbers: Any = ()) -> tuple:
+    if not (isinstance(numbers, list | tuple) and len(numbers) <= 64):
+        raise Refused("holds a torch.Size of unknown form")
+    return tuple(numbers)
 
 
 def _storage_reference(reference: Any) -> tuple[str, torch.dtype, int]:
