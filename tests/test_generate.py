@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from eval_toys import SIDE, make_data, make_run, make_stylex_run
+from foreign_checkpoints import stylegan2_ada, toy_networks, write_pickle
 from PIL import Image
 
 from fact_eval import cli
@@ -18,6 +19,7 @@ from fact_eval.reports.sampler import Sampler, interpolate_seeds, labels_for, mi
 from fact_metrics.base.pixels import to_uint8
 from fact_train.classifiers.training import train_classifier
 from fact_train.data import open_dataset
+from fact_train.imports import load_checkpoint
 from fact_train.run_folder import list_snapshots
 from fact_train.snapshot import load_snapshot
 
@@ -294,6 +296,25 @@ def test_a_class_that_does_not_exist_and_noise_that_was_not_trained_are_refused(
     assert code == 2 and "was trained with --noise off" in err
     code, _, err = call(tmp_path, "--out", tmp_path / "x")
     assert code == 2 and "holds no snapshot" in err
+
+
+def test_an_imported_checkpoint_makes_images_of_a_class_or_with_the_labels_of_data(tmp_path, call) -> None:
+    cfg, G, D = toy_networks(classes=3, channels=1, resolution=SIDE)
+    path = write_pickle(tmp_path / "ada.pkl", stylegan2_ada(cfg, G, D), protocol=4)
+    code, _, err = call(path, "--out", tmp_path / "x")
+    assert code == 2 and "is imported and conditional; choose --class, or --data" in err
+    assert call(path, "--seeds", "0-2", "--class", "1", "--psi", "0.5", "--out", tmp_path / "x")[0] == 0
+    loaded = load_checkpoint(path)
+    source = GeneratorSource(loaded, seed=0, labels_of=open_dataset(make_data(tmp_path / "d", labelled=True)))
+    ws = G.mapping(source.latents(range(3)), torch.eye(3)[[1, 1, 1]], 0.5)
+    expected = to_uint8(G.synthesis(ws, noise_inputs=source.noise(range(3))))
+    made = torch.stack([pixels(file) for file in sorted((tmp_path / "x").iterdir())])
+    assert torch.equal(made, expected)
+    assert call(path, "--seeds", "0-2", "--data", tmp_path / "d", "--out", tmp_path / "y")[0] == 0
+    made = torch.stack([pixels(file) for file in sorted((tmp_path / "y").iterdir())])
+    assert torch.equal(made, source.images(range(3)))
+    code, _, err = call(path, "--data", make_data(tmp_path / "plain"), "--out", tmp_path / "z")
+    assert code == 2 and "0 classes, ada.pkl has 3" in err
 
 
 @pytest.mark.parametrize("name", ["folder", "x.zip", "x.npz"])

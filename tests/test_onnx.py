@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from eval_toys import COUNT, SIDE, make_data, make_run, register_toys
+from foreign_checkpoints import stylegan2_ada, toy_networks, write_pickle
 
 import fact_metrics.registry
 from fact_eval import cli
@@ -330,6 +331,16 @@ def test_an_exported_generator_is_scored_as_its_snapshot(tmp_path, data) -> None
     export_onnx(snapshot, tmp_path / "g.onnx")
     made = source_of(tmp_path / "g.onnx", seed=1).images(range(9))
     assert close(made, GeneratorSource(snapshot, seed=1).images(range(9)))
+
+
+def test_an_imported_generator_is_exported_too(tmp_path) -> None:
+    cfg, G, D = toy_networks(classes=3, g_arch="resnet", conv_clamp=256.0)
+    path = write_pickle(tmp_path / "ada.pkl", stylegan2_ada(cfg, G, D), protocol=4)
+    assert cli._run(["export", str(path), "--out", str(tmp_path / "g.onnx")]) == 0
+    session = onnxruntime.InferenceSession((tmp_path / "g.onnx").read_bytes())
+    z, c = torch.randn(2, *G.z_shape, generator=torch.Generator().manual_seed(1)), torch.eye(3)[:2]
+    (made,) = session.run(None, {"z": z.numpy(), "c": c.numpy()})
+    torch.testing.assert_close(torch.from_numpy(made), G(z, c, noise_mode="const"), atol=1e-4, rtol=1e-4)
 
 
 def test_an_export_that_onnxruntime_computes_otherwise_is_not_written(tmp_path, data, monkeypatch) -> None:

@@ -16,12 +16,29 @@ from torch import Tensor
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.file_hashes import file_sha256
 from fact_train.imports import load_checkpoint
-from fact_train.settings.config import TrainConfig
+from fact_train.settings.config import TrainConfig, flag
+from fact_train.settings.fields import value_text
 from fact_train.training.checkpoint import read_checkpoint
 from fact_train.training.models.model import Model
 
 AVERAGE_OF = {"G": "G_ema", "E": "E_ema"}  # network -> its average, which stands in for it
+OURS = "fact-stylegan"
 SHOWN = 3  # tensors that an error names
+# Settings that decide which tensors networks have, and their shapes.
+SHAPING = (
+    *("z_dim", "w_dim", "map_depth", "channel_base", "channel_max", "g_arch", "d_arch", "d_channel_mult"),
+    *("d_channel_max", "e_channel_mult", "e_channel_max", "injection", "style_vectors", "style_kernel"),
+    *("torgb_style", "noise", "model", "d_cond"),
+)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a file holds: its format, its configuration as far as it is known, its tensors by network."""
+
+    format: str
+    config: Mapping[str, Any]
+    networks: Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,7 @@ class Initial:
 
     path: Path
     sha256: str
+    format: str  # fact-stylegan, or what an importer calls the file
     networks: Mapping[str, Mapping[str, Tensor]]  # network of the run -> tensors that fit
     random: tuple[str, ...] = ()  # tensors of the run that the file does not have, or in another shape
     unused: tuple[str, ...] = ()  # tensors of the file that the run does not have, or in another shape
@@ -39,6 +57,7 @@ class Initial:
         return {
             "file": self.path.name,
             "sha256": self.sha256,
+            "format": self.format,
             "random": list(self.random),
             "unused": list(self.unused),
         }
@@ -60,7 +79,8 @@ def read_initial(cfg: TrainConfig, model: Model) -> Initial:
     would never be trained. Raises the errors of reading a checkpoint.
     """
     path = Path(cfg.init)
-    saved = _read(path)
+    file = _read(path)
+    saved = file.networks
     networks, random, unused = {}, [], []
     for name, net in _networks(model).items():
         source = saved.get(name) or saved.get(AVERAGE_OF.get(name), {})
@@ -70,7 +90,7 @@ def read_initial(cfg: TrainConfig, model: Model) -> Initial:
         if name not in AVERAGE_OF:  # G and its average have the same tensors
             random += [f"{name}.{key}" for key in own if key not in fitting]
             unused += [f"{name}.{key}" for key in source if key not in fitting]
-    differences = _differences(saved, model)
+    differences = _differences(file, cfg, model)
     if not any(networks.values()):
         raise UsageError(
             f"--init {path}: nothing in it fits this run ({'; '.join(differences) or random[0]})."
@@ -82,24 +102,27 @@ def read_initial(cfg: TrainConfig, model: Model) -> Initial:
             "Change the run, or add --init-partial to start these tensors from random values."
         )
     _refuse_frozen(path, random, model)
-    return Initial(path, file_sha256(path), networks, tuple(random), tuple(unused))
+    return Initial(path, file_sha256(path), file.format, networks, tuple(random), tuple(unused))
 
 
-def _read(path: Path) -> dict[str, dict[str, Tensor]]:
-    """Network -> tensors, of a training state or of any checkpoint that `load_checkpoint` reads."""
+def _read(path: Path) -> Saved:
+    """A training state, or what `load_checkpoint` reads."""
     if not path.is_file():
         raise UsageError(f"--init {path} does not exist; give a snapshot or a training state.")
     try:
         if path.name.startswith("training-state-"):
             state = read_checkpoint(path)
             names = ("G", "D", "G_ema", "E", "E_ema")
-            return {name: dict(state[name]) for name in names if isinstance(state.get(name), dict)}
+            found = {name: dict(state[name]) for name in names if isinstance(state.get(name), dict)}
+            return Saved(OURS, state["config"], found)
         snapshot = load_checkpoint(path)
     except UserError as error:
         kind = UsageError if isinstance(error, UsageError) else UserError
         raise kind(f"--init {path}: {error}") from error
     nets = {"G_ema": snapshot.G, "D": snapshot.D, "E_ema": snapshot.E}
-    return {name: dict(net.state_dict()) for name, net in nets.items() if net is not None}
+    format = OURS if snapshot.origin is None else snapshot.origin["format"]
+    found = {name: dict(net.state_dict()) for name, net in nets.items() if net is not None}
+    return Saved(format, snapshot.config, found)
 
 
 def _networks(model: Model) -> dict[str, torch.nn.Module]:
@@ -107,14 +130,21 @@ def _networks(model: Model) -> dict[str, torch.nn.Module]:
     return {**{n: net for n, net in model.snapshot_networks.items() if n != "C"}, **model.networks}
 
 
-def _differences(saved: Mapping[str, Mapping[str, Tensor]], model: Model) -> list[str]:
-    """In words, where the images or labels of two runs differ."""
+def _differences(file: Saved, cfg: TrainConfig, model: Model) -> list[str]:
+    """In words, where images, labels or settings differ that decide the shapes of tensors."""
+    saved = file.networks
     there = _shape_of(saved.get("G_ema") or saved.get("G", {}))
     here = _shape_of(model.gan.G.state_dict())
     lines = [
         f"{what} {there[what]} there and {here[what]} here"
         for what in here
         if there and there[what] != here[what]
+    ]
+    settings = {name: (file.config[name], getattr(cfg, name)) for name in SHAPING if name in file.config}
+    lines += [
+        f"{flag(name)} {value_text(old)} there and {value_text(new)} here"
+        for name, (old, new) in settings.items()
+        if old != new
     ]
     missing = _networks(model).keys() - saved.keys()
     return lines + [f"it holds no {name[0]}" for name in ("D", "E_ema") if name in missing]
