@@ -130,7 +130,7 @@ def test_an_axis_says_what_it_does_takes_defaults_to_and_comes_from(f) -> None:
 
 def test_axes_stand_under_the_panels_of_the_help_and_sources_are_explained() -> None:
     text = axes_text()
-    headings = re.findall(r"^[A-Z][A-Za-z ]+$", text, flags=re.M)
+    headings = re.findall(r"^[A-Z][A-Za-z -]+$", text, flags=re.M)
     assert headings == [*PANELS, "Sources"]
     used = {f.metadata["source"] for f in fields_of("science")}
     assert used <= set(SOURCES)

@@ -223,6 +223,49 @@ def test_graphs_that_cannot_be_fed_or_run_are_one_line(tmp_path) -> None:
         OnnxGenerator(flat, GraphOptions()).shape  # noqa: B018
 
 
+def test_weights_outside_the_file_are_not_read(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load(str(linear_graph(tmp_path / "g.onnx")))
+    (weight,) = [tensor for tensor in model.graph.initializer if tensor.name == "W"]
+    (tmp_path / "w.bin").write_bytes(weight.raw_data)
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="w.bin")
+    (tmp_path / "g.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=r"g\.onnx is not a graph that onnxruntime can run .*External data"):
+        OnnxGenerator(tmp_path / "g.onnx", GraphOptions())
+
+
+def test_a_graph_that_asks_for_more_memory_than_there_is_fails_in_one_line(tmp_path) -> None:
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["big"]),
+        helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["z", "sum"], ["images"]),
+    ]
+    tensors = [("size", np.array([10**15]))]
+    path = graph_of(tmp_path / "g.onnx", nodes, [("z", FLOAT, ("n", Z))], shape=("n", Z), tensors=tensors)
+    with pytest.raises(UserError, match=r"g\.onnx failed: .*ConstantOfShape"):
+        OnnxGenerator(path, GraphOptions()).shape  # noqa: B018
+
+
+def test_a_graph_of_torch_gives_the_images_of_torch(tmp_path) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.ConvTranspose2d(Z, 8, 4), torch.nn.ReLU(),
+        torch.nn.ConvTranspose2d(8, 3, 4, stride=2, padding=1), torch.nn.Tanh(),
+    ).eval()  # fmt: skip
+    path = tmp_path / "dcgan.onnx"
+    axes = {"z": {0: "n"}, "images": {0: "n"}}
+    torch.onnx.export(
+        net, (torch.zeros(2, Z, 1, 1),), str(path), dynamo=False, input_names=["z"],
+        output_names=["images"], dynamic_axes=axes,
+    )  # fmt: skip
+    source = OnnxSource(OnnxGenerator(path, GraphOptions()), seed=0, channels=3)
+    with torch.no_grad():
+        wanted = to_uint8(net(torch.from_numpy(latents(range(5)))[:, :, None, None]))
+    assert close(source.images(range(5)), wanted)
+
+
 def test_without_the_package_the_command_that_installs_it_is_named(tmp_path, monkeypatch) -> None:
     path = linear_graph(tmp_path / "g.onnx")
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)

@@ -19,6 +19,7 @@ from torch import Tensor
 from fact_eval.images.sampling import image_seed
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.extras import need
+from fact_metrics.base.limits import CHECKPOINT
 from fact_metrics.base.pixels import to_uint8
 from fact_metrics.spec import SAMPLING
 
@@ -38,6 +39,7 @@ LABELS = ("data", "uniform")  # or the number of a class
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 BYTES = "tensor(uint8)"
+WEIGHTS_ELSEWHERE = "session.model_external_initializers_file_folder_path"
 LUMA = (19595, 38470, 7471)  # / 65536, as Pillow converts RGB to gray
 
 
@@ -56,6 +58,7 @@ class OnnxGenerator:
 
     def __init__(self, path: Path, options: GraphOptions, *, device: str = "cpu"):
         self.path, self.options = Path(path), options
+        CHECKPOINT.check(self.path.stat().st_size, self.path, "export a smaller network")
         content = self.path.read_bytes()
         self.sha256 = hashlib.sha256(content).hexdigest()
         self._session = self._open(content, device)
@@ -118,6 +121,7 @@ class OnnxGenerator:
         settings = self._runtime.SessionOptions()
         settings.intra_op_num_threads = torch.get_num_threads()
         settings.log_severity_level = 4  # an error arrives as an exception
+        settings.add_session_config_entry(WEIGHTS_ELSEWHERE, os.devnull)  # the hash is that of one file
         try:
             return self._runtime.InferenceSession(content, settings, providers=[provider])
         except Exception as error:  # onnxruntime's exceptions share no class
