@@ -16,6 +16,8 @@ from fact_eval.commands.catalog import list_, train_digits_
 from fact_eval.commands.check import crosscheck, recompute
 from fact_eval.commands.convert import convert
 from fact_eval.commands.explain import explain
+from fact_eval.commands.export import export
+from fact_eval.commands.generate import generate
 from fact_eval.commands.pairs import fused, reconstruct
 from fact_eval.commands.raters import study_pack, study_score
 from fact_eval.commands.score import all_, images, ref, run
@@ -30,6 +32,8 @@ COMMANDS = {
     "convert": convert,
     "images": images,
     "ref": ref,
+    "generate": generate,
+    "export": export,
     "audit": audit_,
     "list": list_,
     "show": show,

@@ -54,6 +54,7 @@ ORDER = [
     "fact_train.snapshot",
     "fact_train.imports",
     "fact_train.bake",
+    "fact_train.onnx_export",
     "fact_train.cost",
     "fact_train.training.losses",
     "fact_train.training.precision",
