@@ -8,6 +8,7 @@ from benchmarks.machine import write_result
 
 BENCHMARKS = (
     "training",
+    "busy",
     "presets",
     "losses",
     "frechet",
@@ -24,6 +25,7 @@ BENCHMARKS = (
     "growth",
     "hostile",
     "faults",
+    "attfind",
 )
 OPTIONS = {
     "one_pass": ("files",),

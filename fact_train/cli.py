@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fact_metrics.base.atomic import REFUSALS, disk_message
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.plain_text import for_terminal
 from fact_train.commands.classifier import classifier
@@ -222,6 +223,11 @@ def main() -> None:
     except UserError as error:
         print(for_terminal(f"fact-train: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        print(for_terminal(f"fact-train: {disk_message(error)}"), file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("fact-train: interrupted before training started; nothing was changed.", file=sys.stderr)
         sys.exit(130)

@@ -97,6 +97,8 @@ class Family:
     needs: Callable[[Choice], tuple[FeatureNeed, ...]] | None = None
     needs_generator: bool = False
     needs_encoder: bool = False
+    needs_training: bool = False
+    needs_explanation: bool = False
     from_statistics: bool = False
     step: Callable[[Choice], float | None] = lambda choice: None
     difference: Difference | None = None
@@ -159,12 +161,14 @@ class Family:
             needs=needs,
             needs_generator=self.needs_generator,
             needs_encoder=self.needs_encoder or self.scored == "reconstructed",
+            needs_training=self.needs_training,
             detectors=tuple(sorted(used)),
             settings=self.settings(choice),
             needs_trait=next(iter(traits), None),
             from_statistics=self.from_statistics,
             paired=self.difference is not None,
             step=self.step(choice),
+            needs_explanation=self.needs_explanation,
         )
 
     def check_detector(self, name: str, detector: str) -> None:

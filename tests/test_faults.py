@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import struct
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from benchmarks.hostile import files, runner
 from benchmarks.hostile.runner import Outcome, run_command
 from fact_eval.weights.files import guess_format
 from fact_metrics.base.arrays import open_npz
+from fact_metrics.base.atomic import disk_message, write_text
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.torch_files import load_torch
+from fact_train.training.stats import StatsWriter
 
 ROOT = Path(__file__).parent.parent
 
@@ -198,3 +201,44 @@ def test_the_published_table_is_that_of_the_result() -> None:
     page = (ROOT / "benchmarks" / "README.md").read_text()
     result = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text())
     assert faults.with_tables(page, result) == page
+
+
+# A disk that refuses, in training
+
+
+def test_a_read_only_disk_is_one_line_and_hides_no_other_error(tmp_path: Path, command) -> None:
+    def save() -> int:
+        try:
+            write_text(Path("a"), "whole")
+        except UserError as error:
+            print(f"fact-train: {error}")
+            return 1
+        return 0
+
+    command(save)
+    for number in (1, 2, 3):  # of the open, the rename and the removal of what is left
+        at = tmp_path / str(number)
+        at.mkdir()
+        ended = run_command(("x",), at, prepare=partial(watch, at, read_only_from(number)))
+        assert "Traceback" not in ended.output, ended.output
+        assert (ended.code, (at / "a").exists()) == ((1, False) if number < 3 else (0, True))
+
+
+def test_tensorboard_on_a_full_disk_prints_no_traceback(tmp_path: Path, command) -> None:
+    def train() -> int:
+        writer = StatsWriter(Path("."), nimg=0)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        try:
+            writer._board.add_scalar("a", 1.0)
+            writer._board.flush()
+        except OSError as error:
+            print(f"fact-train: {disk_message(error)}")
+            return 1
+        return 0
+
+    command(train)
+    ended = run_command(("x",), tmp_path)
+    assert ended.code == 1 and "Traceback" not in ended.output, ended.output
+    assert inputs.error_lines(ended.output) == [
+        "fact-train: could not write: File too large. Free some space and run the same command again."
+    ]

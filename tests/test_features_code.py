@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fact_eval.features.store import FEATURE_MODULES, PACKAGES, features_code, hash_features_code
+from fact_eval.features.code_key import FEATURE_MODULES, PACKAGES, features_code, hash_features_code
 from fact_metrics.base.fingerprints import code_sha256, module_files
 
 CHOICE = "chooses what is scored and writes it down; the images' part of the key says what was chosen"

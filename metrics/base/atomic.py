@@ -1,12 +1,17 @@
 """Files appear whole or not at all: write beside, flush to disk, rename."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fact_metrics.base.errors import UserError
+
+# What a disk says that is full, read-only, over a quota or broken.
+REFUSALS = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], *, flush: bool = True) -> None:
@@ -34,7 +39,8 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, flush: bool =
             "again."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses even to remove nothing
+            partial.unlink()
 
 
 def write_torch(path: Path, state: Any) -> None:
@@ -64,6 +70,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically; NaN is refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def disk_message(error: OSError) -> str:
+    """What a disk refuses, as one line with the way out."""
+    what = f"could not write {error.filename}" if error.filename else "could not write"
+    return f"{what}: {error.strerror or error}. Free some space and run the same command again."
 
 
 def _umask() -> int:
