@@ -110,7 +110,7 @@ class StatsWriter:
 
 
 class _QuietThreads:
-    """A threading.excepthook for TensorBoard's writer: its next call raises the error again, where it counts."""
+    """A threading.excepthook for TensorBoard: its next call raises the error again, where it counts."""
 
     def __init__(self, before: Callable[[threading.ExceptHookArgs], object]) -> None:
         self._before = before
