@@ -171,6 +171,19 @@ def test_a_board_marks_a_degenerate_number_and_never_calls_it_the_best() -> None
     assert cells["empty"]["degenerate"] == REASON["degenerate"] and "degenerate" not in cells["better"]
 
 
+def test_a_picture_of_a_board_marks_a_degenerate_number() -> None:
+    from matplotlib.figure import Figure
+
+    from fact_leaderboard.picture import _draw_cell
+
+    section = only([record("a", value=1.0, extras=REASON), record("b", value=2.0)])
+    axis = Figure().subplots()
+    for row in section.ranked:
+        _draw_cell(axis, 0, 0, row, section.columns[0], section)
+    assert sorted(text.get_text() for text in axis.texts) == ["1.00 †", "2.00"]
+    assert {text.get_weight() for text in axis.texts} == {"normal"}
+
+
 def test_a_comparison_with_a_degenerate_number_has_a_mark_and_no_verdict() -> None:
     def side(run: str, value: float, **changes) -> list[Record]:
         return [make_record(run_id=run, value=value, stderr=0.01, seed=0, **changes)]
