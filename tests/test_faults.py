@@ -242,3 +242,14 @@ def test_tensorboard_on_a_full_disk_prints_no_traceback(tmp_path: Path, command)
     assert inputs.error_lines(ended.output) == [
         "fact-train: could not write: File too large. Free some space and run the same command again."
     ]
+
+
+def test_a_real_disk_is_filled_and_locked_or_said_to_be_missing(tmp_path: Path, command) -> None:
+    command(write_three)
+    found = list(disk.real([_target(read_a)], tmp_path))
+    if isinstance(found[0], str):
+        assert found[0].startswith("no tmpfs here: ")
+        return
+    full, locked = found
+    assert (full.faults, locked.faults) == ([], []) and (locked.faults_set, locked.refused) == (1, 1)
+    assert full.equal == full.faults_set == len(disk.FREE_KB) and full.refused >= 1

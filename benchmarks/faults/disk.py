@@ -60,7 +60,7 @@ def real(targets: Sequence[Target], folder: Path) -> Iterator[Disk | str]:
     """The same on a tmpfs of 2 MB, nearly full and then read-only; a line if there can be none."""
     for i, target in enumerate(targets):
         _, changes, expected = reference(target, folder / f"{i}" / "whole")
-        found, locked = ((Disk(target.name, f"tmpfs {kind}", changes) for kind in KINDS),)
+        found, locked = (Disk(target.name, f"tmpfs {kind}", changes) for kind in KINDS)
         try:
             for free in FREE_KB:
                 with _tmpfs(folder / f"{i}" / f"free-{free}") as at:

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ class Inputs:
     inputs: int = 0
     refused: int = 0
     accepted: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
+    kinds: dict[str, int] = field(default_factory=dict)
     peak_mb: float = 0.0
     slowest: float = 0.0
     faults: list[str] = field(default_factory=list)
@@ -44,7 +43,8 @@ def run_entries(entries: Sequence[Entry], folder: Path, *, inputs: int, seed: in
             found.slowest = max(found.slowest, outcome.seconds)
             if outcome.code in (1, 2):
                 found.peak_mb = max(found.peak_mb, outcome.peak_mb)
-                found.kinds.update([error_kind(outcome.output)])
+                kind = error_kind(outcome.output)
+                found.kinds[kind] = found.kinds.get(kind, 0) + 1
             if wrong := faults_of(outcome):
                 shown = " ".join(outcome.output[-300:].split())
                 found.faults.append(f"{case.name}: exit {outcome.code}: {', '.join(wrong)}: {shown}")
