@@ -123,9 +123,10 @@ class Family:
     @property
     def example(self) -> str:
         """A name of the grammar."""
-        return next((name for name in self.listed if name not in self.published), "") or next(
-            iter(self.published.values()), self.pattern
-        )
+        own = [name for name in self.listed if name not in self.published]
+        detector = self.fitting_detectors()[0] if self.gives else None
+        plain = Choice(250, detector=detector)  # of a family that lists no name
+        return next(iter([*own, *self.published.values()]), None) or self.name_of(plain)
 
     def fitting_detectors(self) -> list[str]:
         """Names of the detectors that its names can choose."""

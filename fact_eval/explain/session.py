@@ -254,7 +254,7 @@ def _classifier_of(run: Run, options: ExplainOptions) -> tuple[str, list[str]]:
     card = run.options.get("classifier")
     if run.config.get("model") != "stylex" or not card:
         raise UsageError(
-            f"{run.folder} is no StylEx run, so it names no classifier; choose one with --classifier, "
+            f"{run.folder} is not a StylEx run, so it names no classifier; choose one with --classifier, "
             "such as --classifier mnist"
         )
     return card["weights_sha256"], [group["name"] for group in card["classes"]]
