@@ -1,13 +1,15 @@
 """`fact-eval explain --classifier` on a toy StyleGAN2 run: records, document, resume, board, refusals."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from eval_toys import make_data, make_run
+from group_toys import run_group
 
 from fact_eval.commands.explain import explain
-from fact_eval.explain import explanation, filters
+from fact_eval.explain import effects, explanation, filters
 from fact_eval.explain.document import read_explanation
 from fact_eval.explain.session import ExplainOptions, explain_jobs, plan_explanations
 from fact_eval.images.sources import GeneratorSource
@@ -159,3 +161,29 @@ def test_wrong_options_are_named_before_anything_is_written(place, capsys, optio
         (place["run"] / "results.jsonl").read_bytes() if (place["run"] / "results.jsonl").exists() else b""
     )
     assert before == after
+
+
+def test_two_processes_share_the_effects_and_give_the_values_of_one(place, tmp_path, monkeypatch) -> None:
+    values = {}
+    monkeypatch.setattr(effects, "CHUNK", 2)  # four chunks for eight images
+    for size in (1, 2):
+        run = tmp_path / str(size) / place["run"].name
+        shutil.copytree(place["run"], run)
+        (run / "results.jsonl").unlink(missing_ok=True)
+        monkeypatch.setenv("FACT_CACHE", str(tmp_path / f"cache{size}"))
+
+        def call(rank, run=run):
+            explain(
+                [run],
+                threads=1,
+                device="cpu",
+                images=IMAGES,
+                classifier=place["classifier"],
+                methods="attfind-greedy,random",
+            )
+
+        said = run_group(size, call, tmp_path / f"log{size}")
+        values[size] = {r.metric: r.value for r in read_records(run / "results.jsonl")}
+        assert all(other.out == "" for other in said[1:])
+    assert "AttFind effects: 4 images" in said[0].err  # half of them
+    assert values[1] == values[2]  # an image has the same batches in either case
