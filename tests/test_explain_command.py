@@ -73,7 +73,7 @@ def explained(place, capsys, **options):
 
 
 def test_a_plain_run_is_explained_once_and_its_numbers_are_records(place, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(explanation, "ONE_BY_ONE", 2)  # of 60 images that are explained one by one
+    monkeypatch.setattr(explanation, "ONE_BY_ONE", 4)  # of 60 images that are explained one by one
     shown = explained(place, capsys)
     assert "wrote" in shown.err and "attfind-subset" in shown.out and "ls320_w" in shown.out
     records = [r for r in read_records(place["run"] / "results.jsonl") if r.seed == 0]
