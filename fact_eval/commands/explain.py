@@ -86,6 +86,10 @@ def explain(
             "[default: no filter]",
         ),
     ] = None,
+    page: Annotated[
+        bool,
+        typer.Option("--page", help="Also write an HTML page with sliders and pictures of every method."),
+    ] = False,
 ) -> None:
     """Report on StylEx runs, and explain a classifier with any generator.
 
@@ -136,6 +140,8 @@ def explain(
         failures += outcome.problems()
     if not is_rank_zero():  # rank 0 has the records, and speaks
         return
+    if page:
+        _write_pages(explained, options, snapshot=snapshot, data=data, device=device, batch=batch)
     names = {spec.name for spec in specs}
     wanted = {job.content_sha256 for job in jobs}
     all_records = [
@@ -165,3 +171,24 @@ def explain(
 def _names(text: str | None) -> tuple[str, ...]:
     """Names separated by commas; empty for None."""
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _write_pages(runs, options, *, snapshot: str, data: str | None, device: str, batch: int) -> None:
+    """The page and the pictures of every explained snapshot, beside its document."""
+    from fact_eval.explain.document import document_path
+    from fact_eval.explain.filming import film_explanation
+    from fact_eval.explain.page import write_pictures
+    from fact_eval.jobs.plan import Request, plan_run
+    from fact_metrics.base.devices import resolve_device
+    from fact_metrics.base.progress import Progress
+
+    for job in (job for run in runs for job in plan_run(run, Request((), snapshot=snapshot, data=data))):
+        frames = film_explanation(
+            job,
+            classifier=options.classifier,
+            device=str(resolve_device(device)),
+            batch=batch,
+            progress=Progress(),
+        )
+        page, *pictures = write_pictures(document_path(job.results.parent, job.snapshot.name).parent, frames)
+        say(f"wrote {page} and {len(pictures)} pictures")

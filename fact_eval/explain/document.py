@@ -70,7 +70,8 @@ class FoundShape(msgspec.Struct, kw_only=True):
 class ImagesShape(msgspec.Struct, kw_only=True):
     """The searched images by index: image i has latent i of the evaluation seed, or is held-out picture i.
 
-    `predicted` are the classes that the classifier gives them before any edit.
+    `predicted` are the classes that the classifier gives them before any edit. `judged` are the images that
+    the edits are judged on.
     """
 
     kind: Literal["reconstructions", "generated"]
@@ -78,6 +79,7 @@ class ImagesShape(msgspec.Struct, kw_only=True):
     seed: int
     indices: list[int]
     predicted: list[int]
+    judged: list[int] = []
 
     def __post_init__(self) -> None:
         if not len(self.indices) == len(self.predicted) == self.count:

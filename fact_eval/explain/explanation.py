@@ -290,6 +290,7 @@ class Explanation:
                 count=len(self.searched),
                 indices=self.searched.indices,
                 predicted=self.searched.predicted.tolist(),
+                judged=self.judged.indices,
             ),
             shift=self.search.shift,
             found=found,

@@ -207,21 +207,8 @@ class _Session:
 
     def _open(self, job: Job, seed: int) -> Explanation:
         options, device, batch = self._options, self._device, self._batch
-        reals = RealImages(job.reference.data, train=job.reference.train, progress=self._progress)
-        request = ImageRequest(
-            kind="run", sha256=job.content_sha256, seed=seed, train=job.reference.train, snapshot=job.snapshot
-        )
-        source = open_for_scoring(request, reals, device=device, batch=batch).source
-        snapshot: Snapshot = source.snapshot
-        classifier = _load(options.classifier, snapshot, device)
+        subject = open_subject(job, options, seed=seed, device=device, batch=batch, progress=self._progress)
         second = None if options.second is None else _named(options.second, device)
-        subject = Subject(
-            source,
-            classifier,
-            held_out=reals.dataset("test") if snapshot.E is not None else None,
-            wanted=_wanted(options.classes, classifier.classes),
-            batch=batch,
-        )
         return Explanation(
             subject,
             count=options.images,
@@ -233,6 +220,26 @@ class _Session:
             root=self._root,
             progress=self._progress,
         )
+
+
+def open_subject(
+    job: Job, options: ExplainOptions, *, seed: int, device: str, batch: int, progress: Progress
+) -> Subject:
+    """The generator of a snapshot with its images, and the classifier that `options` name."""
+    reals = RealImages(job.reference.data, train=job.reference.train, progress=progress)
+    request = ImageRequest(
+        kind="run", sha256=job.content_sha256, seed=seed, train=job.reference.train, snapshot=job.snapshot
+    )
+    source = open_for_scoring(request, reals, device=device, batch=batch).source
+    snapshot: Snapshot = source.snapshot
+    classifier = _load(options.classifier, snapshot, device)
+    return Subject(
+        source,
+        classifier,
+        held_out=reals.dataset("test") if snapshot.E is not None else None,
+        wanted=_wanted(options.classes, classifier.classes),
+        batch=batch,
+    )
 
 
 class _Inputs:
@@ -267,6 +274,11 @@ def _named(name: str, device: str) -> NamedClassifier:
 def _load(name: str | None, snapshot: Snapshot, device: str) -> NamedClassifier:
     if name is not None:
         return _named(name, device)
+    if snapshot.C is None:
+        raise UsageError(
+            f"{snapshot.path} is of a run without a classifier; choose one with --classifier, such as "
+            "--classifier mnist"
+        )
     label = Path(snapshot.config["classifier"]).stem
     return NamedClassifier(label, snapshot.C, snapshot.classifier)
 

@@ -12,7 +12,7 @@ class NetworkFields:
 
     # fmt: off
     data: str = setting("mnist",
-        "Training images: the name mnist, or the path of an image folder, zip, tar, npz or idx folder.",
+        "Training images: mnist, stacked-mnist, or the path of an image folder, zip, tar, npz or idx folder.",
         panel="Data", source="this project", metavar="NAME|PATH")
     resolution: int | None = setting(None,
         "Side of the training images in pixels, a power of two from 4. none keeps the size of the files.",
@@ -53,8 +53,8 @@ class NetworkFields:
         "Learning rate of the mapping network, relative to --g-lr.",
         panel="Generator", source="StyleGAN", bounds=POSITIVE)
     train_mapping: bool = setting(True,
-        "Train the mapping network. Off leaves it at its random initialisation.",
-        panel="Generator", source="style experiments",
+        "Train the mapping network. Off leaves it at its initialisation: random, or from --init.",
+        panel="Generator", source="style experiments", off_alias="--freeze-mapping",
         reported="Training it helps a little at a small R1 weight.")
     latent_space: Literal["w", "w_plus"] = setting("w",
         "w draws one latent for all layers. w_plus draws one per layer, in training and evaluation.",
