@@ -19,6 +19,7 @@ from fact_eval.commands.explain import explain
 from fact_eval.commands.export import export
 from fact_eval.commands.generate import generate
 from fact_eval.commands.pairs import fused, reconstruct
+from fact_eval.commands.raters import study_pack, study_score
 from fact_eval.commands.score import all_, images, ref, run
 from fact_eval.commands.study import study
 from fact_eval.commands.weights import weights_app
@@ -45,6 +46,8 @@ COMMANDS = {
     "fused": fused,
     "reconstruct": reconstruct,
     "explain": explain,
+    "study-pack": study_pack,
+    "study-score": study_score,
     "train-digits": train_digits_,
 }
 

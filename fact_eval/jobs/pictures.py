@@ -116,6 +116,8 @@ def _obstacle(spec: MetricSpec) -> str | None:
         return "needs a generator, not pictures"
     if spec.needs_encoder:
         return "needs an encoder, not pictures"
+    if spec.needs_training:
+        return "needs a training run, not pictures"
     return None
 
 

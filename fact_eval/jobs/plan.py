@@ -100,6 +100,8 @@ class Request:
             found = map(find_spec, self.defaults(dataset))
             specs = sorted((c for c in found if c is not None), key=lambda c: (c.family, c.name))
         for spec in specs:
+            if self.named and spec.needs_explanation:
+                raise UsageError(f"--metrics {spec.name} is computed by fact-eval explain RUN")
             if self.named and not spec.fits(traits):
                 raise UsageError(f"--metrics {spec.name} is for {spec.needs_trait} only, not for {dataset}")
         return [spec for spec in specs if spec.fits(traits)]
@@ -195,7 +197,9 @@ def plan_controls(
     jobs = []
     for name, reference in sorted(by_name.items()):
         specs = request.specs_for(reference.train["name"])
-        specs = [spec for spec in specs if not (spec.needs_generator or spec.needs_encoder)]
+        specs = [
+            spec for spec in specs if not (spec.needs_generator or spec.needs_encoder or spec.needs_training)
+        ]
         for source in ("reals", "noise"):
             job = Job(
                 source=source,

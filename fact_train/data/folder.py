@@ -24,13 +24,14 @@ from typing import BinaryIO
 import numpy as np
 
 from fact_metrics.base.errors import UserError
-from fact_train.data.dataset import SPLITS, Dataset, allocate_images
+from fact_train.data.dataset import SPLITS, Dataset
 from fact_train.data.decode import Header, decode, read_header
 from fact_train.data.errors import MissingSplit, NeedsOption
 from fact_train.data.files import Files, attempt_all, image_files, raise_first
 from fact_train.data.index import DatasetIndex
 from fact_train.data.labels import count_classes, label_array, parse_labels
 from fact_train.data.parallel import ProgressCallback
+from fact_train.data.pixels import allocate_images
 from fact_train.data.processing import Processing, centre, check_resolution, resize
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")

@@ -12,7 +12,7 @@ class NetworkFields:
 
     # fmt: off
     data: str = setting("mnist",
-        "Training images: the name mnist, or the path of an image folder, zip, tar, npz or idx folder.",
+        "Training images: mnist, stacked-mnist, or the path of an image folder, zip, tar, npz or idx folder.",
         panel="Data", source="this project", metavar="NAME|PATH")
     resolution: int | None = setting(None,
         "Side of the training images in pixels, a power of two from 4. none keeps the size of the files.",
