@@ -29,7 +29,6 @@ HARMLESS = {
     "fact_metrics.base.errors": "exceptions",
     "fact_metrics.base.extras": "names a package that is missing",
     "fact_metrics.base.fingerprints": "hashes code and stamps files",
-    "fact_metrics.base.extras": "finds packages, or says how to install them",
     "fact_metrics.base.folders": "where the store lies",
     "fact_metrics.engines.frechet": "takes finished features",
     "fact_metrics.inputs": "what metrics read of finished features",

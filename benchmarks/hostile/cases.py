@@ -14,6 +14,7 @@ KINDS = {
     "statistics": binaries.statistics,
     "images": binaries.images,
     "states": binaries.states,
+    "checkpoints": binaries.checkpoints,
     "weights": binaries.weights,
     "cache": binaries.cache,
 }
