@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.errors import UsageError, UserError
-from fact_train.data.dataset import allocate_images
+from fact_train.data.pixels import allocate_images
 
 Batches = Iterable[tuple[Sequence[int], Tensor]]  # (seeds, uint8 images [N, C, R, R])
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same images give the same bytes
