@@ -24,6 +24,7 @@ BENCHMARKS = (
     "verdicts",
     "growth",
     "hostile",
+    "attfind",
 )
 OPTIONS = {
     "one_pass": ("files",),

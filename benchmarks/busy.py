@@ -1,8 +1,9 @@
 """Training speed while other programs use the cores, for settings of how idle threads wait.
 
 `python -m benchmarks busy` times `mnist-stylegan2` beside 0, 1 and 2 busy processes: on one thread, and on
-all cores with each setting of WAITING. Everything is measured in turn, ROUNDS times. A thread of OpenMP that
-waits for another spins first and sleeps later. Spinning keeps the core from the very thread it waits for.
+all cores with each setting of WAITING, and in one run per core. Everything is measured in turn, ROUNDS times.
+A thread of OpenMP that waits for another spins first and sleeps later. Spinning keeps the core from the very
+thread it waits for. A share is that of the better of one thread and the fair share of all threads.
 """
 
 import os
@@ -13,7 +14,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from fact_metrics.base.waiting import SPINS
+from fact_metrics.base.waiting import SPINS, VARIABLES
 
 ROUNDS = 3
 COMPETITORS = (0, 1, 2)
@@ -23,14 +24,15 @@ WAITING = {
     "no spin": {"GOMP_SPINCOUNT": "0"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
 }
-SHARE = 0.75  # the goal: of the better of one thread and the fair share of all
 LOOP = "while True: pass"
+ONE = "one thread"
 
 
 def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = None) -> dict[str, Any]:
     """Images per second, {case: {competitors: [rates]}}; `seconds` for a case in all."""
     cores = threads or len(os.sched_getaffinity(0))
-    cases = {"one thread": (1, {})} | {f"{cores} threads, {k}": (cores, v) for k, v in WAITING.items()}
+    cases = {ONE: (1, 1, {}), f"{cores} runs of one thread": (cores, 1, {})}
+    cases |= {f"{cores} threads, {name}": (1, cores, settings) for name, settings in WAITING.items()}
     rates: dict[str, dict[int, list[float]]] = {name: {n: [] for n in COMPETITORS} for name in cases}
     for _ in range(ROUNDS):
         for competitors in COMPETITORS:
@@ -39,8 +41,8 @@ def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = No
                     process = subprocess.Popen([sys.executable, "-c", LOOP])
                     stack.callback(process.wait)
                     stack.callback(process.kill)
-                for name, (used, settings) in cases.items():
-                    rates[name][competitors].append(_measured(used, settings, seconds / ROUNDS))
+                for name, case in cases.items():
+                    rates[name][competitors].append(_measured(*case, seconds / ROUNDS))
     return {"threads": cores, "seconds": seconds, "cases": rates}
 
 
@@ -50,24 +52,27 @@ def table(result: dict[str, Any]) -> str:
     middle = {
         name: {int(n): statistics.median(values) for n, values in by.items()} for name, by in cases.items()
     }
-    quiet = max(by[0] for name, by in middle.items() if name != "one thread")
+    quiet = max(by[0] for name, by in middle.items() if " threads, " in name)
     lines = [
         "| case | quiet, img/s | 1 busy process | 2 busy processes | of the fair share: 1 | 2 |",
         "|---|---|---|---|---|---|",
     ]
     for name, by in middle.items():
-        fair = {n: max(middle["one thread"][n], quiet * cores / (cores + n)) for n in (1, 2)}
+        fair = {n: max(middle[ONE][n], quiet * cores / (cores + n)) for n in (1, 2)}
         cells = [f"{by[n]:.0f} ({min(cases[name][n]):.0f} - {max(cases[name][n]):.0f})" for n in COMPETITORS]
         lines.append(f"| {name} | {' | '.join(cells)} | {by[1] / fair[1]:.2f} | {by[2] / fair[2]:.2f} |")
     return "\n".join(lines)
 
 
-def _measured(threads: int, settings: dict[str, str], seconds: float) -> float:
-    """img/s in a process of its own: the settings are read when torch is loaded."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+def _measured(runs: int, threads: int, settings: dict[str, str], seconds: float) -> float:
+    """img/s of so many processes together; the settings are read when torch is loaded."""
+    clean = {k: v for k, v in os.environ.items() if k not in VARIABLES}
     command = [sys.executable, "-m", "benchmarks.busy", str(threads), str(seconds)]
-    done = subprocess.run(command, env={**clean, **settings}, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    processes = [
+        subprocess.Popen(command, env={**clean, **settings}, stdout=subprocess.PIPE, text=True)
+        for _ in range(runs)
+    ]
+    return sum(float(process.communicate()[0].split()[-1]) for process in processes)
 
 
 def _worker(threads: int, seconds: float) -> None:

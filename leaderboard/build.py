@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from fact_leaderboard.columns import PROTOCOLS, Column, columns_for, metrics_for
+from fact_leaderboard.columns import EXPLANATIONS, PROTOCOLS, Column, columns_for, metrics_for
 from fact_leaderboard.intervals import Mean, difference_of_means, holm, mean_over_seeds, variance_floor
 from fact_leaderboard.records import DIVERGED, Record, latest_records
 from fact_metrics.registry import find_spec
@@ -55,7 +55,7 @@ class Section:
     """A board of one dataset: columns that have a value, rows from best to worst."""
 
     dataset: dict
-    protocol: str  # standard | embedded
+    protocol: str  # standard | embedded | explanations
     columns: tuple[Column, ...]
     higher_is_better: dict[str, bool]
     protocols: dict[str, Record]  # metric -> the record whose protocol and dataset the column is gated on
@@ -153,6 +153,8 @@ def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) ->
         for protocol in PROTOCOLS:
             if shown := _of_board(group, protocol):
                 sections.append(_section(sorted(shown, key=_order), known, protocol, diverged))
+        for _, explained in sorted(_by_classifier(group).items()):
+            sections.append(_section(sorted(explained, key=_order), known, EXPLANATIONS, diverged))
     return sections
 
 
@@ -222,6 +224,22 @@ def _of_board(records: Sequence[Record], protocol: str) -> list[Record]:
         rows = rows | ({_scored(record) for record in records} - own["standard"])
     shown = set(metrics_for(dataset, protocol))
     return [record for record in records if record.metric in shown and _scored(record) in rows]
+
+
+def _by_classifier(records: Sequence[Record]) -> dict[tuple, list[Record]]:
+    """Records of explanations by what was explained: the classifier and its classes of interest."""
+    shown = set(metrics_for(records[0].dataset["name"], EXPLANATIONS))
+    groups: dict[tuple, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.metric in shown:
+            groups[explained_classifier(record)].append(record)
+    return groups
+
+
+def explained_classifier(record: Record) -> tuple[str, str]:
+    """Hash of the explained classifier, and the names of the classes of interest."""
+    settings = record.protocol.get("settings", {})
+    return str(settings.get("classifier")), ", ".join(map(str, settings.get("classes") or []))
 
 
 def _scored(record: Record) -> tuple[str, str]:

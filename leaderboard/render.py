@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable, Sequence
 
 from fact_baselines.load import ReportedSet, measured_presets
-from fact_leaderboard.build import Cell, Row, Section, flatten, short
-from fact_leaderboard.columns import Column
+from fact_leaderboard.build import Cell, Row, Section, explained_classifier, flatten, short
+from fact_leaderboard.columns import EXPLANATIONS, Column
 from fact_leaderboard.records import Record
 from fact_leaderboard.verifications import Verification
 from fact_leaderboard.verified import render_verified
@@ -113,11 +113,15 @@ def board_json(sections: Sequence[Section]) -> list[dict]:
 
 
 def section_title(section: Section) -> str:
-    """Dataset, size and channels of a section, and its protocol where that is the standard one."""
+    """Dataset, size and channels of a section, and its protocol unless it is embedded."""
     d = section.dataset
     standard = ", standard protocol" if section.protocol == "standard" else ""
     colours = "gray" if d["channels"] == 1 else "RGB"
-    return f"{for_terminal(d['name'])}, {d['resolution']}x{d['resolution']}, {colours}{standard}"
+    title = f"{for_terminal(d['name'])}, {d['resolution']}x{d['resolution']}, {colours}{standard}"
+    if section.protocol == EXPLANATIONS:
+        sha256, classes = explained_classifier(next(iter(section.protocols.values())))
+        title += for_terminal(f", explanations of classifier {sha256[:12]} ({classes})")
+    return title
 
 
 def header(column: Column, section: Section) -> str:

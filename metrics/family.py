@@ -98,6 +98,7 @@ class Family:
     needs_generator: bool = False
     needs_encoder: bool = False
     needs_training: bool = False
+    needs_explanation: bool = False
     from_statistics: bool = False
     step: Callable[[Choice], float | None] = lambda choice: None
     difference: Difference | None = None
@@ -167,6 +168,7 @@ class Family:
             from_statistics=self.from_statistics,
             paired=self.difference is not None,
             step=self.step(choice),
+            needs_explanation=self.needs_explanation,
         )
 
     def check_detector(self, name: str, detector: str) -> None:

@@ -56,8 +56,9 @@ class MetricSpec:
     ...). `needs_trait`: the trait that a dataset must have for the metric to mean something (fact_train/
     datasets.py); None: any dataset. `from_statistics`: mean and covariance of the real features are enough.
     `paired`: runs can be compared image by image on shared latents. `needs_training`: it reads how the run
-    was trained. `step`: the distance of neighbouring values of a metric that counts something, 1 for whole
-    numbers; None: any value. It changes no value.
+    was trained. `needs_explanation`: it judges attributes that `fact-eval explain` has found. `step`: the
+    distance of neighbouring values of a metric that counts something, 1 for whole numbers; None: any value.
+    It changes no value.
     """
 
     name: str
@@ -79,6 +80,7 @@ class MetricSpec:
     paired: bool
     needs_training: bool = False
     step: float | None = None
+    needs_explanation: bool = False
 
     @property
     def protocol(self) -> dict:

@@ -180,7 +180,7 @@ def test_explain_prints_records_and_health_as_json(place, tmp_path, monkeypatch,
 
     some = get_specs(SMALL)
     monkeypatch.setattr("fact_metrics.registry.list_specs", lambda: some)
-    explain([place["run"]], threads=1, device="cpu", as_json=True)
+    explain([place["run"]], threads=1, device="cpu", as_json=True, images=0)
     shown = json.loads(capsys.readouterr().out)
     assert {record["metric"] for record in shown["records"]} == set(SMALL)
     assert shown["health"][0]["kimg"] == 4
@@ -197,7 +197,7 @@ def test_of_two_processes_the_first_explains_alone(place, tmp_path, monkeypatch,
     monkeypatch.setattr("fact_metrics.registry.list_specs", lambda: some)
     monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
     first, second = run_group(
-        2, lambda rank: explain([run], threads=1, device="cpu", as_json=as_json), tmp_path / "log"
+        2, lambda rank: explain([run], threads=1, device="cpu", as_json=as_json, images=0), tmp_path / "log"
     )
     assert second.out == "" and second.err == ""
     if as_json:

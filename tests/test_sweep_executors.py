@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +21,7 @@ from fact_train.sweeps.executors import EXECUTORS, open_executor
 from fact_train.sweeps.plan import PlannedRun
 from fact_train.sweeps.room import Gpu, Room, find_room, fitting_runs, parse_gpus, run_gb
 from fact_train.sweeps.sweep import run_sweep
-from fact_train.sweeps.worker import Outcome, Task, run_task
+from fact_train.sweeps.worker import Outcome, Task, run_task, worker_command
 from fact_train.training.loop import train
 
 PRESET = "mnist-stylegan2"
@@ -116,6 +118,19 @@ def test_slurm_needs_sbatch_and_whole_gpus(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "sbatch").chmod(0o755)
     with pytest.raises(UsageError, match="--runs-per-gpu 2: Slurm gives a whole GPU"):
         open_executor("slurm", Room(1, tmp_path, on_gpu=True, runs_per_gpu=2))
+
+
+def test_a_run_survives_the_warning_that_slurm_sends_to_all_processes_of_a_job(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, time\npathlib.Path('up').touch()\n"
+        "while not pathlib.Path('go').exists(): time.sleep(0.05)\n"
+    )
+    process = subprocess.Popen(worker_command("slow", []), cwd=tmp_path)
+    wait_for((tmp_path / "up").exists)
+    process.send_signal(signal.SIGUSR2)
+    time.sleep(0.3)
+    (tmp_path / "go").touch()
+    assert process.wait(60) == 0
 
 
 # Slurm, by submitit's executor for one machine

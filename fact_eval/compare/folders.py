@@ -20,7 +20,7 @@ def _newest(folder: Path) -> list[Record]:
     if not Path(folder).is_dir():
         raise UsageError(f"{folder} is not a folder; give a run folder or a folder of runs")
     records = [r for path in find_results(folder) for r in latest_records(read_records(path))]
-    records = [r for r in records if r.value is not None and r.source in ("run", "images")]
+    records = [r for r in records if r.value is not None and r.source in ("run", "imported", "images")]
     if not records:
         raise UserError(f"{folder} has no records; fact-eval all {folder} writes them")
     newest_kimg: dict[str, float] = {}

@@ -22,6 +22,7 @@ PACKAGES = {
 FEATURE_MODULES = (
     # a snapshot: its file, its networks, and what builds them from a configuration
     "fact_train.snapshot",
+    "fact_train.imports",
     "fact_train.networks",
     "fact_train.classifiers.classifier",
     "fact_train.settings.config",
@@ -37,6 +38,8 @@ FEATURE_MODULES = (
     # features
     "fact_eval.features",
     "fact_metrics.features",
+    "fact_metrics.base.checkpoints",
+    "fact_metrics.base.storages",
     "fact_metrics.base.pickles",
     "fact_metrics.base.tensor_files",
     "fact_metrics.base.torch_files",

@@ -65,22 +65,7 @@ def plan_pictures(
             f"{folder} holds {pictures.resolution}x{pictures.resolution} pictures, {train['name']} is "
             f"{train['resolution']}x{train['resolution']}; save the pictures at the reference's size"
         )
-    fitting, left_out, few = [], [], []
-    for spec in request.specs_for(train["name"]):
-        shortage = _shortage(spec, len(pictures))
-        why = _obstacle(spec) or shortage or _statistics_obstacle(spec, reference, request)
-        if why is None:
-            fitting.append(spec)
-        elif request.named:
-            raise UserError(f"{folder}: {spec.name} {why}")
-        else:
-            left_out.append(f"{spec.name} {why}")
-            few += left_out[-1:] if why is shortage else []
-    if not fitting:
-        if reference.statistics is not None:
-            raise UserError(f"{reference.data}: no metric takes it: {left_out[0]}")
-        reason = (few or left_out)[0]
-        raise UserError(f"{folder} holds {len(pictures):,} pictures, too few for every metric: {reason}")
+    fitting, left_out = fitting_specs(folder, reference, request, available=len(pictures))
     job = Job(
         source="images",
         run_id=f"images-{pictures.name}-{pictures.sha256[:8]}-vs-{reference.name}",
@@ -91,6 +76,34 @@ def plan_pictures(
         pictures=pictures,
     )
     return request.fill(job, specs=fitting), left_out
+
+
+def fitting_specs(
+    source: Path, reference: ReferenceData, request: Request, *, available: int | None
+) -> tuple[list[MetricSpec], list[str]]:
+    """The requested metrics that need images only, and a line for every other one.
+
+    `available` is the number of images; None if there is no end of them. UserError if no metric is left, or
+    if a metric that the user named does not fit.
+    """
+    fitting, left_out, few = [], [], []
+    for spec in request.specs_for(reference.train["name"]):
+        shortage = None if available is None else _shortage(spec, available)
+        why = _obstacle(spec) or shortage or statistics_obstacle(spec, reference, request)
+        if why is None:
+            fitting.append(spec)
+        elif request.named:
+            raise UserError(f"{source}: {spec.name} {why}")
+        else:
+            left_out.append(f"{spec.name} {why}")
+            few += left_out[-1:] if why is shortage else []
+    if not fitting:
+        if reference.statistics is not None:
+            raise UserError(f"{reference.data}: no metric takes it: {left_out[0]}")
+        if few:
+            raise UserError(f"{source} holds {available:,} pictures, too few for every metric: {few[0]}")
+        raise UserError(f"{source}: no metric takes it: {left_out[0]}")
+    return fitting, left_out
 
 
 def _without_option(error: UserError) -> UserError:
@@ -114,7 +127,7 @@ def _shortage(spec: MetricSpec, available: int) -> str | None:
     return None
 
 
-def _statistics_obstacle(spec: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
+def statistics_obstacle(spec: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
     """Why a metric cannot use a reference of statistics; None if it can, or if the reference has images."""
     statistics = reference.statistics
     need = next((need for need in spec.needs if need.side == "real"), None)

@@ -197,6 +197,7 @@ def _image_request(job: Job, seed: int, held_out: str, specs: Sequence[MetricSpe
         train=job.reference.train,
         snapshot=job.snapshot,
         pictures=job.pictures,
+        graph=job.graph,
         held_out=held_out,
         real_splits=tuple(dict.fromkeys(splits)),
         encoder=any(spec.needs_encoder for spec in specs),

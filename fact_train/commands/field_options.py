@@ -56,7 +56,10 @@ def _option(f: dataclasses.Field, hidden: bool) -> Any:
 
 
 def _flags(f: dataclasses.Field) -> list[str]:
-    return [f"{flag(f.name)}/--no-{flag(f.name)[2:]}"] if f.type is bool else [flag(f.name)]
+    if f.type is not bool:
+        return [flag(f.name)]
+    alias = f.metadata["off_alias"]
+    return [f"{flag(f.name)}/--no-{flag(f.name)[2:]}", *([] if alias is None else [f" /{alias}"])]
 
 
 def _option_type(f: dataclasses.Field) -> Any:

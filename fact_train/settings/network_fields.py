@@ -53,8 +53,8 @@ class NetworkFields:
         "Learning rate of the mapping network, relative to --g-lr.",
         panel="Generator", source="StyleGAN", bounds=POSITIVE)
     train_mapping: bool = setting(True,
-        "Train the mapping network. Off leaves it at its random initialisation.",
-        panel="Generator", source="style experiments",
+        "Train the mapping network. Off leaves it at its initialisation: random, or from --init.",
+        panel="Generator", source="style experiments", off_alias="--freeze-mapping",
         reported="Training it helps a little at a small R1 weight.")
     latent_space: Literal["w", "w_plus"] = setting("w",
         "w draws one latent for all layers. w_plus draws one per layer, in training and evaluation.",
