@@ -27,6 +27,7 @@ HARMLESS = {
     "fact_metrics.base.schema": "refuses documents, changes none",
     "fact_metrics.base.signing": "tells our files from others'",
     "fact_metrics.base.errors": "exceptions",
+    "fact_metrics.base.extras": "names a package that is missing",
     "fact_metrics.base.fingerprints": "hashes code and stamps files",
     "fact_metrics.base.folders": "where the store lies",
     "fact_metrics.engines.frechet": "takes finished features",
