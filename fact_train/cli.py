@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.interruption import INTERRUPTED, exit_now
 from fact_metrics.base.plain_text import for_terminal
 from fact_train.commands.classifier import classifier
 from fact_train.commands.field_options import changed_fields, field_parameters
@@ -224,7 +225,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("fact-train: interrupted before training started; nothing was changed.", file=sys.stderr)
-        sys.exit(130)
+        exit_now(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -152,7 +152,16 @@ STANDS_ON = {
 }
 # Covered elsewhere: the dataset's own options (tests/test_data_*), the order of evaluation, which must NOT
 # change the mathematics, and fp16 in the highest resolutions, which a CPU does not use (test_precision.py).
-NO_EFFECT_ON_WEIGHTS = {"data", "resize", "crop", "alpha", "fused_modconv", "fp16_layers"}
+NO_EFFECT_ON_WEIGHTS = {
+    "data",
+    "resize",
+    "crop",
+    "alpha",
+    "labels",
+    "image_key",
+    "fused_modconv",
+    "fp16_layers",
+}
 
 
 # Another value of every field that has no row above, for the test of its flag.
@@ -161,6 +170,8 @@ NO_AXIS = {
     "resize": "bicubic",
     "crop": "center",
     "alpha": "white",
+    "labels": "folders",
+    "image_key": "mask",
     "fused_modconv": "never",
     "fp16_layers": 2,
     "kimg": 7.0,

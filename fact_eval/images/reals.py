@@ -8,8 +8,10 @@ from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
 from fact_train.data import Dataset
 
-# Options of `open_dataset` that a dataset's description records: the same options give the same images.
-PROCESSING = ("resolution", "resize", "crop", "channels", "alpha")
+# Entries of a dataset's description -> options of `open_dataset`: the same options give the same images.
+PROCESSING = {name: name for name in ("resolution", "resize", "crop", "channels", "alpha", "image_key")} | {
+    "labels_from": "labels"
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class RealImages:
         return RealSplit(dataset.describe(), PicturesSource(dataset))
 
     def _open(self, split: str) -> Dataset:
-        options = {name: self._train[name] for name in PROCESSING if name in self._train}
+        options = {option: self._train[entry] for entry, option in PROCESSING.items() if entry in self._train}
         dataset = open_images(self._data, split=split, progress=self._progress, **options)
         whole = self._train.get("max_images") is None
         if split == "train" and whole and dataset.sha256 != self._train["sha256"]:

@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -39,11 +39,14 @@ class Dataset:
         processing: Processing,
         index: DatasetIndex | None = None,
         decode: Callable[[list[int]], None] | None = None,
+        remarks: Mapping[str, object] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Takes uint8 images [N, C, R, R]; labels int64 [N], float32 [N, num_classes] or None.
 
         `decode(positions)` fills in images that are still empty, each before its first use; None: no image
-        is empty.
+        is empty. `remarks` are entries of the description beyond the usual ones. `notes` are lines for the
+        user: what was left out, and what was done to odd files.
         """
         self.name = os.fsencode(name).decode(errors="replace")  # other encodings cannot be written as JSON
         self.split = split
@@ -52,6 +55,7 @@ class Dataset:
         self._images = torch.from_numpy(images)
         self._labels = None if labels is None else torch.from_numpy(labels)
         self._index = index or DatasetIndex()
+        self.notes, self._remarks = tuple(notes), dict(remarks or {})
         self._decode, self._decode_lock = decode, threading.Lock()
         self._is_decoded = np.full(len(images), decode is None)
 
@@ -130,6 +134,7 @@ class Dataset:
             "classes": self.num_classes,
             "labels": None if self._labels is None else "class" if self._labels.ndim == 1 else "vector",
             **options,
+            **self._remarks,
         }
 
 

@@ -71,6 +71,9 @@ def _open_data(cfg: TrainConfig) -> Dataset:
             channels=cfg.channels,
             alpha=cfg.alpha,
             max_images=cfg.max_images,
+            labels=cfg.labels,
+            image_key=cfg.image_key,
+            need_labels=cfg.cond,
             progress=progress,
         )
 
