@@ -256,9 +256,7 @@ def test_links_in_archives_are_those_of_a_folder(tmp_path):
     assert plain.notes == ("1 of 8 files skipped: 1 linked twice",)
     assert tarred.notes == ("2 of 9 files skipped: 1 FIFO, 1 linked twice",)
     for target in ("/etc/passwd", "../outside.png", "nowhere.png"):
-        with pytest.raises(
-            UserError, match=r"lnk\.png: cannot be read \(a link to what is not in"
-        ):
+        with pytest.raises(UserError, match=r"lnk\.png: cannot be read \(a link to what is not in"):
             open_dataset(write_tar(tmp_path / "b.tar", FILES, link("lnk.png", target)))
     zipped = zipfile.ZipInfo("lnk.png")
     zipped.external_attr = 0o120777 << 16
@@ -275,7 +273,10 @@ def test_a_file_beside_the_enclosing_folder_changes_nothing(tmp_path):
 
 
 SPLITS = {
-        write_files(tmp_path, image_files(count, lambda i, at=index: rgb(10 * at + i), prefix=f"{folder}/"))
+    "training testing": (
+        {"training": 3, "testing": 2},
+        "training/ is the train split and testing/ the test split",
+    ),
     "Train Test": ({"Train": 3, "Test": 2}, "Train/ is the train split and Test/ the test split"),
     "train val": ({"train": 3, "val": 2}, "train/ is the train split and val/ the test split"),
     "train test val": ({"train": 3, "test": 2, "val": 1}, "1 of 6 files skipped: 1 outside train/ and test/"),

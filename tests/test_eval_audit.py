@@ -120,7 +120,11 @@ SETS = {
     "no power of two": {f"{i}.png": encode(rgb(i, side=12)) for i in range(2)},
     "wide but for EXIF": {"a.png": encode(rgb(0)), "b.jpg": turned(rgb(1).resize((16, 8)))},
     "turned": {"a.png": encode(rgb(0)), "b.jpg": turned(rgb(1)), "c.tif": turned(rgb(2), "TIFF")},
-    "one label short": {"0.png": encode(rgb(0)), "1.png": encode(rgb(1)), "dataset.json": b'{"labels":[["0.png",0]]}'},
+    "one label short": {
+        "0.png": encode(rgb(0)),
+        "1.png": encode(rgb(1)),
+        "dataset.json": b'{"labels":[["0.png",0]]}',
+    },
     "a class far off": {"0.png": encode(rgb(0)), "dataset.json": b'{"labels":[["0.png",9999]]}'},
     "an empty class": {"0.png": encode(rgb(0)), "dataset.json": b'{"labels":[["0.png",1]]}'},
     "other files": {"0.png": encode(rgb(0)), "a.txt": b"", "b.gif": encode(gray(1), "GIF")},
