@@ -5,6 +5,7 @@ The commands import heavy packages when they run, so that `--help` is fast.
 
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
@@ -61,6 +62,7 @@ class Stopped(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: a user's mistake is one line on stderr and an exit code, never a traceback."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # our own checks of pictures say more
     code = _run(argv)
     if code in (INTERRUPTED, STOPPED):
         exit_now(code)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from fact_train.commands.help import PanelGroup
 from fact_train.commands.style import bake, cost
 from fact_train.commands.sweep import sweep
 from fact_train.commands.tune import tune
+from fact_train.datasets import find_data
 from fact_train.settings.axes import axes_text
 from fact_train.settings.config import TrainConfig, fields_of, flag
 from fact_train.settings.presets import PRESETS, configure
@@ -109,6 +111,8 @@ def _train(
     if dry_run:
         print(json.dumps({"preset": preset_name, "outdir": str(outdir), "config": cfg.to_dict()}, indent=2))
         return
+    find_data(cfg.data)  # before anything slow, and before the configuration hides the error
+    run_folder.check_folder(outdir, cfg)
     print(f"run {outdir}  (preset {preset_name})", file=sys.stderr)
     print(_resolved(cfg), file=sys.stderr, flush=True)
 
@@ -218,11 +222,20 @@ app.command()(tune)
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and an exit code, never a traceback."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # our own checks of pictures say more
     try:
         app(standalone_mode=True)
     except UserError as error:
         print(for_terminal(f"fact-train: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        reason = f"{error.filename or 'input/output'}: {error.strerror or error}"
+        print(for_terminal(f"fact-train: {reason}; run the same command again to continue."), file=sys.stderr)
+        sys.exit(1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer's, on Ctrl-C
+            exit_now(INTERRUPTED)
+        raise
     except KeyboardInterrupt:
         print("fact-train: interrupted before training started; nothing was changed.", file=sys.stderr)
         exit_now(INTERRUPTED)

@@ -25,8 +25,8 @@ from fact_train.data.labels import MAX_CLASSES, check_classes
 from fact_train.data.parallel import ProgressCallback
 from fact_train.data.processing import Processing, Selection
 from fact_train.data.splits import SPELLINGS
+from fact_train.datasets import HUGGING_FACE
 
-PREFIX = "hf:"
 LABEL_COLUMNS = ("label", "labels", "cls", "class")
 HELD_OUT = (*SPELLINGS["test"], *SPELLINGS["validation"])
 
@@ -50,7 +50,7 @@ def open_hugging_face(
 
 
 def _parse(data: str) -> tuple[Path, str | None]:
-    text, named = data.removeprefix(PREFIX), None
+    text, named = data.removeprefix(HUGGING_FACE), None
     if not Path(text).expanduser().exists() and ":" in text:
         text, _, named = text.rpartition(":")
     path = Path(text).expanduser()
@@ -64,7 +64,7 @@ def _load(path: Path) -> Mapping[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise UsageError(f"{PREFIX}{path} needs datasets; pip install fact-stylegan[hf]") from error
+        raise UsageError(f"{HUGGING_FACE}{path} needs datasets; pip install fact-stylegan[hf]") from error
     parquet = sorted(file for file in path.rglob("*.parquet") if file.is_file())
     try:
         if not parquet:
@@ -100,7 +100,7 @@ def _split_of(splits: Mapping[str, Any], path: Path, split: str, named: str | No
     if named is not None:
         if named not in splits:
             raise UsageError(
-                f"{PREFIX}{path}:{named}: has the splits {', '.join(names)}; choose one of these"
+                f"{HUGGING_FACE}{path}:{named}: has the splits {', '.join(names)}; choose one of these"
             )
         if split == "train":
             return splits[named]
@@ -110,7 +110,7 @@ def _split_of(splits: Mapping[str, Any], path: Path, split: str, named: str | No
             return splits[name]
     if split == "train" and len(names) == 1:
         return splits[names[0]]
-    raise MissingSplit(path, split, f"it has {', '.join(names)}; name one with {PREFIX}{path}:SPLIT")
+    raise MissingSplit(path, split, f"it has {', '.join(names)}; name one with {HUGGING_FACE}{path}:SPLIT")
 
 
 def _columns(table: Any, data: str, selection: Selection) -> tuple[str, str | None]:

@@ -1,6 +1,5 @@
 """`open_dataset`, by a name of fact_train/datasets.py or by path."""
 
-import difflib
 import importlib
 import os
 from pathlib import Path
@@ -12,12 +11,12 @@ from fact_metrics.images import to_uint8
 from fact_train.data.dataset import SPLITS, Dataset
 from fact_train.data.errors import MissingSplit
 from fact_train.data.folder import open_folder
-from fact_train.data.hugging_face import PREFIX, open_hugging_face
+from fact_train.data.hugging_face import open_hugging_face
 from fact_train.data.idx import is_idx_folder, open_idx
 from fact_train.data.npz import open_arrays, open_npz
 from fact_train.data.parallel import ProgressCallback
 from fact_train.data.processing import Processing, Selection
-from fact_train.datasets import DATASETS, dataset_names
+from fact_train.datasets import DATASETS, HUGGING_FACE, dataset_names, find_data
 
 
 def open_dataset(
@@ -80,18 +79,14 @@ def open_dataset(
     if text in dataset_names():
         module, _, function = DATASETS[text].opener.partition(":")
         return getattr(importlib.import_module(module), function)(**options)
-    if text.startswith(PREFIX):
+    if text.startswith(HUGGING_FACE):
         return open_hugging_face(text, **options)
-    path = Path(os.path.expanduser(text))
-    if os.path.isfile(path) and path.suffix.lower() in (".npz", ".npy"):
+    path = find_data(text)
+    if path.is_file() and path.suffix.lower() in (".npz", ".npy"):
         return open_npz(path, **options)
-    if text and os.path.isdir(path) and is_idx_folder(path):
+    if path.is_dir() and is_idx_folder(path):
         return open_idx(path, **options)
-    if text and os.path.exists(path):
-        return open_folder(path, lazy=lazy, **options)
-    beside = os.listdir(path.parent) if os.access(path.parent, os.R_OK) else []
-    close = [str(path.parent / name) for name in difflib.get_close_matches(path.name, beside)]
-    raise unknown_name("dataset or path", text, [*dataset_names(), *close])
+    return open_folder(path, lazy=lazy, **options)
 
 
 def _open_memory(

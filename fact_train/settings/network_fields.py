@@ -16,7 +16,7 @@ class NetworkFields:
         "hf:PATH of a Hugging Face dataset on disk.",
         panel="Data", source="this project", metavar="NAME|PATH")
     resolution: int | None = setting(None,
-        "Side of the training images in pixels, a power of two from 4. none keeps the size of the files.",
+        "Side of the training images in pixels, a power of two from 8. none keeps the size of the files.",
         panel="Data", source="StyleGAN2-ADA", bounds=POSITIVE)
     resize: str = setting("lanczos",
         "Filter that resizes images of another size. none rejects them.",
