@@ -179,10 +179,11 @@ def check_folder(outdir: Path, cfg: TrainConfig) -> None:
         return
     _refuse_other_fields(outdir, TrainConfig.from_dict(read_options(outdir)["config"]), cfg)
     snapshots = list_snapshots(outdir)
-    if snapshots and not list_checkpoints(outdir):
+    if snapshots and not list_checkpoints(outdir) and snapshot_nimg(snapshots[-1]) > 0:
         raise LostState(
             f"{outdir} holds {len(snapshots)} snapshots, the newest {snapshots[-1].name}, and no "
-            "training-state file to go on from. Restore one, choose another --outdir, or delete the folder to train again."
+            "training-state file to go on from. Restore one, choose another --outdir, or delete the folder "
+            "to train again."
         )
 
 

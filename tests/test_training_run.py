@@ -23,11 +23,11 @@ from fact_metrics.base.atomic import write_atomically, write_safetensors, write_
 from fact_metrics.base.errors import UsageError, UserError
 from fact_train import run_folder
 from fact_train.data import open_dataset
-from fact_train.run_folder import ConfigConflict, LostState, list_snapshots
+from fact_train.run_folder import ConfigConflict, list_snapshots
 from fact_train.settings.config import TrainConfig
 from fact_train.settings.presets import PRESETS
 from fact_train.snapshot import load_snapshot
-from fact_train.training import checkpoint, grids, loop, preflight
+from fact_train.training import checkpoint, grids, loop
 from fact_train.training.loop import train
 from fact_train.training.models.gan import GAN
 from fact_train.training.probe import Probe
@@ -214,86 +214,6 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
         path.write_bytes(b"PK")
     with pytest.raises(UserError, match="No good checkpoint"):
         run(tiny_config, tmp_path / "b", kimg=4.0)
-
-
-def test_a_run_whose_states_are_gone_is_refused_and_stays_as_it_is(
-    tiny_config: TrainConfig, tmp_path: Path
-) -> None:
-    run(tiny_config, tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    for state in checkpoint.list_checkpoints(tmp_path):
-        state.unlink()
-        del before[state.name]
-    with pytest.raises(LostState, match=r"1 snapshots, .* no training-state file"):
-        run(tiny_config, tmp_path, kimg=0.4)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_a_kill_between_a_state_and_its_snapshot_costs_neither(
-    tiny_config: TrainConfig, tmp_path: Path
-) -> None:
-    whole = run(tiny_config, tmp_path / "whole", kimg=3.2, kimg_per_tick=1.6)
-    part = run(tiny_config, tmp_path / "part", kimg=1.6, kimg_per_tick=1.6)
-    first = part.snapshot.read_bytes()
-    part.snapshot.unlink()
-    resumed = run(tiny_config, tmp_path / "part", kimg=3.2, kimg_per_tick=1.6)
-    assert part.snapshot.read_bytes() == first
-    assert resumed.snapshot.read_bytes() == whole.snapshot.read_bytes()
-    resumed.snapshot.unlink()
-    again = run(tiny_config, tmp_path / "part", kimg=3.2, kimg_per_tick=1.6)
-    assert again.snapshot.read_bytes() == whole.snapshot.read_bytes()
-
-
-def test_states_of_one_kimg_are_two_files_and_those_named_by_kimg_still_load(
-    tiny_config: TrainConfig, tmp_path: Path
-) -> None:
-    run(tiny_config, tmp_path)
-    states = checkpoint.list_checkpoints(tmp_path)
-    assert [run_folder.checkpoint_nimg(path) for path in states] == [160, 200]
-    states[0].unlink()
-    states[1].rename(tmp_path / "training-state-000000.pt")
-    (tmp_path / "training-state-old.pt").write_bytes(b"no state")
-    longer = run(tiny_config, tmp_path, kimg=0.24)
-    assert longer.snapshot.read_bytes() == run(tiny_config, tmp_path / "b", kimg=0.24).snapshot.read_bytes()
-    names = [path.name for path in checkpoint.list_checkpoints(tmp_path)]
-    assert names == ["training-state-000000.pt", "training-state-000000240.pt"]
-
-
-def test_a_disk_without_room_is_refused_before_the_first_step(
-    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    monkeypatch.setattr(Trainer, "step", lambda self, **kw: pytest.fail("trained"))
-    with pytest.raises(UserError, match=r"training state take .* MiB are free"):
-        run(tiny_config, tmp_path)
-
-
-def test_the_room_that_is_asked_for_is_what_the_files_take(tiny_config: TrainConfig, tmp_path: Path) -> None:
-    result = run(tiny_config, tmp_path, channel_base=1024, channel_max=64)
-    state = checkpoint.list_checkpoints(tmp_path)[-1]
-    taken = result.snapshot.stat().st_size + state.stat().st_size
-    trainer = Trainer(
-        dataclasses.replace(tiny_config, channel_base=1024, channel_max=64),
-        open_dataset(tiny_config.data),
-        torch.device("cpu"),
-    )
-    assert 0.9 * taken < preflight.room(trainer) <= taken  # the rest is headers and names
-
-
-def test_what_a_run_may_not_expect_is_said_at_its_start(
-    tiny_config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    data = shutil.copytree(tiny_config.data, tmp_path / "data")
-    (data / "notes.txt").write_text("x")
-    run(tiny_config, tmp_path / "r", kimg=0.04, data=str(data), batch=40, mbstd_group_size=4)
-    said = capsys.readouterr().err
-    assert "data: 1 of 26 files skipped: 1 .txt" in said
-    assert "labels of 2 classes are not used; --cond conditions on them" in said
-    assert "warning: 24 images are fewer than a batch of 40; batches repeat them" in said
-    run(tiny_config, tmp_path / "c", kimg=0, cond=True)
-    said = capsys.readouterr().err
-    assert "labels of" not in said and "warning: D can learn 24 images by heart" in said
 
 
 def test_non_finite_loss_names_step_term_and_last_good_checkpoint(
