@@ -31,10 +31,11 @@ def check_value_range(value_range: ValueRange | None) -> None:
     if value_range is None:
         return
     try:
-        low, high = map(float, value_range)
+        low, high = value_range
     except (TypeError, ValueError):
         low = high = math.nan
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    numbers = isinstance(low, int | float) and isinstance(high, int | float)
+    if not (numbers and math.isfinite(low) and math.isfinite(high) and low < high):
         raise UsageError(f"value_range {value_range}: give (lowest, highest), such as (-1, 1) or (0, 1)")
 
 

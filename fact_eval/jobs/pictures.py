@@ -10,8 +10,10 @@ from fact_leaderboard.records import RESULTS
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
+from fact_metrics.family import spell_count
 from fact_metrics.spec import MetricSpec
 from fact_train.data.errors import NeedsOption, UnusableFiles
+from fact_train.datasets import dataset_entry
 
 
 def open_reference(data: str, *, progress: Progress | None = None) -> ReferenceData:
@@ -65,7 +67,7 @@ def plan_pictures(
             f"{folder} holds {pictures.resolution}x{pictures.resolution} pictures, {train['name']} is "
             f"{train['resolution']}x{train['resolution']}; save the pictures at the reference's size"
         )
-    fitting, left_out, few = [], [], []
+    fitting, left_out, reasons = [], [], []
     for spec in request.specs_for(train["name"]):
         shortage = _shortage(spec, len(pictures))
         why = _obstacle(spec) or shortage or _statistics_obstacle(spec, reference, request)
@@ -75,12 +77,16 @@ def plan_pictures(
             raise UserError(f"{folder}: {spec.name} {why}")
         else:
             left_out.append(f"{spec.name} {why}")
-            few += left_out[-1:] if why is shortage else []
+            reasons += left_out[-1:] if _obstacle(spec) is None else []
     if not fitting:
+        reason = (reasons or left_out)[0]
         if reference.statistics is not None:
-            raise UserError(f"{reference.data}: no metric takes it: {left_out[0]}")
-        reason = (few or left_out)[0]
-        raise UserError(f"{folder} holds {len(pictures):,} pictures, too few for every metric: {reason}")
+            raise UserError(f"{reference.data}: no metric takes it: {reason}")
+        own = f"fid{spell_count(len(pictures))}_full_{dataset_entry(train['name']).detector}"
+        raise UserError(
+            f"{folder} holds {len(pictures):,} pictures, too few for every metric: {reason}. For a value that "
+            f"compares with as many alone, name such a metric: --metrics {own}"
+        )
     job = Job(
         source="images",
         run_id=f"images-{pictures.name}-{pictures.sha256[:8]}-vs-{reference.name}",

@@ -25,6 +25,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import Stamp, stamp
 from fact_metrics.base.limits import FILE_BYTES, IMAGE_FILE, check_unpacked
+from fact_metrics.base.plain_text import for_terminal
 from fact_train.data.decode import EXTENSIONS, extension, is_image_name
 from fact_train.data.errors import UnusableFiles
 from fact_train.data.listing import KINDS, Members, list_folder
@@ -64,6 +65,8 @@ def image_files(path: Path) -> Iterator[Files]:
             raise UserError(f"{path}: a {kind}, never opened; give a folder, a zip or a tar of images")
         elif path.suffix.lower() in EXTENSIONS:
             raise UserError(f"{path}: a single picture; give the folder that holds it ({path.parent})")
+        elif path.suffix.lower() == ".safetensors":
+            raise UserError(f"{path}: tensors, no images; give a folder, a zip or a tar of images")
         elif tarfile.is_tarfile(path):
             files = _tar(path, stack)
         else:
@@ -73,7 +76,7 @@ def image_files(path: Path) -> Iterator[Files]:
 
 def use(files: Files, name: str, function: Callable[[BinaryIO, str], Result]) -> Result:
     """function(stream, path) of a file. UserError beginning with its path where it cannot be read."""
-    path = str(files.path / name)
+    path = for_terminal(files.path / name)
     try:
         size = files.size(name)
         IMAGE_FILE.check(size, path, "replace or remove it")

@@ -148,6 +148,8 @@ def _find_images(archive: arrays.Archive) -> tuple[str, Layout]:
     name = next((n for n in IMAGES if n in names), None)
     if name is None and len(names) == 1:
         (name,) = names
+    if {"mu", "sigma"} <= set(names):
+        raise UserError(f"{path}: feature statistics, no images; give the images they were computed from")
     if name is None:
         raise UserError(
             f"{path}: holds {', '.join(names[:8]) or 'nothing'}; call the array of images arr_0 or images"

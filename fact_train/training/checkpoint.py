@@ -45,7 +45,9 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise UserError(f"checkpoint {path} holds no training state but {type(state).__name__}.")
     if state.get("schema") != SCHEMA:
         shown = str(state.get("schema"))[:20]
-        raise UserError(f"checkpoint {path} has schema {shown}; this version reads {SCHEMA}.")
+        newer = type(state.get("schema")) is int and state["schema"] > SCHEMA
+        way_out = "; update fact-stylegan." if newer else "."
+        raise UserError(f"checkpoint {path} has schema {shown}, this version reads {SCHEMA}{way_out}")
     return state
 
 
