@@ -150,7 +150,7 @@ def test_one_folder_per_class(tmp_path):
     with pytest.raises(UsageError, match=r"write .*dataset\.json as .*add --labels folders .* cats, dogs"):
         open_dataset(path, need_labels=True)
     write_files(tmp_path, image_files(1, prefix="train/"))
-    with pytest.raises(UserError, match=r"img0\.png lies in no class folder"):
+    with pytest.raises(UserError, match=r"img0\.png is in no class folder"):
         open_dataset(path, labels="folders")
     for data in ("mnist", _npz(tmp_path)):
         with pytest.raises(UsageError, match=r"--labels folders: .* holds no folders"):

@@ -84,8 +84,8 @@ def plan_pictures(
             raise UserError(f"{reference.data}: no metric takes it: {reason}")
         own = f"fid{spell_count(len(pictures))}_full_{dataset_entry(train['name']).detector}"
         raise UserError(
-            f"{folder} holds {len(pictures):,} pictures, too few for every metric: {reason}. For a value that "
-            f"compares with as many alone, name such a metric: --metrics {own}"
+            f"{folder} holds {len(pictures):,} pictures, too few for every metric: {reason}. For a value "
+            f"that compares with as many alone, name such a metric: --metrics {own}"
         )
     job = Job(
         source="images",

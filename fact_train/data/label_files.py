@@ -181,7 +181,7 @@ def _by_folder(files: Files, splits: Splits) -> tuple[dict[str, Label], str]:
             top, inside, _ = name.removeprefix(prefix).partition("/")
             if not inside:
                 raise UserError(
-                    f"--labels folders: {files.path / name} lies in no class folder; move it into one"
+                    f"--labels folders: {files.path / name} is in no class folder; move it into one"
                 )
             labels[name] = classes[top]
     return labels, f"classes by folder: {_some([f'{top} {index}' for top, index in classes.items()])}"
