@@ -182,8 +182,8 @@ def check_folder(outdir: Path, cfg: TrainConfig) -> None:
     if snapshots and not list_checkpoints(outdir) and snapshot_nimg(snapshots[-1]) > 0:
         raise LostState(
             f"{outdir} holds {len(snapshots)} snapshots, the newest {snapshots[-1].name}, and no "
-            "training-state file to continue from. Restore one, choose another --outdir, or delete the folder "
-            "to train again."
+            "training-state file to continue from. Restore one, choose another --outdir, or delete the "
+            "folder to train again."
         )
 
 

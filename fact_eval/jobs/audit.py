@@ -30,7 +30,6 @@ from fact_train.data.processing import check_resolution
 from fact_train.data.splits import Splits, find_splits
 from fact_train.datasets import dataset_names
 
-
 # Findings that opening the pictures reports as well, in more words.
 SAID_BY_OPENING = ("size", "shape", "labels", "files", "EXIF", "animated")
 
