@@ -15,8 +15,12 @@ from fact_eval.commands.board import compare, leaderboard, publish_, show
 from fact_eval.commands.cache import cache_app
 from fact_eval.commands.catalog import list_, train_digits_
 from fact_eval.commands.check import crosscheck, recompute
+from fact_eval.commands.convert import convert
 from fact_eval.commands.explain import explain
+from fact_eval.commands.export import export
+from fact_eval.commands.generate import generate
 from fact_eval.commands.pairs import fused, reconstruct
+from fact_eval.commands.raters import study_pack, study_score
 from fact_eval.commands.score import all_, images, ref, run
 from fact_eval.commands.study import study
 from fact_eval.commands.weights import weights_app
@@ -27,8 +31,11 @@ from fact_metrics.base.plain_text import for_terminal
 COMMANDS = {
     "all": all_,
     "run": run,
+    "convert": convert,
     "images": images,
     "ref": ref,
+    "generate": generate,
+    "export": export,
     "audit": audit_,
     "list": list_,
     "show": show,
@@ -41,6 +48,8 @@ COMMANDS = {
     "fused": fused,
     "reconstruct": reconstruct,
     "explain": explain,
+    "study-pack": study_pack,
+    "study-score": study_score,
     "train-digits": train_digits_,
 }
 

@@ -39,6 +39,12 @@ class ClassifierShape(msgspec.Struct):
     weights_sha256: str
 
 
+class InitShape(msgspec.Struct):
+    """The checkpoint that a run started from, as far as a resume compares it."""
+
+    sha256: str
+
+
 class OptionsShape(StartShape, kw_only=True):
     """training_options.json, as far as it is read again; TrainConfig checks `config`."""
 
@@ -51,6 +57,7 @@ class OptionsShape(StartShape, kw_only=True):
     seed: int
     dataset: TrainingSetShape
     classifier: ClassifierShape | None = None
+    init: InitShape | None = None
     argv: list[str] | None = None
     resumed: list[StartShape] = msgspec.field(default_factory=list)
 
@@ -196,17 +203,20 @@ def prepare(
     dataset: dict[str, Any],
     classifier: dict[str, Any] | None = None,
     machine: dict[str, Any] | None = None,
+    init: dict[str, Any] | None = None,
 ) -> str:
     """Write the folder's training_options.json, or check that it agrees; returns the run id.
 
     `classifier` is the card of the one that a StylEx run explains. `machine` is what decides the
-    last bits of the first start: device, CPU threads, number of processes.
+    last bits of the first start: device, CPU threads, number of processes. `init` describes the checkpoint
+    that the run starts from; a run that goes on from its own state does not read it.
     ConfigConflict names the fields in which the folder's run differs; schedule and machine fields may differ.
     """
     path = Path(outdir) / OPTIONS_FILE
     if path.exists():
         options = read_options(outdir)
         _refuse_other_classifier(outdir, options.get("classifier"), classifier, cfg)
+        _refuse_other_init(outdir, options.get("init"), init, cfg)
         _refuse_conflict(outdir, TrainConfig.from_dict(options["config"]), cfg, options["dataset"], dataset)
         options["config"] = cfg.to_dict()
         write_json(path, options)
@@ -226,6 +236,7 @@ def prepare(
             "seed": cfg.seed,
             "dataset": dataset,
             **({} if classifier is None else {"classifier": classifier}),
+            **({} if init is None else {"init": init}),
             "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
             **_this_start(machine or {}),
         },
@@ -319,6 +330,17 @@ def _refuse_other_classifier(
     raise ConfigConflict(
         f"{outdir} holds a run that explains another classifier: {there['weights_sha256'][:12]} there, "
         f"{here['weights_sha256'][:12]} in {cfg.classifier} now. Choose another --outdir, or restore it."
+    )
+
+
+def _refuse_other_init(
+    outdir: Path, there: dict[str, Any] | None, here: dict[str, Any] | None, cfg: TrainConfig
+) -> None:
+    if there is None or here is None or there["sha256"] == here["sha256"]:
+        return
+    raise ConfigConflict(
+        f"{outdir} holds a run from another checkpoint: {there['sha256'][:12]} there, {here['sha256'][:12]} "
+        f"in {cfg.init} now. Choose another --outdir, or restore it."
     )
 
 

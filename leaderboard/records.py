@@ -25,7 +25,7 @@ SCHEMA = 1
 RESULTS = "results.jsonl"
 TAIL = 2**16  # bytes that are read at a time from the end of a file
 STATUSES = ("ok", "failed", "cancelled")
-SOURCES = ("run", "images", "reals", "noise")
+SOURCES = ("run", "imported", "images", "reals", "noise")
 DIVERGED = "diverged"  # the metric of a run whose training ended with a loss or weight that is not finite
 
 Key = tuple[str, str, str, int, str, int]
@@ -40,8 +40,8 @@ class Record:
     """One measured value, or why there is none, with everything needed to reproduce it."""
 
     # What was scored.
-    run_id: str  # name of the run folder; images-..., reals-..., noise-... for the other sources
-    source: str  # run | images | reals | noise
+    run_id: str  # name of the run folder; imported-..., images-..., reals-..., noise-... for other sources
+    source: str  # run | imported | images | reals | noise
     label: str  # the row's name on a board
     snapshot: str | None  # file name inside the run folder; None without a network
     snapshot_sha256: str  # hash of the scored content: of the snapshot file, or of the pictures

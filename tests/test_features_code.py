@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fact_eval.features.store import FEATURE_MODULES, PACKAGES, features_code, hash_features_code
+from fact_eval.features.code_key import FEATURE_MODULES, PACKAGES, features_code, hash_features_code
 from fact_metrics.base.fingerprints import code_sha256, module_files
 
 CHOICE = "chooses what is scored and writes it down; the images' part of the key says what was chosen"
@@ -28,6 +28,7 @@ HARMLESS = {
     "fact_metrics.base.schema": "refuses documents, changes none",
     "fact_metrics.base.signing": "tells our files from others'",
     "fact_metrics.base.errors": "exceptions",
+    "fact_metrics.base.extras": "names a package that is missing",
     "fact_metrics.base.fingerprints": "hashes code and stamps files",
     "fact_metrics.base.folders": "where the store lies",
     "fact_metrics.engines.frechet": "takes finished features",

@@ -18,7 +18,7 @@ from benchmarks.hostile.script import Writes
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.limits import Limit
 from fact_metrics.base.pickles import PlainArray, read_pickle
-from fact_metrics.features import torchscript
+from fact_metrics.base.storages import rebuild_tensor
 from fact_metrics.features.torchscript import read_torchscript
 
 
@@ -251,4 +251,4 @@ def test_torchscript_whose_state_is_code_is_refused_and_not_run(tmp_path: Path) 
 )
 def test_a_view_stays_inside_its_storage(arguments, message) -> None:
     with pytest.raises(UserError, match=message):
-        torchscript._rebuild_tensor(torch.zeros(4), *arguments)
+        rebuild_tensor(torch.zeros(4), *arguments)

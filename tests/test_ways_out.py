@@ -125,7 +125,7 @@ def test_mistakes_are_told_before_the_configuration_and_without_torch(tmp_path):
         (["--resolution", "4"], "--resolution 4: the networks need"),
         (["--kimg", "nan"], "--kimg nan: it must be a finite number"),
     ):
-        code = "import sys; sys.modules['torch'] = None; from fact_train.cli import main; sys.argv[0] = 'x'; main()"
+        code = "import sys; sys.modules['torch'] = None; from fact_train.cli import main; main()"
         found = subprocess.run(
             [sys.executable, "-c", code, *start, *arguments],
             capture_output=True,

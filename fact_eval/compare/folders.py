@@ -21,7 +21,7 @@ def compare_folders(a: Path, b: Path) -> tuple[list[Comparison], list[str]]:
 
 def _newest(folder: Path) -> list[Record]:
     records = [r for path in find_results(folder) for r in latest_records(read_records(path))]
-    records = [r for r in records if r.value is not None and r.source in ("run", "images")]
+    records = [r for r in records if r.value is not None and r.source in ("run", "imported", "images")]
     if not records:
         raise UserError(f"{folder} has no records; fact-eval all {folder} writes them")
     newest_kimg: dict[str, float] = {}

@@ -22,13 +22,14 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from fact_metrics.base.errors import NeedsOption, UserError
-from fact_train.data.dataset import Dataset, allocate_images
+from fact_train.data.dataset import Dataset
 from fact_train.data.decode import Header, decode, read_header
 from fact_train.data.errors import MissingSplit
 from fact_train.data.files import Files, attempt_all, image_files, raise_first
 from fact_train.data.index import DatasetIndex
 from fact_train.data.label_files import no_labels_error, read_labels
 from fact_train.data.parallel import ProgressCallback
+from fact_train.data.pixels import allocate_images
 from fact_train.data.processing import Processing, Selection, centre, check_resolution, resize
 from fact_train.data.splits import find_splits
 

@@ -16,9 +16,10 @@ from PIL import Image
 
 from fact_metrics.base.errors import NeedsOption, UserError
 from fact_metrics.base.limits import check_unpacked
-from fact_train.data.dataset import Dataset, allocate_images
+from fact_train.data.dataset import Dataset
 from fact_train.data.errors import MissingSplit
 from fact_train.data.parallel import ProgressCallback, for_each_image
+from fact_train.data.pixels import allocate_images
 from fact_train.data.processing import SMALLEST_RESOLUTION, Processing, Selection, centre, resize
 
 MNIST_FOLDER = Path(__file__).parent / "mnist"

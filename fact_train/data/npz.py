@@ -15,10 +15,11 @@ from PIL import Image
 from fact_metrics.base import arrays
 from fact_metrics.base.errors import NeedsOption, UsageError, UserError
 from fact_metrics.base.limits import IMAGE_PIXELS
-from fact_train.data.dataset import Dataset, allocate_images
+from fact_train.data.dataset import Dataset
 from fact_train.data.errors import MissingSplit
 from fact_train.data.labels import MAX_CLASSES, check_classes
 from fact_train.data.parallel import ProgressCallback, for_each_image
+from fact_train.data.pixels import allocate_images
 from fact_train.data.processing import Processing, Selection, centre, check_resolution, resize
 
 IMAGES, LABELS = ("arr_0", "images"), ("arr_1", "labels")

@@ -41,6 +41,7 @@ def find_problem(cfg: Any, *, changed: Sequence[str]) -> Problem | None:
         or augmentation_problem(cfg, changed=set(changed))
         or loss_problem(cfg, changed=set(changed))
         or schedule_problem(cfg)
+        or _init_problem(cfg, changed=changed)
     )
 
 
@@ -61,6 +62,11 @@ def _range_problem(cfg: Any) -> Problem | None:
     if cfg.batch % min(cfg.mbstd_group_size, cfg.batch):
         return "mbstd_group_size", f"it must divide --batch {cfg.batch}"
     return None
+
+
+def _init_problem(cfg: Any, *, changed: Sequence[str]) -> Problem | None:
+    needing = [name for name in ("init_partial", "freeze_d") if name in changed and cfg.init is None]
+    return (needing[0], "it needs --init") if needing else None
 
 
 def style_problem(cfg: Any, *, changed: set[str]) -> Problem | None:

@@ -19,6 +19,7 @@ PANELS = (
     "Precision",
     "Augmentation",
     "StylEx",
+    "Fine-tuning",
     "Run",
 )
 
@@ -53,6 +54,7 @@ def setting(
     metavar: str | None = None,
     reported: str | None = None,
     canonical: Callable[[str], str] | None = None,
+    off_alias: str | None = None,
     scope: str = "science",
 ) -> Any:
     """A dataclass field of TrainConfig.
@@ -61,6 +63,7 @@ def setting(
     bounds: the numbers that fit. choices: the names of a `str` field whose table stands elsewhere.
     metavar: the placeholder of a free text. reported: what the style experiments say of the field.
     canonical: gives a free text its one spelling, or raises ValueError with what is wrong.
+    off_alias: another flag that switches a switch off.
     """
     metadata = {
         "help": help,
@@ -71,6 +74,7 @@ def setting(
         "metavar": metavar,
         "reported": reported,
         "canonical": canonical,
+        "off_alias": off_alias,
         "scope": scope,
     }
     return dataclasses.field(default=default, metadata=metadata)

@@ -12,8 +12,8 @@ class NetworkFields:
 
     # fmt: off
     data: str = setting("mnist",
-        "Training images: the name mnist, the path of an image folder, zip, tar, npz, npy or idx folder, or "
-        "hf:PATH of a Hugging Face dataset on disk.",
+        "Training images: mnist, stacked-mnist, the path of an image folder, zip, tar, npz, npy or idx "
+        "folder, or hf:PATH of a Hugging Face dataset on disk.",
         panel="Data", source="this project", metavar="NAME|PATH")
     resolution: int | None = setting(None,
         "Side of the training images in pixels, a power of two from 8. none keeps the size of the files.",
@@ -62,8 +62,8 @@ class NetworkFields:
         "Learning rate of the mapping network, relative to --g-lr.",
         panel="Generator", source="StyleGAN", bounds=POSITIVE)
     train_mapping: bool = setting(True,
-        "Train the mapping network. Off leaves it at its random initialisation.",
-        panel="Generator", source="style experiments",
+        "Train the mapping network. Off leaves it at its initialisation: random, or from --init.",
+        panel="Generator", source="style experiments", off_alias="--freeze-mapping",
         reported="Training it helps a little at a small R1 weight.")
     latent_space: Literal["w", "w_plus"] = setting("w",
         "w draws one latent for all layers. w_plus draws one per layer, in training and evaluation.",

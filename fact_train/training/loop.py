@@ -14,6 +14,7 @@ from fact_train import distributed, run_folder
 from fact_train.data import Dataset, open_dataset
 from fact_train.settings.config import TrainConfig
 from fact_train.training import checkpoint
+from fact_train.training.initial import read_initial
 from fact_train.training.preflight import refuse_full_disk, start_notes
 from fact_train.training.probe import probe
 from fact_train.training.run import AfterSnapshot, Run
@@ -91,15 +92,19 @@ def _open_run(
     """The run of a folder at its newest checkpoint. Rank 0 writes the folder's options, the others read."""
     is_rank_0 = distributed.rank() == 0
     log = RunLog(outdir, enabled=is_rank_0)
+    cfg, initial = trainer.cfg, None
+    if cfg.init is not None and not checkpoint.list_checkpoints(outdir):
+        initial = read_initial(cfg, trainer.model)
     if is_rank_0:
         run_id = run_folder.prepare(
             outdir,
-            trainer.cfg,
+            cfg,
             preset=preset,
             label=label,
             dataset=trainer.dataset.describe(),
             classifier=trainer.model.classifier_card,
             machine=machine,
+            init=None if initial is None else initial.describe(),
         )
     distributed.barrier()
     if not is_rank_0:
@@ -109,11 +114,13 @@ def _open_run(
         resumed_from = checkpoint.load_latest(outdir, trainer)
     for warning in caught:
         log.say(f"warning: {warning.message}")
+    if initial is not None:
+        log.say(initial.load_into(trainer.model))
     return Run(
         trainer=trainer,
         outdir=outdir,
         run_id=run_id,
-        target=round(trainer.cfg.kimg * 1000),
+        target=round(cfg.kimg * 1000),
         log=log,
         resumed_from=resumed_from,
         after_snapshot=after_snapshot,

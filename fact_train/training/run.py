@@ -185,6 +185,8 @@ class Run:
         """Report the tick; pictures, snapshot and checkpoint where they are due."""
         now = time.perf_counter()
         stats = self.trainer.stats.collect()
+        if end.saving:
+            self.trainer.share_state()
         if self.writer is not None:
             self._write_stats(end.tick, stats, now, clock)
             if end.done or end.tick % self.trainer.cfg.image_ticks == 0:
@@ -216,6 +218,7 @@ class Run:
             self.writer.image(name, picture, nimg=nimg)
 
     def _stop(self, signum: int) -> None:
+        self.trainer.share_state()
         if self.writer is not None:
             checkpoint.save_checkpoint(self.outdir, self.trainer)
         raise Stopped(

@@ -136,6 +136,10 @@ class Trainer:
         totals = [p.detach().sum() for net in self.model.networks.values() for p in net.parameters()]
         return bool(torch.stack(totals).isfinite().all())
 
+    def share_state(self) -> None:
+        """Average what each process has gathered by itself; all call it before one saves the state."""
+        self.model.gan.augment.share()
+
     def state_dict(self) -> dict[str, Any]:
         """The model's state, counters and unfinished statistics; tensors are not copied."""
         counters = {"steps": self.steps, "processes": distributed.world_size()}
