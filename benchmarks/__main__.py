@@ -8,6 +8,7 @@ from benchmarks.machine import write_result
 
 BENCHMARKS = (
     "training",
+    "busy",
     "presets",
     "losses",
     "frechet",
@@ -23,6 +24,7 @@ BENCHMARKS = (
     "verdicts",
     "growth",
     "hostile",
+    "attfind",
 )
 OPTIONS = {
     "one_pass": ("files",),

@@ -22,9 +22,7 @@ from fact_metrics.base.schema import TrainingSetShape
 from fact_metrics.base.tensor_files import read_metadata, read_tensors
 from fact_train.networks.build import build_networks, check_sizes, check_tensors, prefixed
 from fact_train.networks.generator import Generator, Synthesis
-from fact_train.networks.injection import use_fused
-from fact_train.networks.injection.convolve import instance_norm, with_ones
-from fact_train.networks.ops import conv2d_resample
+from fact_train.networks.injection import PlainConv, use_fused
 from fact_train.seeds import generator_for
 from fact_train.settings.config import TrainConfig
 from fact_train.snapshot import Snapshot
@@ -40,24 +38,6 @@ class BakedShape(msgspec.Struct):
     config: dict[str, Any]
     dataset: TrainingSetShape
     kind: str | None = None
-
-
-class PlainConv(nn.Module):
-    """A style-injected convolution whose style is fixed: weight [O, I (+ 1), k, k]; w is ignored."""
-
-    def __init__(self, weight: Tensor, *, up: int, norm_in: bool, norm_out: bool, shifts: bool) -> None:
-        super().__init__()
-        self.up, self.norm_in, self.norm_out, self.shifts = up, norm_in, norm_out, shifts
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x: Tensor, w: Tensor, *, bias: Tensor, fused: bool, gain: float = 1.0) -> Tensor:
-        x = instance_norm(x) if self.norm_in else x
-        x = with_ones(x) if self.shifts else x
-        inner, outer = (1.0, gain) if self.norm_out else (gain, 1.0)
-        bias = bias.to(x.dtype)
-        added = None if self.norm_out else bias
-        y = conv2d_resample(x, (self.weight * inner).to(x.dtype), bias=added, up=self.up)
-        return instance_norm(y) * outer + bias.reshape(1, -1, 1, 1) if self.norm_out else y
 
 
 @dataclass(frozen=True)
@@ -121,11 +101,8 @@ def draw_ws(G: Generator, *, seed: int, label: int | None, truncation_psi: float
 def bake_synthesis(synthesis: Synthesis, ws: Tensor) -> Synthesis:
     """A copy of the synthesis network whose convolutions hold the style of ws [1, rows, w_dim]."""
     plain = copy.deepcopy(synthesis)
-    for module, w in _layer_styles(plain, ws):
-        layer = module.inject
-        weight = layer.kernels(w)[0].detach().contiguous()
-        flags = {name: getattr(layer, name) for name in ("norm_in", "norm_out", "shifts")}
-        module.inject = PlainConv(weight, up=getattr(layer, "up", 1), **flags)
+    for _, module, w in plain.styled_layers(ws):
+        module.inject = PlainConv.of(module.inject, w)
     return plain
 
 
@@ -231,24 +208,6 @@ def _new_baked(cfg: TrainConfig, meta: dict[str, Any]) -> Synthesis:
     G, _ = build_networks(cfg, meta["dataset"])
     rows = G.synthesis.num_ws * G.synthesis.vectors
     return bake_synthesis(G.synthesis, torch.zeros(1, rows, G.synthesis.w_dim))
-
-
-def _layer_styles(synthesis: Synthesis, ws: Tensor) -> list[tuple[nn.Module, Tensor]]:
-    """Every layer with an injection, and its w: [1, w_dim] or [1, K, w_dim]."""
-    if synthesis.vectors > 1:
-        ws = ws.unflatten(1, (synthesis.num_ws, synthesis.vectors))
-    layers, first = [], 0
-    for res in synthesis.resolutions:
-        block = getattr(synthesis, f"b{res}")
-        modules = [block.conv1] if block.is_first else [block.conv0, block.conv1]
-        modules += [block.torgb] if block.num_torgb else []
-        for i, module in enumerate(modules):
-            if hasattr(module, "inject"):
-                w = ws[:, first + i]
-                only = getattr(module, "first_only", False) and w.ndim == 3
-                layers.append((module, w[:, 0] if only else w))
-        first += block.num_conv
-    return layers
 
 
 class _Float64(torch.overrides.TorchFunctionMode):

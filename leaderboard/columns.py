@@ -12,6 +12,9 @@ from typing import Literal
 from fact_train.datasets import dataset_entry
 
 PROTOCOLS = ("standard", "embedded")  # a dataset has a board of each, in this order
+EXPLANATIONS = (
+    "explanations"  # and one of each explained classifier; `fact-eval explain` computes its numbers
+)
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,12 @@ class Column:
     header: str
     format: str = ".3f"
     on: Literal["all", "test", "full"] = "all"
-    protocol: Literal["standard", "embedded", "both"] = "embedded"
+    protocol: Literal["standard", "embedded", "both", "explanations"] = "embedded"
 
 
 COLUMNS = (
+    Column("modekl26k", "mode KL", protocol="both"),
+    Column("modes26k", "modes", ".0f", protocol="both"),
     Column("fid50k_full", "FID", ".2f", protocol="standard"),
     Column("fid50k_full_clean", "clean-FID", ".2f", protocol="standard"),
     Column("kid50k_full", "KID", ".5f", protocol="standard"),
@@ -57,6 +62,11 @@ COLUMNS = (
     Column("reconsharpness10k_full", "recon sharpness gap"),
     Column("recon10k_lpips_stlpips_alex", "recon LPIPS"),
     Column("recon10k_mse", "recon MSE"),
+    Column("recon10k_psnr", "recon dB", ".1f"),
+    Column("recon10k_ssim", "recon SSIM"),
+    Column("reconfid10k_full_efficientnet_lite0", "recon FID EffNet", ".2f"),
+    Column("kl10k", "class KL"),
+    Column("spikes1k", "spikes", ".1f"),
     Column("wgap10k_frechet", "W-gap", ".2f"),
     Column("sharpness10k_test", "sharpness gap", on="test"),
     Column("sharpness10k_full", "sharpness gap", on="full"),
@@ -64,6 +74,21 @@ COLUMNS = (
     Column("fused1k_maxabs", "fused max abs", ".1e", protocol="both"),
     Column("fused1k_psnr", "fused dB", ".1f", protocol="both"),
     Column("fused1k_lpips_stlpips_alex", "fused LPIPS", ".1e", protocol="both"),
+    Column("flips250_attfind_greedy", "flips", protocol=EXPLANATIONS),
+    Column("effectiveness250_attfind_greedy", "flips of second", protocol=EXPLANATIONS),
+    Column("flips250_attfind_subset", "flips, subset", protocol=EXPLANATIONS),
+    Column("flips250_gradient", "flips, gradient", protocol=EXPLANATIONS),
+    Column("flips250_class_mean", "flips, class mean", protocol=EXPLANATIONS),
+    Column("flips250_random", "flips, random", protocol=EXPLANATIONS),
+    Column("flips250_control", "flips, control", protocol=EXPLANATIONS),
+    Column("sparsity250_attfind_greedy", "needed", ".1f", protocol=EXPLANATIONS),
+    Column("cflpips250_attfind_greedy_stlpips_alex", "LPIPS", protocol=EXPLANATIONS),
+    Column("cfmse250_attfind_greedy", "MSE", protocol=EXPLANATIONS),
+    Column("cout250_attfind_greedy", "COUT", protocol=EXPLANATIONS),
+    Column("attstability250_attfind_greedy", "stability", protocol=EXPLANATIONS),
+    Column("ls10k_w", "separability W", ".2f", protocol=EXPLANATIONS),
+    Column("ls10k_s", "separability S", ".2f", protocol=EXPLANATIONS),
+    Column("composition250", "drift", protocol=EXPLANATIONS),
 )
 
 
@@ -71,7 +96,8 @@ def columns_for(dataset: str, protocol: str = "embedded") -> list[Column]:
     """Columns of a board of a dataset, by its name."""
     reference = "test" if dataset_entry(dataset).has_test_split else "full"
     of_dataset = [column for column in COLUMNS if column.on in ("all", reference)]
-    return [column for column in of_dataset if column.protocol in (protocol, "both")]
+    shown = (protocol, "both") if protocol in PROTOCOLS else (protocol,)
+    return [column for column in of_dataset if column.protocol in shown]
 
 
 def metrics_for(dataset: str, protocol: str = "embedded") -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -70,13 +70,80 @@ class EncoderInputs(Protocol):
         """w [N, w_dim] of the mapping network, without the class part."""
 
 
+@dataclass(frozen=True)
+class Tick:
+    """A tick of training: images seen and seconds so far, without pauses; its encoder turns and spikes."""
+
+    kimg: float
+    seconds: float
+    encoder_turns: int = 0
+    spikes: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingHistory:
+    """How a run was trained up to the scored snapshot: its ticks, and the snapshots by kimg.
+
+    `scores` are the values of the snapshots that are scored, of one evaluation seed: metric -> kimg -> value.
+    """
+
+    ticks: tuple[Tick, ...]
+    snapshots: tuple[float, ...] = ()
+    scores: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Counterfactuals:
+    """Images before and after edits towards a class, a row for every pair of image and target; on the CPU.
+
+    image, target: [P]. before [P, C] and after [P, K, C]: logits of the explained classifier without edits
+    and with the first 1 to K attributes together; `second_before` and `second_after` are those of an
+    independently trained classifier, or None. Pictures uint8 [P, C, H, W], `edited` with all K attributes.
+    """
+
+    image: torch.Tensor
+    target: torch.Tensor
+    before: torch.Tensor
+    after: torch.Tensor
+    second_before: torch.Tensor | None
+    second_after: torch.Tensor | None
+    unedited: torch.Tensor
+    edited: torch.Tensor
+
+
+class ExplanationInputs(Protocol):
+    """The attributes that methods found for a classifier, and their edits."""
+
+    classes: Sequence[str]
+
+    def counterfactuals(self, method: str) -> Counterfactuals:
+        """Edits with the attributes of a method (attfind-greedy, random, ...)."""
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [N, C] of the explained classifier, of float images in [-1, 1]."""
+
+    def halves(self, method: str) -> Sequence[tuple[Sequence, Sequence]]:
+        """Attributes of each class from either half of the searched images."""
+
+    def latents(self, space: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents [N, D] of generated images in the space `w` or `s`, and the classifier's logits [N, C]."""
+
+    def cycles(self, counts: Sequence[int]) -> dict[int, torch.Tensor] | None:
+        """Pictures after so many passes through encoder and generator, 0 the originals. None: no encoder."""
+
+
 class MetricInputs(Protocol):
-    """What a metric reads. `generator` is None for pictures, `encoder` for all but StylEx runs."""
+    """What a metric reads. `generator` is None for pictures, `encoder` for all but StylEx runs.
+
+    `explanation` is None outside of `fact-eval explain`.
+    """
 
     seed: int
     device: torch.device
     generator: GeneratorInputs | None
     encoder: EncoderInputs | None
+    training: TrainingHistory
+    explanation: ExplanationInputs | None
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU."""
@@ -113,6 +180,18 @@ class DeclaredInputs:
         """The encoder, for a spec with `needs_encoder`."""
         self._check(self._spec.needs_encoder, "the encoder")
         return self._inputs.encoder
+
+    @property
+    def training(self) -> TrainingHistory:
+        """How the run was trained, for a spec with `needs_training`."""
+        self._check(self._spec.needs_training, "the training")
+        return self._inputs.training
+
+    @property
+    def explanation(self) -> ExplanationInputs:
+        """The attributes found, for a spec with `needs_explanation`."""
+        self._check(self._spec.needs_explanation, "an explanation")
+        return self._inputs.explanation
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU."""

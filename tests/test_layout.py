@@ -30,6 +30,7 @@ ROOMS = {
 # `fact_train.cli` is last but for the benchmarks because of `fact-train --eval`.
 ORDER = [
     "fact_metrics.base",
+    "fact_metrics.images",
     "fact_metrics.features",
     "fact_metrics.spec",
     "fact_metrics.inputs",
@@ -54,6 +55,7 @@ ORDER = [
     "fact_train.snapshot",
     "fact_train.imports",
     "fact_train.bake",
+    "fact_train.onnx_export",
     "fact_train.cost",
     "fact_train.training.losses",
     "fact_train.training.precision",
@@ -76,6 +78,7 @@ ORDER = [
     "fact_eval.features",
     "fact_eval.jobs",
     "fact_eval.scoring",
+    "fact_eval.explain",
     "fact_eval.compare",
     "fact_eval.checks",
     "fact_eval.reports",
@@ -90,7 +93,7 @@ ORDER = [
     "benchmarks",
 ]
 LONGEST_FILE = 440  # lines; aim at 400
-MOST_ENTRIES = 12  # at the top of fact_eval/
+MOST_ENTRIES = 13  # at the top of fact_eval/
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "manager", "misc", "common"}
 TOP_LEVEL = {
     *ROOMS,

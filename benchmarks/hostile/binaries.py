@@ -182,6 +182,34 @@ def checkpoints(given: Given) -> Iterator[Case]:
         yield Case(f"convert x.pt: {kind}", ("fact-eval", "convert", "x.pt"), save)
 
 
+def generators(given: Given) -> Iterator[Case]:
+    """Files that are sampled, fine-tuned or scored as a graph."""
+    harm = files.Call(os.mkdir, "harm")
+    init = (*given.training("out"), "--init")
+    for kind, content in {"a function": pickle.dumps({"G_ema": harm}), "empty": b"", "junk": b"junk"}.items():
+        for name, argv in {
+            "generate": ("fact-eval", "generate", "x.pkl", "--out", "images"),
+            "export": ("fact-eval", "export", "x.pkl", "--out", "g.onnx"),
+            "--init": (*init, "x.pkl"),
+        }.items():
+
+            def make(at: Path, content: bytes = content) -> None:
+                write(at / "x.pkl", content)
+
+            yield Case(f"{name} x.pkl: {kind}", argv, make)
+    state = "training-state-000001.pt"
+    yield Case("--init state: a function", (*init, state), lambda at: torch.save({"G": harm}, at / state))
+    graphs = {
+        "empty": b"",
+        "junk": b"junk" * 1000,
+        "a pickle": pickle.dumps(harm),
+        "long": b"\x0a\xff\xff\xff\xff\x7f",
+    }
+    for kind, content in graphs.items():
+        argv = ("fact-eval", "run", "x.onnx", "--data", "mnist")
+        yield Case(f"run x.onnx: {kind}", argv, lambda at, c=content: write(at / "x.onnx", c))
+
+
 def weights(given: Given) -> Iterator[Case]:
     """TorchScript that runs code when it is loaded, under a manifest that calls it trusted."""
 

@@ -15,6 +15,7 @@ KINDS = {
     "images": binaries.images,
     "states": binaries.states,
     "checkpoints": binaries.checkpoints,
+    "generators": binaries.generators,
     "weights": binaries.weights,
     "cache": binaries.cache,
 }

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fact_eval.commands.board import print_board
+from fact_eval.commands.onnx_options import LabelSource, PixelRange, ZDim, ZName
 from fact_eval.commands.options import (
     AsJson,
     Batch,
@@ -104,7 +105,10 @@ def all_(
 
 def run(
     run: Annotated[
-        Path, typer.Argument(help="Run folder, or a checkpoint file: a snapshot, or one of another program.")
+        Path,
+        typer.Argument(
+            help="Run folder, or a checkpoint file: a snapshot, one of another program, an ONNX graph."
+        ),
     ],
     metrics: Metrics = None,
     protocol: Protocol = None,
@@ -123,14 +127,27 @@ def run(
     force: Force = False,
     random_weights: RandomWeights = False,
     as_json: AsJson = False,
+    z_dim: ZDim = None,
+    z: ZName = None,
+    labels: LabelSource = None,
+    pixel_range: PixelRange = None,
 ) -> None:
     """Score one run or checkpoint file and print its records.
 
     Only missing records are computed. A checkpoint file needs --data. No code of the file runs.
     """
-    if run.is_file():
+    graph = {"z_dim": z_dim, "z": z, "labels": labels, "pixel_range": pixel_range}
+    graph = {name: value for name, value in graph.items() if value is not None}
+    if graph and run.suffix.lower() != ".onnx":
+        raise UsageError(f"--{next(iter(graph)).replace('_', '-')} is for ONNX files, {run} is not one")
+    if run.suffix.lower() == ".onnx" or run.is_file():
         request = _request(metrics, protocol, seeds, snapshot, data, force)
-        _score_checkpoint(run, out or Path("runs"), request, device, batch, threads, as_json=as_json)
+        planned = _plan_graph if run.suffix.lower() == ".onnx" else _plan_checkpoint
+        job, remarks = planned(run, out or Path("runs"), request, **graph)
+        for line in remarks:
+            say(line)
+        failures = _carry_out([job], device, batch, threads, force)
+        finish([*failures, *print_records([job.results.parent], as_json=as_json)])
         return
     if out is not None:
         raise UsageError(f"--out {out} is for a checkpoint file; the records of a run stay in its folder")
@@ -143,15 +160,21 @@ def run(
     finish([*failures, *print_records([run], as_json=as_json)])
 
 
-def _score_checkpoint(path: Path, out: Path, request, device, batch, threads, *, as_json: bool) -> None:
+def _plan_checkpoint(path: Path, out: Path, request):
     from fact_eval.jobs.checkpoints import plan_checkpoint
     from fact_metrics.base.progress import Progress
 
     job, left_out = plan_checkpoint(path, out, request, progress=Progress(quiet=not is_rank_zero()))
-    for line in left_out:
-        say(f"left out: {line}")
-    failures = _carry_out([job], device, batch, threads, request.force)
-    finish([*failures, *print_records([job.results.parent], as_json=as_json)])
+    return job, [f"left out: {line}" for line in left_out]
+
+
+def _plan_graph(path: Path, out: Path, request, **options):
+    from fact_eval.images.onnx_graph import GraphOptions
+    from fact_eval.jobs.graphs import plan_graph
+    from fact_metrics.base.progress import Progress
+
+    progress = Progress(quiet=not is_rank_zero())
+    return plan_graph(path, GraphOptions(**options), out, request, progress=progress)
 
 
 def images(
@@ -351,11 +374,14 @@ def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) 
         if jobs:
             say(f"nothing left to do: all records of {len(jobs)} sources exist")
         return []
+    from fact_eval.jobs.plan import unwritable
     from fact_eval.scoring.session import score
 
+    blocked = [unwritable(job) if job.missing else None for job in jobs]
+    jobs = [job for job, problem in zip(jobs, blocked, strict=True) if problem is None]
     outcome = score(jobs, device=device, batch=batch, threads=threads, again=force)
     failed = {job for job, _, _ in outcome.failures}
     among = f" in {len(failed)} of {len(jobs)} sources" if failed else ""
     done = sum(record.status == "ok" for record in outcome.written)
     say(f"{done} records written, {len(outcome.failures)} failed{among}")
-    return outcome.problems()
+    return [*filter(None, blocked), *outcome.problems()]

@@ -28,9 +28,10 @@ def study(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer questions from records.
+    """Answer questions from records of runs.
 
     The answer has the effect of every setting with its interval, a verdict, and the runs that are missing.
+    Studies with people are something else: fact-eval study-pack and study-score.
     """
     from fact_leaderboard.answers.answer import answer_study
     from fact_leaderboard.answers.pages import answer_json, study_text

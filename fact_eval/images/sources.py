@@ -123,6 +123,10 @@ class PicturesSource:
             )
         return self.dataset.images(self._order[torch.as_tensor(indices, dtype=torch.long)])
 
+    def labels(self, indices: Sequence[int]) -> Tensor | None:
+        """Labels of the given indices, as the dataset has them; None if it has none."""
+        return self.dataset.labels(self._order[torch.as_tensor(indices, dtype=torch.long)])
+
     def describe(self) -> dict:
         return {"source": "pictures", "dataset": self.dataset.sha256, "seed": self.seed, "version": 1}
 

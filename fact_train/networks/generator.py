@@ -259,6 +259,22 @@ class Synthesis(nn.Module):
         blocks = [getattr(self, f"b{res}") for res in self.resolutions]
         return [layer for b in blocks for layer in ([b.conv1] if b.is_first else [b.conv0, b.conv1])]
 
+    def styled_layers(self, ws: Tensor) -> list[tuple[str, nn.Module, Tensor]]:
+        """Every layer with an injection: name, such as b8.conv0, and w [N, w_dim] or [N, K, w_dim]."""
+        if self.vectors > 1:
+            ws = ws.unflatten(1, (self.num_ws, self.vectors))
+        layers, first = [], 0
+        for res in self.resolutions:
+            block = getattr(self, f"b{res}")
+            names = ["conv1"] if block.is_first else ["conv0", "conv1"]
+            for i, name in enumerate(names + ["torgb"] * block.num_torgb):
+                module, w = getattr(block, name), ws[:, first + i]
+                if hasattr(module, "inject"):
+                    only = getattr(module, "first_only", False) and w.ndim == 3
+                    layers.append((f"b{res}.{name}", module, w[:, 0] if only else w))
+            first += block.num_conv
+        return layers
+
     @property
     def noise_shapes(self) -> list[tuple[int, int]]:
         """(height, width) of every noise map, in layer order; empty where noise is off."""

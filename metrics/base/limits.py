@@ -36,6 +36,7 @@ class Limit:
 
 
 DOCUMENT = Limit(16 << 20, "bytes", "JSON text")
+ANSWERS = Limit(4 << 20, "bytes", "answers of raters")
 LABELS = Limit(64 << 20, "bytes", "labels")
 RECORD = Limit(1 << 20, "bytes", "a record")
 IMAGE_FILE = Limit(256 << 20, "bytes", "an image file")
@@ -54,7 +55,7 @@ LAYER_WIDTH = Limit(1 << 16, "channels", "a layer")
 PACKING = 200
 
 LIMITS = (
-    *(DOCUMENT, LABELS, RECORD, IMAGE_FILE, IMAGE_PIXELS, UNPACKED, STATISTICS_WIDTH),
+    *(DOCUMENT, ANSWERS, LABELS, RECORD, IMAGE_FILE, IMAGE_PIXELS, UNPACKED, STATISTICS_WIDTH),
     *(PICKLE, CHECKPOINT, PICKLE_STEPS, FEATURE_CHUNK, LAYERS, LAYER_WIDTH),
 )
 

@@ -5,7 +5,8 @@ with (x, w, *, bias, fused, gain): x [N, I, H, W] and w [N, w_dim], or [N, K, w_
 [N, O, H', W'] before the activation. `demodulate` False is the form for ToRGB. Two orders of evaluation give
 the same function. `fused` applies the style to weights per sample (for a style matrix: bakes it). The unfused
 order applies it to the activations and shares the weights. Both have full gradients. `kernels(w)` returns
-the fused weights, which `fact-train bake` writes out.
+the fused weights, which `fact-train bake` writes out. `per_channel` says whether the style is one number per
+input channel (and row, and shift), as StyleSpace needs it.
 
     modconv   s_i W_oik, demodulated (Karras et al. 2020)
     adain     normalise, scale and shift the input (Huang & Belongie 2017; Karras et al. 2019)
@@ -19,6 +20,7 @@ from fact_train.networks.injection.adain import AdaIN
 from fact_train.networks.injection.matrix import StyleMatrix
 from fact_train.networks.injection.modconv import ModulatedConv
 from fact_train.networks.injection.options import FUSED_MODES, StyleOptions, use_fused
+from fact_train.networks.injection.plain import PlainConv
 from fact_train.networks.injection.vectors import StyleVectors
 
 STYLE_INJECTIONS = {
@@ -35,6 +37,7 @@ __all__ = [
     "AdaIN",
     "AdaptiveConv",
     "ModulatedConv",
+    "PlainConv",
     "StyleMatrix",
     "StyleOptions",
     "StyleVectors",

@@ -26,6 +26,7 @@ class StyledInput(nn.Module):
     """
 
     norm_in = norm_out = shifts = False
+    per_channel = False
     side = 1  # of the style's own kernel
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, up: int) -> None:
@@ -67,7 +68,7 @@ class AdaIN(StyledInput):
     ToRGB is the same with a 1x1 kernel.
     """
 
-    norm_in = shifts = True
+    norm_in = shifts = per_channel = True
 
     def __init__(
         self,

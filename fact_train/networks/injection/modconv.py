@@ -34,6 +34,7 @@ class ModulatedConv(nn.Module):
     """
 
     norm_in = norm_out = shifts = False
+    per_channel = True
     side = 1  # of the style's own kernel
 
     def __init__(
