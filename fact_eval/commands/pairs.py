@@ -43,10 +43,10 @@ def fused(
     from fact_eval.images.datasets import open_images
     from fact_eval.reports.fused import fused_tables
     from fact_metrics.base.devices import resolve_device
-    from fact_train.snapshot import load_snapshot
+    from fact_train.imports import load_checkpoint
 
     device = str(resolve_device(device))
-    loaded = load_snapshot(snapshot, device=device)
+    loaded = load_checkpoint(snapshot, device=device)
     labels_of = None
     if loaded.G.c_dim:
         labels_of = open_images(data or loaded.config["data"], resolution=loaded.G.img_resolution)
