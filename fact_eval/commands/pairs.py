@@ -65,8 +65,10 @@ def fused(
 
 
 def reconstruct(
-    originals: Annotated[Path, typer.Argument(help="Folder or zip of images.")],
-    reconstructions: Annotated[Path, typer.Argument(help="Folder or zip with images of the same names.")],
+    originals: Annotated[Path, typer.Argument(help="Folder, zip or tar of images.")],
+    reconstructions: Annotated[
+        Path, typer.Argument(help="Folder, zip or tar with images of the same names.")
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="CSV file to write, one line per pair.")
     ] = None,
@@ -100,6 +102,8 @@ def reconstruct(
     result = reconstruct_folders(
         originals, reconstructions, out=out, measures=names, alpha=alpha, device=str(resolve_device(device))
     )
+    if result.mixed:
+        _say(f"warning: {result.mixed} of {len(result.names)} pairs compare gray with colour, both as RGB")
     print(reconstruct_tables(result, worst=worst, by=by))
     if out is not None:
         _say(f"one line per pair: {out}")
