@@ -187,6 +187,7 @@ class DeclaredInputs:
         self._check(self._spec.needs_training, "the training")
         return self._inputs.training
 
+    @property
     def explanation(self) -> ExplanationInputs:
         """The attributes found, for a spec with `needs_explanation`."""
         self._check(self._spec.needs_explanation, "an explanation")

@@ -10,8 +10,12 @@ from typing import Any
 
 from fact_metrics.base.errors import UserError
 
-# What a disk says that is full, read-only, over a quota or broken.
-REFUSALS = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO)
+FULL = "Free some space and run the same command again."
+# What to do where the disk refuses for another reason.
+WAYS_OUT = {
+    errno.ENOENT: "Create its folder first.",
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "Choose a folder that you can write to."),
+}
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], *, flush: bool = True) -> None:
@@ -35,8 +39,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, flush: bool =
         if refusal is None:
             raise
         raise UserError(
-            f"could not save {path}: {refusal.strerror or refusal}. Free some space and run the same command "
-            "again."
+            f"could not save {path}: {refusal.strerror or refusal}. {WAYS_OUT.get(refusal.errno, FULL)}"
         ) from error
     finally:
         with suppress(OSError):  # a read-only disk refuses even to remove nothing
@@ -70,12 +73,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically; NaN is refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def disk_message(error: OSError) -> str:
-    """What a disk refuses, as one line with the way out."""
-    what = f"could not write {error.filename}" if error.filename else "could not write"
-    return f"{what}: {error.strerror or error}. Free some space and run the same command again."
 
 
 def _umask() -> int:
