@@ -13,6 +13,8 @@ from eval_toys import make_data, make_record, make_run, make_stylex_run, registe
 from group_toys import run_group
 from safetensors.torch import load_file
 
+from fact_eval.explain.explanation import Explanation
+from fact_eval.explain.subject import Images, NamedClassifier, Subject
 from fact_eval.images.encoder import ReconstructionSource, SnapshotEncoder
 from fact_eval.images.sources import GeneratorSource
 from fact_eval.jobs.history import read_ticks
@@ -87,6 +89,24 @@ def test_reconstructions_are_those_of_held_out_images_untruncated(place, snapsho
     assert int(off.max()) <= 1  # batches of other sizes round otherwise
     assert torch.equal(pairs.originals[:5], images)
     assert torch.allclose(pairs.logits_original[:5], snapshot.class_logits(images), atol=1e-5)
+
+
+def test_explained_images_are_the_reconstructions_and_cycles_go_through_the_encoder(place, snapshot) -> None:
+    test = open_dataset(place["data"], split="test")
+    generator = GeneratorSource(snapshot, seed=1, labels_of=open_dataset(place["data"]))
+    classifier = NamedClassifier("c", snapshot.C, snapshot.classifier)
+    subject = Subject(generator, classifier, held_out=test, batch=4)
+    source = ReconstructionSource(generator, test)
+    once = to_uint8(subject.render(subject.styles(range(5)), range(5)))
+    off = (once.int() - source.images(range(5)).int()).abs()
+    assert int(off.max()) <= 1 and float(off.float().mean()) < 0.01  # another order of sums
+    explanation = Explanation.__new__(Explanation)
+    explanation.subject, explanation.batch = subject, 4
+    explanation.judged = Images(list(range(5)), torch.zeros(5, 1), torch.zeros(5, 3))
+    cycles = explanation.cycles((0, 1, 2))
+    assert torch.equal(cycles[0], subject.pictures.images(range(5))) and torch.equal(cycles[1], once)
+    again = subject.space.read(snapshot.reconstruction_ws(once))
+    assert torch.equal(cycles[2], to_uint8(subject.render(again, range(5))))
 
 
 def test_records_of_a_stylex_run_and_none_of_another(place, tmp_path) -> None:
