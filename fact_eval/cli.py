@@ -5,6 +5,7 @@ The commands import heavy packages when they run, so that `--help` is fast.
 
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
@@ -24,6 +25,7 @@ from fact_eval.commands.score import all_, images, ref, run
 from fact_eval.commands.study import study
 from fact_eval.commands.weights import weights_app
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.interruption import INTERRUPTED, STOPPED, exit_now
 from fact_metrics.base.plain_text import for_terminal
 
 COMMANDS = {
@@ -69,7 +71,11 @@ class Stopped(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: a user's mistake is one line on stderr and an exit code, never a traceback."""
-    sys.exit(_run(argv))
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # our own checks of pictures say more
+    code = _run(argv)
+    if code in (INTERRUPTED, STOPPED):
+        exit_now(code)
+    sys.exit(code)
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -80,7 +86,7 @@ def _run(argv: Sequence[str] | None) -> int:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         code = app(args=argv or ["--help"], prog_name="fact-eval", standalone_mode=False)
-        if code == 130:  # typer returns this code on Ctrl-C
+        if code == INTERRUPTED:  # typer returns this code on Ctrl-C
             return _error(
                 "interrupted; finished records and cached features are kept, run the same command again", code
             )
@@ -89,7 +95,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return _error(str(error), error.exit_code)
     except Stopped:
         return _error(
-            "stopped; finished records and cached features are kept, run the same command again", 75
+            "stopped; finished records and cached features are kept, run the same command again", STOPPED
         )
     except OSError as error:
         return _error(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)

@@ -3,13 +3,19 @@
 A new dataset is one entry. One without an opener is opened by its path and known by the name of its folder.
 """
 
+import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from fact_metrics.base.errors import UsageError, unknown_name
 
 # What a metric can ask of a dataset: `digits`, that its images are handwritten digits; `stacked digits`,
 # that each of their channels is one.
 Trait = Literal["digits", "stacked digits"]
+HUGGING_FACE = "hf:"  # begins the name of a Hugging Face dataset on disk
 # The detector for data that is not in the table: it needs no download and was trained on photographs.
 GENERAL_DETECTOR = "efficientnet_lite0"
 
@@ -71,6 +77,21 @@ DATASETS: dict[str, DatasetEntry] = {
         DatasetEntry("kmnist", "KMNIST, a folder of idx files", has_test_split=True),
     )
 }
+
+
+def find_data(data: str) -> Path | None:
+    """The path that a text names; None for a name of this table and `hf:...`. UsageError without a path."""
+    if data in dataset_names() or data.startswith(HUGGING_FACE):
+        return None
+    path = Path(os.path.expanduser(data))
+    if data and path.exists():
+        return path
+    beside = os.listdir(path.parent) if os.access(path.parent, os.R_OK) else []
+    close = [str(path.parent / name) for name in difflib.get_close_matches(path.name, beside)]
+    error = unknown_name("dataset or path", data, [*dataset_names(), *close])
+    if data and not path.is_absolute():
+        raise UsageError(f"{error} (a path below {os.getcwd()})")
+    raise error
 
 
 def dataset_entry(name: str) -> DatasetEntry:

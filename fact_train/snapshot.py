@@ -163,7 +163,9 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
         raise UsageError(f"snapshot {path} does not exist.")
     meta = read_metadata(path, "fact", SnapshotShape, what="snapshot", way_out=WAY_OUT)
     if meta["schema"] > SCHEMA:
-        raise UserError(f"snapshot {path} was written by a newer version (schema {meta['schema']}).")
+        raise UserError(
+            f"snapshot {path} was written by a newer version (schema {meta['schema']}); update fact-stylegan."
+        )
     tensors = read_tensors(path, what="snapshot", way_out=WAY_OUT)
     if weights_sha256(tensors) != meta["weights_sha256"]:
         raise UserError(

@@ -31,6 +31,10 @@ DIVERGED = "diverged"  # the metric of a run whose training ended with a loss or
 Key = tuple[str, str, str, int, str, int]
 
 
+class NewerSchema(ValueError):
+    """A record that a later version of this project wrote."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One measured value, or why there is none, with everything needed to reproduce it."""
@@ -108,6 +112,8 @@ class Record:
     def from_json(cls, line: str) -> "Record":
         """Inverse of `to_json`. Raises ValueError if the line is not a record of this schema."""
         data = parse_line(line)
+        if type(data.get("schema")) is int and data["schema"] > SCHEMA:
+            raise NewerSchema(f"schema {data['schema']}; this version reads schema {SCHEMA}")
         if data.get("schema") != SCHEMA:
             raise ValueError(f"schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
         if data.keys() != FIELDS:
@@ -141,6 +147,10 @@ def iter_records(path: Path) -> Iterator[Record]:
                 continue
             try:
                 record = Record.from_json(line.decode())
+            except NewerSchema as error:
+                raise UserError(
+                    f"{path} line {number} was written by a newer version ({error}): update fact-stylegan"
+                ) from error
             except (ValueError, TypeError) as error:
                 if not line.endswith(b"\n"):  # a torn write, the last line of the file
                     return

@@ -296,7 +296,8 @@ def _parse_reals(name: str, rest: str, family: Family) -> tuple[Reals | None, st
             f"metric {name!r}: {family.name} does not compare with {head} images; give {fitting}"
         )
     what = f"{head!r} is no split" if head else "the split is missing"
-    raise UsageError(f"metric {name!r}: {what}: {family.pattern}; give {fitting}")
+    whole = "" if rest else f", such as {name}_{family.example.partition('_')[2]}"
+    raise UsageError(f"metric {name!r}: {what}: {family.pattern}; give {fitting}{whole}")
 
 
 def _parse_variant(name: str, rest: str, candidates: list[Family]) -> tuple[Family, str]:

@@ -70,6 +70,11 @@ def _persistent_id(reference: Any) -> bytes:
     return stream.getvalue()
 
 
+def _flipped(path: Path) -> None:
+    _zip(path, _tensors(4, (2,), (1,)), {"0": b"sixteen bytes ok"})
+    path.write_bytes(path.read_bytes().replace(b"sixteen bytes ok", b"sixteen bytes Ok"))
+
+
 def _large_directory(path: Path) -> None:
     """A zip whose table of contents is said to take 17 MiB."""
     size = 17 << 20
@@ -205,6 +210,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: _zip(path, _tensors(250_000, (250_000,), (1,), views=3000), {"0": bytes(10**6)}),
         "share memory, many times the file",
     ),
+    "a flipped bit in a zip": (_flipped, "data/0 is truncated or damaged"),
     "a zip bomb": (
         lambda path: _zip(path, pickle.dumps({}), {"0": bytes(50 << 20)}, compression=zipfile.ZIP_DEFLATED),
         "data.pkl is compressed",

@@ -155,6 +155,7 @@ STANDS_ON = {
 # Covered elsewhere: the dataset's own options (tests/test_data_*), the order of evaluation, which must NOT
 # change the mathematics, and fp16 in the highest resolutions, which a CPU does not use (test_precision.py).
 NO_EFFECT_ON_WEIGHTS = {"data", "resize", "crop", "alpha", "fused_modconv", "fp16_layers"}
+NO_EFFECT_ON_WEIGHTS |= {"labels", "image_key"}
 NO_EFFECT_ON_WEIGHTS |= {"init", "init_partial"}  # a run reads them, not the trainer: test_fine_tuning.py
 
 
@@ -164,6 +165,8 @@ NO_AXIS = {
     "resize": "bicubic",
     "crop": "center",
     "alpha": "white",
+    "labels": "folders",
+    "image_key": "mask",
     "fused_modconv": "never",
     "fp16_layers": 2,
     "init": "other.safetensors",

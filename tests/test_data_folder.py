@@ -46,7 +46,9 @@ def test_linked_images_and_folders_are_read_and_a_link_upwards_ends(tmp_path):
     (tmp_path / "data" / "linked").symlink_to(elsewhere)
     (tmp_path / "data" / "one.png").symlink_to(elsewhere / "img0.png")
     (tmp_path / "data" / "own" / "loop").symlink_to(tmp_path / "data")
-    assert len(open_dataset(tmp_path / "data")) == 5
+    dataset = open_dataset(tmp_path / "data")
+    assert len(dataset) == 4  # one.png lies in the linked folder as well
+    assert dataset.notes == ("2 of 6 files skipped: 2 linked twice",)
 
 
 @pytest.mark.parametrize("enclosing", ["", "cats/", "deep/er/"])
@@ -283,7 +285,5 @@ def test_unknown_names_paths_and_options_suggest_what_was_meant(tmp_path):
 
 def test_a_file_that_is_no_zip_is_refused(tmp_path):
     write_files(tmp_path, image_files(1))
-    with pytest.raises(
-        UserError, match=r"img0\.png: not a readable zip or tar .*; give a folder, a zip or a tar"
-    ):
+    with pytest.raises(UserError, match=r"img0\.png: a single picture; give the folder that holds it"):
         open_dataset(tmp_path / "img0.png")

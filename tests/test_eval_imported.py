@@ -99,6 +99,21 @@ def test_a_snapshot_of_a_run_scores_on_its_own_as_in_its_run(place, call):
     assert "imported from fact-stylegan" in alone.label
 
 
+def test_a_file_of_statistics_stands_for_the_images(monkeypatch, tmp_path, call):
+    monkeypatch.setenv("FACT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    make_data(tmp_path / "toy"), write(tmp_path)
+    code, _, err = call("ref", "toy", "--save", "s.safetensors", "--detector", "pixels", "--device", "cpu")
+    assert code == 0, err
+    for data, out in (("toy", "a"), ("s.safetensors", "b")):
+        named = ("--metrics", "fid30_full_pixels", "--device", "cpu")
+        assert call("run", "faces.pkl", "--data", data, "--out", out, *named)[0] == 0
+    a, b = (read_records(tmp_path / out / "imported-faces" / RESULTS)[0].value for out in "ab")
+    assert a == pytest.approx(b, rel=1e-5)  # moments of float64 rows, saved as float64
+    refused = call("run", "faces.pkl", "--data", "s.safetensors", "--metrics", "kid30_full_pixels")
+    assert refused[0] == 1 and "s.safetensors" in refused[2]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

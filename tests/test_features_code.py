@@ -22,6 +22,7 @@ HARMLESS = {
     "fact_train.settings.stylex_checks": "refuses configurations, changes none",
     "fact_metrics.base.tensors": "the hash that a snapshot's weights are checked against",
     "fact_metrics.base.file_hashes": CHOICE,
+    "fact_metrics.base.interruption": "how threads and programs end",
     "fact_metrics.base.limits": "refuses files, changes none",
     "fact_metrics.base.plain_text": "spells text for people",
     "fact_metrics.base.schema": "refuses documents, changes none",

@@ -165,7 +165,15 @@ LEFT_OUT = {
     "labels": (dict(classes=3), {"mapping": {"num_layers": 4}}, "another mapping of labels"),
     "std": (dict(), {"b4.mbstd": {"num_channels": 2}}, "minibatch standard deviation"),
     "batch": (dict(), {"b4.mbstd": {"group_size": None}}, "over the whole batch"),
-    "clamp": (dict(), {"b16.conv0": {"conv_clamp": 5}}, "conv_clamp differs"),
+    "clamps": (dict(), {"b16.conv0": {"conv_clamp": 5}}, "conv_clamp differs"),
+    "clamp": (
+        dict(),
+        {
+            name: {"conv_clamp": 5}
+            for name in ("b16.fromrgb", "b16.conv0", "b16.conv1", "b8.conv0", "b8.conv1", "b4.conv")
+        },
+        "conv_clamp 5, that of G is None",
+    ),
 }
 
 

@@ -30,6 +30,7 @@ ROOMS = {
 # `fact_train.cli` is last but for the benchmarks because of `fact-train --eval`.
 ORDER = [
     "fact_metrics.base",
+    "fact_metrics.images",
     "fact_metrics.features",
     "fact_metrics.spec",
     "fact_metrics.inputs",

@@ -77,6 +77,16 @@ class Given:
     def with_key(self, at: Path, text: str) -> None:
         write(at / "cache" / "features" / "aa" / ("a" * 64) / "key.json", text)
 
+    def with_answers(self, at: Path, text: str) -> None:
+        question = dict(id="q01", kind="description", method="random", class_index=0, class_name="a")
+        key = dict(schema=1, pack="x", run_id="x", snapshot="x", snapshot_sha256="x", classifier="x", seed=0)
+        write(at / "key.json", json.dumps({**key, "questions": [{**question, "attribute": "x"}]}))
+        write(at / "answers.csv", text)
+
+    def with_attributes(self, at: Path, text: str) -> None:
+        shutil.copytree(self.run, at / "run")
+        write(at / "run" / "explanations" / self.snapshot.stem / "attributes.json", text)
+
     def with_labels(self, at: Path, text: str) -> None:
         shutil.copytree(self.pictures, at / "pictures")
         write(at / "pictures" / "dataset.json", text)

@@ -72,6 +72,18 @@ def documents(given: Given) -> Iterator[Case]:
             lambda at, text: write(at / "s.safetensors", _statistics(text)),
             [("fact-eval", "ref", "s.safetensors")],
         ),
+        "answer key": (
+            lambda at, text: write(at / "key.json", text),
+            [("fact-eval", "study-score", "key.json", "key.json")],
+        ),
+        "answers": (
+            given.with_answers,
+            [("fact-eval", "study-score", "key.json", "answers.csv")],
+        ),
+        "attributes": (
+            given.with_attributes,
+            [("fact-eval", "study-pack", "run", "--device", "cpu")],
+        ),
         "labels": (
             given.with_labels,
             [("fact-train", "classifier", "--data", "pictures", "--out", "c.safetensors")],

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +184,9 @@ def alias_free(file: Path) -> Made:
 
 
 def enter(folder: Path) -> None:
-    """Make the packages of a checkout importable in this process."""
+    """Make the packages of a checkout importable in this process, with what new Pythons no longer have."""
     import setuptools  # noqa: F401  gives new Pythons the module distutils, which the references import
+    from packaging.version import parse
 
+    sys.modules.setdefault("pkg_resources", types.ModuleType("pkg_resources")).parse_version = parse
     sys.path.insert(0, str(folder))

@@ -374,11 +374,14 @@ def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) 
         if jobs:
             say(f"nothing left to do: all records of {len(jobs)} sources exist")
         return []
+    from fact_eval.jobs.plan import unwritable
     from fact_eval.scoring.session import score
 
+    blocked = [unwritable(job) if job.missing else None for job in jobs]
+    jobs = [job for job, problem in zip(jobs, blocked, strict=True) if problem is None]
     outcome = score(jobs, device=device, batch=batch, threads=threads, again=force)
     failed = {job for job, _, _ in outcome.failures}
     among = f" in {len(failed)} of {len(jobs)} sources" if failed else ""
     done = sum(record.status == "ok" for record in outcome.written)
     say(f"{done} records written, {len(outcome.failures)} failed{among}")
-    return outcome.problems()
+    return [*filter(None, blocked), *outcome.problems()]

@@ -34,6 +34,8 @@ FEATURE_MODULES = (
     "fact_train.data",
     "fact_eval.images",
     "fact_metrics.base.pixels",
+    "fact_metrics.base.pictures",
+    "fact_metrics.images",
     "fact_metrics.base.arrays",
     # features
     "fact_eval.features",

@@ -10,8 +10,10 @@ from fact_leaderboard.records import RESULTS
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
+from fact_metrics.family import spell_count
 from fact_metrics.spec import MetricSpec
 from fact_train.data.errors import NeedsOption, UnusableFiles
+from fact_train.datasets import dataset_entry
 
 
 def open_reference(data: str, *, progress: Progress | None = None) -> ReferenceData:
@@ -86,7 +88,7 @@ def fitting_specs(
     `available` is the number of images; None if there is no end of them. UserError if no metric is left, or
     if a metric that the user named does not fit.
     """
-    fitting, left_out, few = [], [], []
+    fitting, left_out, reasons, few = [], [], [], False
     for spec in request.specs_for(reference.train["name"]):
         shortage = None if available is None else _shortage(spec, available)
         why = _obstacle(spec) or shortage or statistics_obstacle(spec, reference, request)
@@ -96,13 +98,19 @@ def fitting_specs(
             raise UserError(f"{source}: {spec.name} {why}")
         else:
             left_out.append(f"{spec.name} {why}")
-            few += left_out[-1:] if why is shortage else []
+            reasons += left_out[-1:] if _obstacle(spec) is None else []
+            few = few or why is shortage
     if not fitting:
+        reason = (reasons or left_out)[0]
         if reference.statistics is not None:
-            raise UserError(f"{reference.data}: no metric takes it: {left_out[0]}")
+            raise UserError(f"{reference.data}: no metric takes it: {reason}")
         if few:
-            raise UserError(f"{source} holds {available:,} pictures, too few for every metric: {few[0]}")
-        raise UserError(f"{source}: no metric takes it: {left_out[0]}")
+            own = f"fid{spell_count(available)}_full_{dataset_entry(reference.train['name']).detector}"
+            raise UserError(
+                f"{source} holds {available:,} pictures, too few for every metric: {reason}. For a value "
+                f"that compares with as many alone, name such a metric: --metrics {own}"
+            )
+        raise UserError(f"{source}: no metric takes it: {reason}")
     return fitting, left_out
 
 

@@ -1,6 +1,7 @@
 """Jobs: which records of which sources are missing. Reads files and specs only; does not import torch."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,14 @@ class Request:
         if spec.name not in self._hashes:
             self._hashes[spec.name] = spec.protocol_sha256
         return self._hashes[spec.name]
+
+
+def unwritable(job: Job) -> str | None:
+    """Why the records of a job could not be written, before anything is measured; None if they can."""
+    folder = next(parent for parent in job.results.absolute().parents if parent.exists())
+    if os.access(job.results if job.results.exists() else folder, os.W_OK):
+        return None
+    return f"{job.results} cannot be written: {folder} is read-only; make it writable, or copy the run"
 
 
 def plan_run(run: Run, request: Request) -> list[Job]:

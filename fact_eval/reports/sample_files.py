@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.errors import UsageError, UserError
-from fact_train.data.dataset import allocate_images
+from fact_train.data.pixels import allocate_images
 
 Batches = Iterable[tuple[Sequence[int], Tensor]]  # (seeds, uint8 images [N, C, R, R])
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same images give the same bytes
@@ -153,14 +153,14 @@ def _write_mp4(path: Path, frames: Iterator[Image.Image], fps: float) -> None:
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{first.width}x{first.height}", "-r", f"{fps:g}"]
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
     command = ["ffmpeg", "-y", "-loglevel", "error", *raw, "-i", "-", *even, "-f", "mp4", str(path)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        process.stdin.write(first.tobytes())
-        for frame in frames:
-            process.stdin.write(frame.convert("RGB").tobytes())
-    except BrokenPipeError:
-        pass  # ffmpeg has given up; its message follows
-    _, complaint = process.communicate()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            process.stdin.write(first.tobytes())
+            for frame in frames:
+                process.stdin.write(frame.convert("RGB").tobytes())
+        except BrokenPipeError:
+            pass  # ffmpeg has given up; its message follows
+        _, complaint = process.communicate()
     if process.returncode:
         raise UserError(f"ffmpeg failed: {' '.join(complaint.decode(errors='replace').split())[:300]}")
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -46,11 +46,14 @@ class Dataset:
         processing: Processing,
         index: DatasetIndex | None = None,
         decode: Callable[[list[int]], None] | None = None,
+        remarks: Mapping[str, object] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Takes uint8 images [N, C, R, R]; labels int64 [N], float32 [N, num_classes] or None.
 
         `decode(positions)` fills in images of an array that are still empty, each before its first use;
-        None: no image is empty.
+        None: no image is empty. `remarks` are entries of the description beyond the usual ones. `notes` are
+        lines for the user: what was left out, and what was done to odd files.
         """
         self.name = os.fsencode(name).decode(errors="replace")  # other encodings cannot be written as JSON
         self.split = split
@@ -59,6 +62,7 @@ class Dataset:
         self._pixels = DecodedPixels(images, decode) if isinstance(images, np.ndarray) else images
         self._labels = None if labels is None else torch.from_numpy(labels)
         self._index = index or DatasetIndex()
+        self.notes, self._remarks = tuple(notes), dict(remarks or {})
 
     def __len__(self) -> int:
         return self._pixels.shape[0]
@@ -132,4 +136,5 @@ class Dataset:
             "classes": self.num_classes,
             "labels": None if self._labels is None else "class" if self._labels.ndim == 1 else "vector",
             **options,
+            **self._remarks,
         }

@@ -12,7 +12,7 @@ from fact_metrics.base.errors import UsageError
 from fact_train.data.dataset import Dataset
 from fact_train.data.idx import open_mnist
 from fact_train.data.parallel import ProgressCallback
-from fact_train.data.processing import Processing
+from fact_train.data.processing import Processing, Selection
 
 COUNTS = {"train": 128_000, "test": 26_000}
 SEEDS = {"train": 0, "test": 1}
@@ -33,26 +33,36 @@ class StackedPixels:
         return self._digits.images(parts.flatten()).view(len(indices), *self.shape[1:])
 
 
-def open_stacked_mnist(*, split: str, processing: Processing, progress: ProgressCallback | None) -> Dataset:
+def open_stacked_mnist(
+    *,
+    split: str,
+    processing: Processing,
+    selection: Selection = Selection(),
+    progress: ProgressCallback | None = None,
+) -> Dataset:
     """Stacked MNIST; class 100 r + 10 g + b has the digits r, g and b. UsageError for gray images."""
     if processing.channels not in (None, CHANNELS):
         raise UsageError(
             f"--channels {processing.channels}: each channel of stacked-mnist holds a digit; leave it out"
         )
+    selection.refuse_without_files("stacked-mnist")
     gray = Processing(resolution=processing.resolution, resize=processing.resize, channels=1)
     digits = open_mnist(split=split, processing=gray, progress=progress)
     chosen = processing.choose(COUNTS[split])
     parts = draw_parts(split, len(digits)).index_select(0, chosen)
     classes = digits.labels(parts.flatten()).view(-1, CHANNELS)
+    labels = (classes * torch.tensor([DIGITS**2, DIGITS, 1])).sum(dim=1).numpy()
+    labels = None if selection.labels == "none" else labels
     return Dataset(
         name="stacked-mnist",
         split=split,
         images=StackedPixels(digits, parts),
-        labels=(classes * torch.tensor([DIGITS**2, DIGITS, 1])).sum(dim=1).numpy(),
-        num_classes=DIGITS**CHANNELS,
+        labels=labels,
+        num_classes=0 if labels is None else DIGITS**CHANNELS,
         processing=processing.resolved(
             resolution=digits.resolution, channels=CHANNELS, available=COUNTS[split]
         ),
+        remarks=selection.describe(),
     )
 
 

@@ -1,6 +1,7 @@
 """What a configuration field carries: help, panel, source, range. `--help` and `--list-axes` read it."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,8 +101,9 @@ def fit(f: dataclasses.Field, value: Any) -> Any:
         if isinstance(value, bool):
             return value
     elif float in types and isinstance(value, int | float) and not isinstance(value, bool):
-        if value == value and abs(value) != float("inf"):
-            return float(value)
+        if not math.isfinite(value):
+            raise ValueError("it must be a finite number")
+        return float(value)
     elif int in types and isinstance(value, int) and not isinstance(value, bool):
         return value
     elif str in types and isinstance(value, str) and value:

@@ -15,6 +15,7 @@ from fact_train.data import Dataset, open_dataset
 from fact_train.settings.config import TrainConfig
 from fact_train.training import checkpoint
 from fact_train.training.initial import read_initial
+from fact_train.training.preflight import refuse_full_disk, start_notes
 from fact_train.training.probe import probe
 from fact_train.training.run import AfterSnapshot, Run
 from fact_train.training.run_log import RunLog
@@ -41,6 +42,7 @@ def train(
     `done` once training has ended. UserError for whatever the user can mend.
     """
     check_tracker(cfg.log_to)
+    run_folder.check_folder(outdir, cfg)
     keep_freed_memory()
     device = resolve_device(cfg.device)
     # A resumed run keeps its threads: on a CPU the last bits depend on them.
@@ -72,6 +74,9 @@ def _open_data(cfg: TrainConfig) -> Dataset:
             channels=cfg.channels,
             alpha=cfg.alpha,
             max_images=cfg.max_images,
+            labels=cfg.labels,
+            image_key=cfg.image_key,
+            need_labels=cfg.cond,
             progress=progress,
         )
 
@@ -131,7 +136,8 @@ def _train(run: Run, threads: int, machine: dict[str, Any]) -> Result:
     if distributed.rank() == 0:
         for warning in run_folder.note_start(run.outdir, nimg=trainer.nimg, machine=machine):
             run.log.say(f"warning: {warning}")
-    for note in trainer.model.notes:
+        refuse_full_disk(run.outdir, trainer)
+    for note in [*start_notes(trainer), *trainer.model.notes]:
         run.log.say(note)
     if run.resumed_from is None:
         run.save_first_pictures()

@@ -29,7 +29,7 @@ STEPS = frozenset(
     "EMPTY_SET ADDITEMS "
     "GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ BINPERSID".split()
 )
-DTYPES = frozenset(f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)) - {"f1"}
+DTYPES = frozenset(f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)) - {"f1"} | {"b1"}
 LONGEST_INTEGER = 64  # bytes
 
 Function = Callable[..., Any]
@@ -66,7 +66,7 @@ class PlainArray:
 
 
 class _PlainDtype:
-    """A numpy dtype by name: floats and integers. Of its state only the byte order counts."""
+    """A numpy dtype by name: floats, integers, booleans. Of its state only the byte order counts."""
 
     __slots__ = ("_name", "_order")
 

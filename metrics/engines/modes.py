@@ -21,9 +21,9 @@ def count_modes(probabilities: torch.Tensor) -> torch.Tensor:
     return (digits[:, 0] * 100 + digits[:, 1] * 10 + digits[:, 2]).bincount(minlength=MODES)
 
 
-def compute_modes(probabilities: torch.Tensor) -> int:
+def compute_modes(probabilities: torch.Tensor) -> float:
     """Number of modes with at least one image of [N, 30]. Higher is better; 1 to 1000."""
-    return int((count_modes(probabilities) > 0).sum())
+    return float((count_modes(probabilities) > 0).sum())
 
 
 def compute_mode_kl(probabilities: torch.Tensor) -> float:

@@ -22,7 +22,7 @@ def compute_number(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
 
     probabilities = inputs.features(spec.needs[0]).cpu()
     return MetricValue(
-        float(compute_modes(probabilities)),
+        compute_modes(probabilities),
         stderr=bootstrap_modes(probabilities)[0],
         n_generated=len(probabilities),
         extras={"legible": compute_channels_legible(probabilities)},
