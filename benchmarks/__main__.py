@@ -8,6 +8,7 @@ from benchmarks.machine import write_result
 
 BENCHMARKS = (
     "training",
+    "busy",
     "presets",
     "losses",
     "frechet",

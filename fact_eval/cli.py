@@ -5,6 +5,7 @@ The commands import heavy packages when they run, so that `--help` is fast.
 
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
@@ -14,20 +15,27 @@ from fact_eval.commands.board import compare, leaderboard, publish_, show
 from fact_eval.commands.cache import cache_app
 from fact_eval.commands.catalog import list_, train_digits_
 from fact_eval.commands.check import crosscheck, recompute
+from fact_eval.commands.convert import convert
 from fact_eval.commands.explain import explain
+from fact_eval.commands.export import export
+from fact_eval.commands.generate import generate
 from fact_eval.commands.pairs import fused, reconstruct
 from fact_eval.commands.raters import study_pack, study_score
 from fact_eval.commands.score import all_, images, ref, run
 from fact_eval.commands.study import study
 from fact_eval.commands.weights import weights_app
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.interruption import INTERRUPTED, STOPPED, exit_now
 from fact_metrics.base.plain_text import for_terminal
 
 COMMANDS = {
     "all": all_,
     "run": run,
+    "convert": convert,
     "images": images,
     "ref": ref,
+    "generate": generate,
+    "export": export,
     "audit": audit_,
     "list": list_,
     "show": show,
@@ -63,7 +71,11 @@ class Stopped(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: a user's mistake is one line on stderr and an exit code, never a traceback."""
-    sys.exit(_run(argv))
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # our own checks of pictures say more
+    code = _run(argv)
+    if code in (INTERRUPTED, STOPPED):
+        exit_now(code)
+    sys.exit(code)
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -74,7 +86,7 @@ def _run(argv: Sequence[str] | None) -> int:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         code = app(args=argv or ["--help"], prog_name="fact-eval", standalone_mode=False)
-        if code == 130:  # typer returns this code on Ctrl-C
+        if code == INTERRUPTED:  # typer returns this code on Ctrl-C
             return _error(
                 "interrupted; finished records and cached features are kept, run the same command again", code
             )
@@ -83,7 +95,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return _error(str(error), error.exit_code)
     except Stopped:
         return _error(
-            "stopped; finished records and cached features are kept, run the same command again", 75
+            "stopped; finished records and cached features are kept, run the same command again", STOPPED
         )
     except OSError as error:
         return _error(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)

@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.interruption import INTERRUPTED, exit_now
 from fact_metrics.base.plain_text import for_terminal
 from fact_train.commands.classifier import classifier
 from fact_train.commands.field_options import changed_fields, field_parameters
@@ -19,6 +21,7 @@ from fact_train.commands.help import PanelGroup
 from fact_train.commands.style import bake, cost
 from fact_train.commands.sweep import sweep
 from fact_train.commands.tune import tune
+from fact_train.datasets import find_data
 from fact_train.settings.axes import axes_text
 from fact_train.settings.config import TrainConfig, fields_of, flag
 from fact_train.settings.presets import PRESETS, configure
@@ -108,6 +111,8 @@ def _train(
     if dry_run:
         print(json.dumps({"preset": preset_name, "outdir": str(outdir), "config": cfg.to_dict()}, indent=2))
         return
+    find_data(cfg.data)  # before anything slow, and before the configuration hides the error
+    run_folder.check_folder(outdir, cfg)
     print(f"run {outdir}  (preset {preset_name})", file=sys.stderr)
     print(_resolved(cfg), file=sys.stderr, flush=True)
 
@@ -217,14 +222,23 @@ app.command()(tune)
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and an exit code, never a traceback."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # our own checks of pictures say more
     try:
         app(standalone_mode=True)
     except UserError as error:
         print(for_terminal(f"fact-train: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        reason = f"{error.filename or 'input/output'}: {error.strerror or error}"
+        print(for_terminal(f"fact-train: {reason}; run the same command again to continue."), file=sys.stderr)
+        sys.exit(1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer's, on Ctrl-C
+            exit_now(INTERRUPTED)
+        raise
     except KeyboardInterrupt:
         print("fact-train: interrupted before training started; nothing was changed.", file=sys.stderr)
-        sys.exit(130)
+        exit_now(INTERRUPTED)
 
 
 if __name__ == "__main__":

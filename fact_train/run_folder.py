@@ -1,5 +1,6 @@
 """The run folder: its name, the names of its files, its options, and what may continue in it."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from fact_train.settings.config import TrainConfig, differing_fields, fields_of,
 SCHEMA = 1
 OPTIONS_FILE = "training_options.json"
 DIVERGED_FILE = "diverged.json"  # why training cannot go on; a start removes it
+SHOWN_OF_DATA = ("n", "resolution", "channels", "classes", "labels")  # in a message that data differs
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
 
 
@@ -37,6 +39,12 @@ class ClassifierShape(msgspec.Struct):
     weights_sha256: str
 
 
+class InitShape(msgspec.Struct):
+    """The checkpoint that a run started from, as far as a resume compares it."""
+
+    sha256: str
+
+
 class OptionsShape(StartShape, kw_only=True):
     """training_options.json, as far as it is read again; TrainConfig checks `config`."""
 
@@ -49,6 +57,7 @@ class OptionsShape(StartShape, kw_only=True):
     seed: int
     dataset: TrainingSetShape
     classifier: ClassifierShape | None = None
+    init: InitShape | None = None
     argv: list[str] | None = None
     resumed: list[StartShape] = msgspec.field(default_factory=list)
 
@@ -88,6 +97,10 @@ class ConfigConflict(UsageError):
     """The folder holds a run of another configuration."""
 
 
+class LostState(UsageError):
+    """The folder holds snapshots of a run and no training state to go on from."""
+
+
 def run_label(preset: str, preset_cfg: TrainConfig, cfg: TrainConfig) -> str:
     """`<preset>[-<changed axes>]`: the name of the configuration without its seed."""
     changed = [f for f in fields_of("science") if f.name != "seed"]
@@ -104,6 +117,25 @@ def default_outdir(preset: str, label: str, seed: int) -> Path:
 def snapshot_name(nimg: int) -> str:
     """File name of the snapshot at `nimg` images."""
     return f"network-snapshot-{nimg // 1000:06d}.safetensors"
+
+
+def checkpoint_name(nimg: int) -> str:
+    """File name of the checkpoint (the full training state) at `nimg` images."""
+    return f"training-state-{nimg:09d}.pt"
+
+
+def checkpoint_nimg(path: Path) -> int | None:
+    """Images in a checkpoint's name; None for another file. Older versions named them by kimg: six digits."""
+    match = re.fullmatch(r"training-state-(\d+)\.pt", path.name)
+    if match is None:
+        return None
+    return int(match[1]) * (1 if len(match[1]) > 8 else 1000)
+
+
+def list_checkpoints(outdir: Path) -> list[Path]:
+    """Checkpoints of a run folder, oldest first."""
+    named = ((checkpoint_nimg(path), path) for path in Path(outdir).glob("training-state-*.pt"))
+    return [path for _, path in sorted(item for item in named if item[0] is not None)]
 
 
 def list_snapshots(outdir: Path) -> list[Path]:
@@ -145,6 +177,23 @@ def locked(outdir: Path) -> Iterator[None]:
             Path(outdir).rmdir()
 
 
+def check_folder(outdir: Path, cfg: TrainConfig) -> None:
+    """Raise what `prepare` would raise, as far as it can be told without the data; writes nothing.
+
+    LostState where the states of a run are gone: training would start again and write over its snapshots.
+    """
+    if not (Path(outdir) / OPTIONS_FILE).exists():
+        return
+    _refuse_other_fields(outdir, TrainConfig.from_dict(read_options(outdir)["config"]), cfg)
+    snapshots = list_snapshots(outdir)
+    if snapshots and not list_checkpoints(outdir) and snapshot_nimg(snapshots[-1]) > 0:
+        raise LostState(
+            f"{outdir} holds {len(snapshots)} snapshots, the newest {snapshots[-1].name}, and no "
+            "training-state file to continue from. Restore one, choose another --outdir, or delete the "
+            "folder to train again."
+        )
+
+
 def prepare(
     outdir: Path,
     cfg: TrainConfig,
@@ -154,17 +203,20 @@ def prepare(
     dataset: dict[str, Any],
     classifier: dict[str, Any] | None = None,
     machine: dict[str, Any] | None = None,
+    init: dict[str, Any] | None = None,
 ) -> str:
     """Write the folder's training_options.json, or check that it agrees; returns the run id.
 
     `classifier` is the card of the one that a StylEx run explains. `machine` is what decides the
-    last bits of the first start: device, CPU threads, number of processes.
+    last bits of the first start: device, CPU threads, number of processes. `init` describes the checkpoint
+    that the run starts from; a run that goes on from its own state does not read it.
     ConfigConflict names the fields in which the folder's run differs; schedule and machine fields may differ.
     """
     path = Path(outdir) / OPTIONS_FILE
     if path.exists():
         options = read_options(outdir)
         _refuse_other_classifier(outdir, options.get("classifier"), classifier, cfg)
+        _refuse_other_init(outdir, options.get("init"), init, cfg)
         _refuse_conflict(outdir, TrainConfig.from_dict(options["config"]), cfg, options["dataset"], dataset)
         options["config"] = cfg.to_dict()
         write_json(path, options)
@@ -184,6 +236,7 @@ def prepare(
             "seed": cfg.seed,
             "dataset": dataset,
             **({} if classifier is None else {"classifier": classifier}),
+            **({} if init is None else {"init": init}),
             "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
             **_this_start(machine or {}),
         },
@@ -249,16 +302,23 @@ def _this_start(machine: dict[str, Any]) -> dict[str, Any]:
 def _refuse_conflict(
     outdir: Path, there: TrainConfig, here: TrainConfig, dataset_there: dict, dataset_here: dict
 ) -> None:
+    _refuse_other_fields(outdir, there, here)
+    if dataset_there["sha256"] != dataset_here["sha256"]:
+        differing = [key for key in SHOWN_OF_DATA if dataset_there.get(key) != dataset_here.get(key)]
+        shown = "".join(f", {key} {dataset_there.get(key)} and {dataset_here.get(key)}" for key in differing)
+        raise ConfigConflict(
+            f"{outdir} holds a run on other data: dataset hash {dataset_there['sha256'][:12]} there, "
+            f"{dataset_here['sha256'][:12]} in {here.data} now{shown}. Choose another --outdir, or "
+            "restore the data."
+        )
+
+
+def _refuse_other_fields(outdir: Path, there: TrainConfig, here: TrainConfig) -> None:
     fields = differing_fields(there, here)
     if fields:
         shown = "; ".join(f"{f} is {getattr(there, f)} there and {getattr(here, f)} here" for f in fields)
         raise ConfigConflict(
             f"{outdir} holds another run: {shown}. Choose another --outdir, or drop {flag(fields[0])}."
-        )
-    if dataset_there["sha256"] != dataset_here["sha256"]:
-        raise ConfigConflict(
-            f"{outdir} holds a run on other data: dataset hash {dataset_there['sha256'][:12]} there, "
-            f"{dataset_here['sha256'][:12]} in {here.data} now. Choose another --outdir, or restore the data."
         )
 
 
@@ -270,6 +330,17 @@ def _refuse_other_classifier(
     raise ConfigConflict(
         f"{outdir} holds a run that explains another classifier: {there['weights_sha256'][:12]} there, "
         f"{here['weights_sha256'][:12]} in {cfg.classifier} now. Choose another --outdir, or restore it."
+    )
+
+
+def _refuse_other_init(
+    outdir: Path, there: dict[str, Any] | None, here: dict[str, Any] | None, cfg: TrainConfig
+) -> None:
+    if there is None or here is None or there["sha256"] == here["sha256"]:
+        return
+    raise ConfigConflict(
+        f"{outdir} holds a run from another checkpoint: {there['sha256'][:12]} there, {here['sha256'][:12]} "
+        f"in {cfg.init} now. Choose another --outdir, or restore it."
     )
 
 

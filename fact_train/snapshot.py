@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.pixels import to_signed
+from fact_metrics.base.plain_text import check_file_name
 from fact_metrics.base.schema import TrainingSetShape
 from fact_metrics.base.tensor_files import read_metadata, read_tensors
 from fact_metrics.base.tensors import weights_sha256
@@ -35,6 +36,19 @@ WAY_OUT = "train again or restore it."
 NETWORKS = {"stylegan2": ("G_ema", "D"), "stylex": ("G_ema", "D", "E_ema", "C")}
 
 
+class OriginShape(msgspec.Struct):
+    """Where the weights of an imported snapshot come from."""
+
+    format: str
+    file: str
+    file_sha256: str
+    tensors: dict[str, str]  # SHA-256 of the bytes of every tensor, by its name here
+    notes: list[str] = []  # what the format does not say, and how it was filled in
+
+    def __post_init__(self) -> None:
+        check_file_name(self.file, "file")
+
+
 class SnapshotShape(msgspec.Struct):
     """The metadata of a snapshot; TrainConfig checks `config`."""
 
@@ -46,6 +60,7 @@ class SnapshotShape(msgspec.Struct):
     weights_sha256: str
     classifier: CardShape | None = None
     left_out: list[Literal["D"]] = []  # networks that a published snapshot does without
+    origin: OriginShape | None = None  # of imported weights
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,7 @@ class Snapshot:
     E: Encoder | None = None
     C: Classifier | None = None
     classifier: Card | None = None
+    origin: dict[str, Any] | None = None  # of imported weights, as OriginShape
 
     @property
     def kimg(self) -> float:
@@ -124,8 +140,7 @@ def save_snapshot(
     }
     if classifier is not None:
         meta["classifier"] = classifier
-    text = json.dumps(meta, sort_keys=True)  # one key: safetensors does not order several
-    write_safetensors(path, tensors, {"fact": text})
+    write_snapshot(path, meta, tensors)
 
 
 def save_without_discriminator(path: Path, out: Path) -> None:
@@ -133,9 +148,9 @@ def save_without_discriminator(path: Path, out: Path) -> None:
     meta = read_metadata(path, "fact", SnapshotShape, what="snapshot", way_out=WAY_OUT)
     tensors = read_tensors(path, what="snapshot", way_out=WAY_OUT)
     tensors = {name: value for name, value in tensors.items() if not name.startswith("D.")}
-    whole = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    whole = _file_sha256(Path(path))
     meta |= {"left_out": ["D"], "left_out_of": whole, "weights_sha256": weights_sha256(tensors)}
-    write_safetensors(out, tensors, {"fact": json.dumps(meta, sort_keys=True)})
+    write_snapshot(out, meta, tensors)
 
 
 def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snapshot:
@@ -148,12 +163,29 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
         raise UsageError(f"snapshot {path} does not exist.")
     meta = read_metadata(path, "fact", SnapshotShape, what="snapshot", way_out=WAY_OUT)
     if meta["schema"] > SCHEMA:
-        raise UserError(f"snapshot {path} was written by a newer version (schema {meta['schema']}).")
+        raise UserError(
+            f"snapshot {path} was written by a newer version (schema {meta['schema']}); update fact-stylegan."
+        )
     tensors = read_tensors(path, what="snapshot", way_out=WAY_OUT)
     if weights_sha256(tensors) != meta["weights_sha256"]:
         raise UserError(
             f"snapshot {path} has been altered: its weights do not have the hash it was saved with."
         )
+    return rebuild(path, meta, tensors, file_sha256=_file_sha256(path), device=device)
+
+
+def rebuild(
+    path: Path,
+    meta: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    file_sha256: str,
+    device: str | torch.device = "cpu",
+) -> Snapshot:
+    """The networks that the metadata of a snapshot describes, with these weights.
+
+    UserError where the two do not fit each other.
+    """
     try:
         cfg = TrainConfig.from_dict(meta["config"])
         if cfg.model == "stylex" and meta.get("classifier") is None:
@@ -178,8 +210,19 @@ def load_snapshot(path: str | Path, device: str | torch.device = "cpu") -> Snaps
         dataset=meta["dataset"],
         run_id=meta["run_id"],
         nimg=meta["nimg"],
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=file_sha256,
+        origin=meta.get("origin"),
     )
+
+
+def write_snapshot(path: Path, meta: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a snapshot from its metadata and tensors; atomic. UserError where the disk has no room."""
+    text = json.dumps(meta, sort_keys=True)  # one key: safetensors does not order several
+    write_safetensors(path, tensors, {"fact": text})
+
+
+def _file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _to_signed(images: Tensor, net: nn.Module) -> Tensor:

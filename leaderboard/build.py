@@ -13,7 +13,7 @@ from functools import cached_property
 
 from fact_leaderboard.columns import EXPLANATIONS, PROTOCOLS, Column, columns_for, metrics_for
 from fact_leaderboard.intervals import Mean, difference_of_means, holm, mean_over_seeds, variance_floor
-from fact_leaderboard.records import Record, latest_records
+from fact_leaderboard.records import DIVERGED, Record, latest_records
 from fact_metrics.registry import find_spec
 
 SIGNIFICANCE = 0.05  # chance that a board calls anything worse that is not, at most
@@ -45,6 +45,7 @@ class Row:
     train_seeds: tuple[int, ...]
     cells: dict[str, Cell]
     records: tuple[Record, ...]  # behind the cells
+    diverged: tuple[int, ...] = ()  # training seeds that ended without a value
     local: bool = False  # not among the published records
     why: str | None = None
 
@@ -117,6 +118,9 @@ class Section:
         return means
 
 
+Diverged = dict[tuple, set[int]]  # dataset and configuration -> training seeds
+
+
 @dataclass
 class _Group:
     """Records of one configuration that pass or fail the gate."""
@@ -135,6 +139,10 @@ def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) ->
     published, local = list(published), list(local)
     known = {_scored(record) for record in published}
     records = [r for r in latest_records(published + local) if r.status == "ok" and r.value is not None]
+    diverged: Diverged = defaultdict(set)
+    for r in records:
+        if r.metric == DIVERGED and not r.invalid and (_scored(r) not in known or git_problem(r) is None):
+            diverged[section_key(r.dataset), r.config_sha256].add(r.train_seed)
     by_dataset: dict[tuple, list[Record]] = defaultdict(list)
     for is_published in (True, False):
         same_origin = [r for r in records if (_scored(r) in known) is is_published]
@@ -144,9 +152,9 @@ def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) ->
     for _, group in sorted(by_dataset.items()):
         for protocol in PROTOCOLS:
             if shown := _of_board(group, protocol):
-                sections.append(_section(sorted(shown, key=_order), known, protocol))
+                sections.append(_section(sorted(shown, key=_order), known, protocol, diverged))
         for _, explained in sorted(_by_classifier(group).items()):
-            sections.append(_section(sorted(explained, key=_order), known, EXPLANATIONS))
+            sections.append(_section(sorted(explained, key=_order), known, EXPLANATIONS, diverged))
     return sections
 
 
@@ -239,7 +247,7 @@ def _scored(record: Record) -> tuple[str, str]:
     return record.run_id, record.snapshot_sha256
 
 
-def _section(records: Sequence[Record], known: set, protocol: str) -> Section:
+def _section(records: Sequence[Record], known: set, protocol: str, diverged: Diverged) -> Section:
     def is_local(record: Record) -> bool:
         return _scored(record) not in known
 
@@ -259,7 +267,7 @@ def _section(records: Sequence[Record], known: set, protocol: str) -> Section:
     for key, group in groups.items():
         local = key[-1]
         if group.passed:
-            row = _row(group.passed, local=local)
+            row = _row(group.passed, local=local, diverged=diverged)
             (controls if row.source in CONTROLS else ranked).append(row)
         for why, failed in group.failed.items():
             # Drop the value of an older protocol if the row has a value of the column's protocol.
@@ -283,16 +291,24 @@ def _section(records: Sequence[Record], known: set, protocol: str) -> Section:
     )
 
 
-def _row(by_metric: dict[str, list[Record]], *, local: bool, why: str | None = None) -> Row:
+def _row(
+    by_metric: dict[str, list[Record]],
+    *,
+    local: bool,
+    diverged: Diverged | None = None,
+    why: str | None = None,
+) -> Row:
     records = tuple(record for group in by_metric.values() for record in group)
     first = records[0]
     seeds = {r.train_seed for r in records if r.train_seed is not None}
+    lost = (diverged or {}).get((section_key(first.dataset), first.config_sha256), set()) - seeds
     return Row(
         label=CONTROLS.get(first.source, first.label),
         source=first.source,
         preset=first.training.get("preset"),
         kimg=first.kimg,
         train_seeds=tuple(sorted(seeds)),
+        diverged=tuple(sorted(lost)),
         cells={metric: _cell(group) for metric, group in by_metric.items()},
         records=records,
         local=local,

@@ -33,6 +33,8 @@ class Column:
 
 
 COLUMNS = (
+    Column("modekl26k", "mode KL", protocol="both"),
+    Column("modes26k", "modes", ".0f", protocol="both"),
     Column("fid50k_full", "FID", ".2f", protocol="standard"),
     Column("fid50k_full_clean", "clean-FID", ".2f", protocol="standard"),
     Column("kid50k_full", "KID", ".5f", protocol="standard"),
@@ -60,6 +62,11 @@ COLUMNS = (
     Column("reconsharpness10k_full", "recon sharpness gap"),
     Column("recon10k_lpips_stlpips_alex", "recon LPIPS"),
     Column("recon10k_mse", "recon MSE"),
+    Column("recon10k_psnr", "recon dB", ".1f"),
+    Column("recon10k_ssim", "recon SSIM"),
+    Column("reconfid10k_full_efficientnet_lite0", "recon FID EffNet", ".2f"),
+    Column("kl10k", "class KL"),
+    Column("spikes1k", "spikes", ".1f"),
     Column("wgap10k_frechet", "W-gap", ".2f"),
     Column("sharpness10k_test", "sharpness gap", on="test"),
     Column("sharpness10k_full", "sharpness gap", on="full"),

@@ -25,10 +25,14 @@ SCHEMA = 1
 RESULTS = "results.jsonl"
 TAIL = 2**16  # bytes that are read at a time from the end of a file
 STATUSES = ("ok", "failed", "cancelled")
-SOURCES = ("run", "images", "reals", "noise")
+SOURCES = ("run", "imported", "images", "reals", "noise")
 DIVERGED = "diverged"  # the metric of a run whose training ended with a loss or weight that is not finite
 
 Key = tuple[str, str, str, int, str, int]
+
+
+class NewerSchema(ValueError):
+    """A record that a later version of this project wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +40,8 @@ class Record:
     """One measured value, or why there is none, with everything needed to reproduce it."""
 
     # What was scored.
-    run_id: str  # name of the run folder; images-..., reals-..., noise-... for the other sources
-    source: str  # run | images | reals | noise
+    run_id: str  # name of the run folder; imported-..., images-..., reals-..., noise-... for other sources
+    source: str  # run | imported | images | reals | noise
     label: str  # the row's name on a board
     snapshot: str | None  # file name inside the run folder; None without a network
     snapshot_sha256: str  # hash of the scored content: of the snapshot file, or of the pictures
@@ -108,6 +112,8 @@ class Record:
     def from_json(cls, line: str) -> "Record":
         """Inverse of `to_json`. Raises ValueError if the line is not a record of this schema."""
         data = parse_line(line)
+        if type(data.get("schema")) is int and data["schema"] > SCHEMA:
+            raise NewerSchema(f"schema {data['schema']}; this version reads schema {SCHEMA}")
         if data.get("schema") != SCHEMA:
             raise ValueError(f"schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
         if data.keys() != FIELDS:
@@ -141,6 +147,10 @@ def iter_records(path: Path) -> Iterator[Record]:
                 continue
             try:
                 record = Record.from_json(line.decode())
+            except NewerSchema as error:
+                raise UserError(
+                    f"{path} line {number} was written by a newer version ({error}): update fact-stylegan"
+                ) from error
             except (ValueError, TypeError) as error:
                 if not line.endswith(b"\n"):  # a torn write, the last line of the file
                     return

@@ -90,6 +90,7 @@ def board_json(sections: Sequence[Section]) -> list[dict]:
     def row(r: Row) -> dict:
         cells = {metric: cell(c) for metric, c in sorted(r.cells.items())}
         known = {"label": r.label, "source": r.source, "kimg": r.kimg, "train_seeds": list(r.train_seeds)}
+        known |= {"diverged_seeds": list(r.diverged)}
         return known | {"published": not r.local, "why": r.why, "metrics": cells}
 
     def ranked(section: Section, r: Row) -> dict:
@@ -190,7 +191,7 @@ def _table(
         name = for_cell(row_name(row))
         line["model"] = name if rank <= len(rows) else f"*{name}*"
         line["kimg"] = "" if row.kimg is None else format(row.kimg, "g")
-        line["seeds"] = str(len(row.train_seeds)) if row.train_seeds else ""
+        line["seeds"] = seeds_text(row)
         best = "**{}**" if is_ranked else None
         for column in section.columns:
             line[header(column, section)] = cell_text(section, row, column, best=best)
@@ -198,6 +199,12 @@ def _table(
             line["why"] = for_cell(row.why)
         table.append(line)
     return _markdown(table)
+
+
+def seeds_text(row: Row) -> str:
+    """How many training seeds a row is of, and how many more diverged: 3, or `3 of 5, 2 diverged`."""
+    n, lost = len(row.train_seeds), len(row.diverged)
+    return f"{n} of {n + lost}, {lost} diverged" if lost else str(n or "")
 
 
 def _abreast(section: Section, ranked: Sequence[tuple[int | None, Row]]) -> str:
@@ -208,7 +215,7 @@ def _abreast(section: Section, ranked: Sequence[tuple[int | None, Row]]) -> str:
     table = {"": [header(column, section) for column in section.columns] + ["training seeds"]}
     for index, (rank, row) in enumerate(ranked):
         cells = [cell_text(section, row, c, best="*{}" if rank else None) for c in section.columns]
-        table[index] = [*cells, str(len(row.train_seeds) or "")]
+        table[index] = [*cells, seeds_text(row)]
     names = [
         "\n".join([f"#{rank}" if rank else "", for_terminal(row.label), *row_marks(row)])
         for rank, row in ranked

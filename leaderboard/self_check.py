@@ -192,8 +192,9 @@ def _identity(r: Record) -> Faults:
 
 def _dataset(r: Record) -> Faults:
     d = r.dataset
-    known = dataset_entry(str(d.get("name"))).sha256.get((d.get("split"), d.get("resolution")))
-    plain = d.get("max_images") is None and d.get("channels") == 1
+    entry = dataset_entry(str(d.get("name")))
+    known = entry.sha256.get((d.get("split"), d.get("resolution")))
+    plain = d.get("max_images") is None and d.get("channels") == entry.channels
     if known is not None and plain and d.get("sha256") != known:
         yield "dataset.sha256", f"{str(d.get('sha256'))[:12]}, but {d['name']} {d['split']} has {known[:12]}"
 

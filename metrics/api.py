@@ -1,31 +1,25 @@
 """Metrics from Python, for any generator: `fact_metrics.compute` in one call, `ImageMetrics` in a loop.
 
-The same protocols, detectors and numbers as `fact-eval`, on images in memory. Images are
-
-    a tensor [N, C, H, W], an array [N, H, W, C] or a list of PIL pictures
-    a dataset (of torch or torchvision: `dataset[i]` is an image, or a tuple that begins with one)
-    an iterable of batches (a DataLoader)
-    a callable that takes a number and returns that many images, as long as images are needed
-
-with values of uint8, or floats in a stated `value_range`; C is 1 or 3.
+The same protocols, detectors and numbers as `fact-eval`, on images in memory: images.py lists their kinds.
 """
 
+import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from fact_metrics.base.devices import resolve_device
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.tf32 import tf32
 from fact_metrics.features import get_detector
+from fact_metrics.images import ValueRange, batches, check_value_range, to_uint8
 from fact_metrics.registry import compute_metric, get_spec
 from fact_metrics.spec import FeatureNeed, MetricSpec, MetricValue
 
 T = TypeVar("T")
-ValueRange = tuple[float, float]
 Split = Literal["train", "test"]
 
 
@@ -40,7 +34,7 @@ def compute(
     seed: int = 0,
     count: int | None = None,
 ) -> dict[str, MetricValue]:
-    """Values of metrics of generated images against real ones; which kinds of images: top of the file.
+    """Values of metrics of generated images against real ones, of the kinds that images.py lists.
 
     `metrics` are published names, or names of the grammar such as `kid10k_full_pixels`.
 
@@ -50,11 +44,13 @@ def compute(
     or one that needs a generator, UserError for images that cannot be used or are too few.
     """
     scores = ImageMetrics(metrics, device=device, value_range=value_range, seed=seed, count=count)
+    if type(batch) is not int or batch < 1:
+        raise UsageError(f"batch {batch!r}: give a whole number of images from 1")
     splits = real if isinstance(real, Mapping) else {} if real is None else {"train": real}
     for split, images in splits.items():
-        for part in _batches(images, batch, lambda split=split: scores.lacking(split)):
+        for part in batches(images, batch, lambda split=split: scores.lacking(split)):
             scores.update(part, real=split)
-    for part in _batches(generated, batch, scores.lacking):
+    for part in batches(generated, batch, scores.lacking):
         scores.update(part)
     return scores.compute()
 
@@ -82,7 +78,16 @@ class ImageMetrics:
         for name, spec in self.metrics.items():
             if spec.needs_generator or spec.needs_encoder or not spec.needs:
                 raise UsageError(f"metric {name!r} needs a generator, not images; score it with fact-eval")
-        self.device, self.seed, self.count, self._range = torch.device(device), seed, count, value_range
+        if count is not None and (type(count) is not int or count < 1):
+            raise UsageError(f"count {count!r}: give a whole number of images from 1")
+        check_value_range(value_range)
+        self.device, self.seed, self.count, self._range = (
+            resolve_device(str(device)),
+            seed,
+            count,
+            value_range,
+        )
+        self._shape = _Shape()
         self._rows: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         self.cached_real: dict[tuple, object] = {}  # what follows from the real features alone
         self._detectors: dict[str, dict[str, int | None]] = {"generated": {}, "real": {}}
@@ -99,7 +104,7 @@ class ImageMetrics:
         side = _side(real)
         if real:
             self.cached_real.clear()
-        images = to_uint8(images, value_range=self._range)
+        images = self._shape.fitting(to_uint8(images, value_range=self._range), side)
         with tf32(False):
             for detector, count in self._detectors["real" if real else "generated"].items():
                 left = len(images) if count is None else min(len(images), count - self._held(side, detector))
@@ -125,6 +130,7 @@ class ImageMetrics:
             for key, more in rows.items():
                 parts[key].append(more)
         rows = {key: torch.cat(each) for key, each in parts.items()}
+        self._shape.warn_of_half_a_range(self._range)
         with tf32(False), torch.inference_mode():
             return {
                 name: compute_metric(spec, _Inputs(self, spec, rows)) for name, spec in self.metrics.items()
@@ -132,6 +138,7 @@ class ImageMetrics:
 
     def reset(self, *, real: bool = False) -> None:
         """Forget the generated images; the real ones too under `real`."""
+        self._shape.forget(real=real)
         for key in list(self._rows):
             if real or key[0] == "generated":
                 del self._rows[key]
@@ -184,70 +191,50 @@ class _Inputs:
         return given.pop() if len(given) == 1 and len(asked) == 1 else str(need.split)
 
 
-def to_uint8(images: object, *, value_range: ValueRange | None = None) -> Tensor:
-    """uint8 [N, C, H, W] of a batch of any kind the top of the file names; floats are rounded and clamped.
+class _Shape:
+    """The one size of all images, their channels, and how dark the darkest pixel of each side is."""
 
-    Raises UserError for floats without a range, for a range they leave by far, and for other shapes.
-    """
-    if isinstance(images, (list, tuple)):
-        images = torch.stack([_one(image) for image in images])
-    elif isinstance(images, np.ndarray):
-        images = torch.from_numpy(images)
-        if images.ndim == 4 and images.shape[3] in (1, 3):
-            images = images.permute(0, 3, 1, 2)
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
-        shape = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise UserError(f"images are [N, C, H, W] with C of 1 or 3, arrays [N, H, W, C] or PIL, not {shape}")
-    if images.dtype == torch.uint8:
-        return images
-    if not images.is_floating_point() or value_range is None:
-        raise UserError(
-            f"images are {images.dtype}; give uint8, or floats with value_range=(-1, 1) or (0, 1)"
-        )
-    low, high = value_range
-    slack, scale = (high - low) / 2, 255 / (high - low)
-    if len(images) and not (low - slack <= images.min() and images.max() <= high + slack):
-        found = f"[{images.min().item():.3g}, {images.max().item():.3g}]"
-        raise UserError(f"images have values in {found}, far outside of value_range {value_range}")
-    return (images.float() * scale + (0.5 - low * scale)).clamp(0, 255).to(torch.uint8)
+    def __init__(self):
+        self._of: dict[str, tuple[int, int]] = {}  # height and width by side
+        self._channels: dict[str, int] = {}
+        self._darkest: dict[str, int] = {}
+
+    def fitting(self, images: Tensor, side: str) -> Tensor:
+        """A batch in the channels of its side. UserError for a batch of another size than all before."""
+        height, width = images.shape[2:]
+        for other, (h, w) in self._of.items():
+            if (height, width) != (h, w):
+                before = "before" if other == side else f"of the {_named(other)} images"
+                raise UserError(
+                    f"{_named(side)} images are {width}x{height}, those {before} {w}x{h}; use one size"
+                )
+        self._of[side] = height, width
+        if len(images):
+            self._darkest[side] = min(self._darkest.get(side, 255), int(images.min()))
+        channels = self._channels.setdefault(side, images.shape[1])
+        if images.shape[1] > channels:
+            raise UserError(f"{_named(side)} images were gray and are RGB now; convert all to RGB")
+        return images.expand(-1, channels, -1, -1)
+
+    def warn_of_half_a_range(self, value_range: ValueRange | None) -> None:
+        """Warn where no value of a side lies in the lower half of a range around 0: (-1, 1) for (0, 1)."""
+        if value_range is not None and value_range[0] < 0 < value_range[1]:
+            for side in [side for side, darkest in self._darkest.items() if darkest >= 127]:
+                warnings.warn(
+                    f"no value of the {_named(side)} images is below 0, and value_range is {value_range}: "
+                    "if they lie in [0, 1], give value_range=(0, 1)",
+                    stacklevel=3,
+                )
+
+    def forget(self, *, real: bool) -> None:
+        """Start again with the generated images; with the real ones too under `real`."""
+        for each in (self._of, self._channels, self._darkest):
+            for side in [side for side in each if real or side == "generated"]:
+                del each[side]
 
 
-def _one(image: object) -> Tensor:
-    """[C, H, W] of a tensor, an array [H, W] or [H, W, C], or a PIL picture."""
-    if isinstance(image, Tensor):
-        return image
-    if hasattr(image, "convert"):
-        image = np.asarray(image if image.mode == "L" else image.convert("RGB"))
-    array = torch.from_numpy(np.array(image))
-    return array[None] if array.ndim == 2 else array.permute(2, 0, 1)
-
-
-def _batches(images: object, batch: int, lacking: Callable[[], int | None]) -> Iterator[object]:
-    """Batches of any kind of images, no more than `lacking()` says are still needed."""
-    if isinstance(images, (Tensor, np.ndarray)):
-        yield from (images[start : start + batch] for start in range(0, len(images), batch))
-    elif isinstance(images, (list, tuple)) or hasattr(images, "__getitem__"):
-        for start in range(0, len(images), batch):
-            if lacking() == 0:
-                return
-            rows = [images[i] for i in range(start, min(start + batch, len(images)))]
-            yield [row[0] if isinstance(row, (list, tuple)) else row for row in rows]
-    elif isinstance(images, Iterable):
-        for rows in images:
-            if lacking() == 0:
-                return
-            labelled = isinstance(rows, (list, tuple)) and isinstance(rows[0], Tensor) and rows[0].ndim == 4
-            yield rows[0] if labelled else rows
-    elif callable(images):
-        while left := lacking():
-            made = images(min(batch, left))
-            if not len(made):
-                raise UserError(f"the callable returned no images; {min(batch, left)} are missing")
-            yield made
-        if left is None:
-            raise UserError("a metric needs all real images, but a callable never ends; give a dataset")
-    else:
-        raise UserError(f"images are a tensor, dataset, loader or callable, not {type(images).__name__}")
+def _named(side: str) -> str:
+    return "generated" if side == "generated" else "real"
 
 
 def _side(real: bool | Split) -> str:

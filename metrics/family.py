@@ -97,6 +97,7 @@ class Family:
     needs: Callable[[Choice], tuple[FeatureNeed, ...]] | None = None
     needs_generator: bool = False
     needs_encoder: bool = False
+    needs_training: bool = False
     needs_explanation: bool = False
     from_statistics: bool = False
     step: Callable[[Choice], float | None] = lambda choice: None
@@ -123,9 +124,8 @@ class Family:
     @property
     def example(self) -> str:
         """A name of the grammar."""
-        return next((name for name in self.listed if name not in self.published), "") or next(
-            iter(self.published.values()), self.pattern
-        )
+        known = [*(name for name in self.listed if name not in self.published), *self.published.values()]
+        return known[0] if known else self.name_of(self._smallest_choice())
 
     def fitting_detectors(self) -> list[str]:
         """Names of the detectors that its names can choose."""
@@ -160,6 +160,7 @@ class Family:
             needs=needs,
             needs_generator=self.needs_generator,
             needs_encoder=self.needs_encoder or self.scored == "reconstructed",
+            needs_training=self.needs_training,
             detectors=tuple(sorted(used)),
             settings=self.settings(choice),
             needs_trait=next(iter(traits), None),
@@ -187,6 +188,12 @@ class Family:
         raise UsageError(
             f"metric {name!r}: {self.key} is not defined on {detector}; these fit: {', '.join(fitting)}"
         )
+
+    def _smallest_choice(self) -> Choice:
+        """The fewest images that make sense, with the first of everything else."""
+        count = -(-max(self.minimum, 10) // self.multiple) * self.multiple
+        detector = self.fitting_detectors()[0] if self.gives else None
+        return Choice(count, 3 if self.neighbours else None, self.reals[0] if self.reals else None, detector)
 
     def _fits(self, detector: str) -> bool:
         if detector not in DETECTORS or (self.detectors and detector not in self.detectors):
@@ -289,7 +296,8 @@ def _parse_reals(name: str, rest: str, family: Family) -> tuple[Reals | None, st
             f"metric {name!r}: {family.name} does not compare with {head} images; give {fitting}"
         )
     what = f"{head!r} is no split" if head else "the split is missing"
-    raise UsageError(f"metric {name!r}: {what}: {family.pattern}; give {fitting}")
+    whole = "" if rest else f", such as {name}_{family.example.partition('_')[2]}"
+    raise UsageError(f"metric {name!r}: {what}: {family.pattern}; give {fitting}{whole}")
 
 
 def _parse_variant(name: str, rest: str, candidates: list[Family]) -> tuple[Family, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -71,6 +71,28 @@ class EncoderInputs(Protocol):
 
 
 @dataclass(frozen=True)
+class Tick:
+    """A tick of training: images seen and seconds so far, without pauses; its encoder turns and spikes."""
+
+    kimg: float
+    seconds: float
+    encoder_turns: int = 0
+    spikes: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingHistory:
+    """How a run was trained up to the scored snapshot: its ticks, and the snapshots by kimg.
+
+    `scores` are the values of the snapshots that are scored, of one evaluation seed: metric -> kimg -> value.
+    """
+
+    ticks: tuple[Tick, ...]
+    snapshots: tuple[float, ...] = ()
+    scores: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Counterfactuals:
     """Images before and after edits towards a class, a row for every pair of image and target; on the CPU.
 
@@ -120,6 +142,7 @@ class MetricInputs(Protocol):
     device: torch.device
     generator: GeneratorInputs | None
     encoder: EncoderInputs | None
+    training: TrainingHistory
     explanation: ExplanationInputs | None
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
@@ -157,6 +180,12 @@ class DeclaredInputs:
         """The encoder, for a spec with `needs_encoder`."""
         self._check(self._spec.needs_encoder, "the encoder")
         return self._inputs.encoder
+
+    @property
+    def training(self) -> TrainingHistory:
+        """How the run was trained, for a spec with `needs_training`."""
+        self._check(self._spec.needs_training, "the training")
+        return self._inputs.training
 
     @property
     def explanation(self) -> ExplanationInputs:

@@ -55,9 +55,10 @@ class MetricSpec:
     `count` is the N of its name. `settings` holds what changes the number beyond the needs (k, epsilon,
     ...). `needs_trait`: the trait that a dataset must have for the metric to mean something (fact_train/
     datasets.py); None: any dataset. `from_statistics`: mean and covariance of the real features are enough.
-    `paired`: runs can be compared image by image on shared latents. `step`: the distance of neighbouring
-    values of a metric that counts something, 1 for whole numbers; None: any value. It changes no value.
-    `needs_explanation`: it judges attributes that `fact-eval explain` has found.
+    `paired`: runs can be compared image by image on shared latents. `needs_training`: it reads how the run
+    was trained. `needs_explanation`: it judges attributes that `fact-eval explain` has found. `step`: the
+    distance of neighbouring values of a metric that counts something, 1 for whole numbers; None: any value.
+    It changes no value.
     """
 
     name: str
@@ -77,6 +78,7 @@ class MetricSpec:
     needs_trait: str | None
     from_statistics: bool
     paired: bool
+    needs_training: bool = False
     step: float | None = None
     needs_explanation: bool = False
 

@@ -15,8 +15,8 @@ from fact_metrics.registry import register
 class ToyInputs:
     """MetricInputs over features made by `make(need)`; `generator` may be a ToyGenerator."""
 
-    def __init__(self, make=None, *, generator=None, encoder=None, seed=0):
-        self.make, self.generator, self.encoder = make, generator, encoder
+    def __init__(self, make=None, *, generator=None, encoder=None, training=None, seed=0):
+        self.make, self.generator, self.encoder, self.training = make, generator, encoder, training
         self.seed, self.device = seed, torch.device("cpu")
 
     def features(self, need):

@@ -86,6 +86,7 @@ AXES = {
     "adaconv_groups": 2,
     "pl_power": 0.0,
     "pl_rows": "all",
+    "freeze_d": 3,
     "augment": "diffaugment",
     "augment_set": "noise",
     "augment_p": 0.9,
@@ -142,6 +143,7 @@ STANDS_ON = {
     "latent_space": {"style_mixing_prob": 0.0},
     "noise_learned": {"noise_strength_init": 0.1},
     "adaconv_groups": {"injection": "adaconv"},
+    "freeze_d": {"init": "other.safetensors"},
     "r1_auto_batch": {"r1_gamma": "auto"},
     "augment_set": dict(augment="fixed", augment_p=0.5),
     "augment_p": dict(augment="fixed", augment_p=0.5),
@@ -153,6 +155,8 @@ STANDS_ON = {
 # Covered elsewhere: the dataset's own options (tests/test_data_*), the order of evaluation, which must NOT
 # change the mathematics, and fp16 in the highest resolutions, which a CPU does not use (test_precision.py).
 NO_EFFECT_ON_WEIGHTS = {"data", "resize", "crop", "alpha", "fused_modconv", "fp16_layers"}
+NO_EFFECT_ON_WEIGHTS |= {"labels", "image_key"}
+NO_EFFECT_ON_WEIGHTS |= {"init", "init_partial"}  # a run reads them, not the trainer: test_fine_tuning.py
 
 
 # Another value of every field that has no row above, for the test of its flag.
@@ -161,8 +165,11 @@ NO_AXIS = {
     "resize": "bicubic",
     "crop": "center",
     "alpha": "white",
+    "labels": "folders",
+    "image_key": "mask",
     "fused_modconv": "never",
     "fp16_layers": 2,
+    "init": "other.safetensors",
     "kimg": 7.0,
     "kimg_per_tick": 3.0,
     "snapshot_ticks": 5,
@@ -179,6 +186,7 @@ FLAG_CHANGES = {
     "classifier": {**STYLEX, "classifier": "other.safetensors"},
     "style_kernel": {**STANDS_ON["style_kernel"], "style_kernel": 3},
     "precision": {"precision": "bf16", "fp16_layers": 0},
+    "init_partial": {"init": "other.safetensors", "init_partial": True},
 }
 
 

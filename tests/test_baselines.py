@@ -33,6 +33,16 @@ def test_every_file_fits_the_schema_and_is_found():
         ("cifar10", "StyleGAN2-ADA tuned, unconditional", "fid50k_full", 2.92),
         ("cifar10", "StyleGAN2-ADA tuned, conditional", "fid50k_full", 2.42),
         ("mnist", "WGAN", "fid", 6.7),
+        # PacGAN, table 2; VEEGAN, table 2; R3GAN, table 3
+        ("stacked-mnist", "PacDCGAN2", "KL", 0.06),
+        ("stacked-mnist", "VEEGAN", "modes (max 1000)", 150),
+        ("stacked-mnist", "DDGAN", "KL", 0.071),
+        ("stacked-mnist", "R3GAN, Config E", "KL", 0.029),
+        # Bosch et al. 2022, table 2
+        ("ffhq-256", "StylEx", "sufficiency, 10 attributes", 0.939),
+        ("ffhq-256", "Wu et al., StyleSpace selection", "sufficiency, 10 attributes", 0.169),
+        ("afhq-64", "StylEx and AttFind", "sufficiency, 10 attributes", 0.042),
+        ("ffhq-64", "StylEx and AttFind", "sufficiency, 10 attributes", 0.429),
     ],
 )
 def test_headline_numbers_are_those_of_their_sources(dataset, model, metric, value):

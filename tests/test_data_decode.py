@@ -165,8 +165,8 @@ def test_one_by_one_is_an_image_like_any_other(tmp_path):
 
 REFUSED = {
     "empty": (b"", "the file is empty"),
-    "text": (b"these are not pixels\n", "not a PNG, JPEG or WebP image"),
-    "gif": (encode(gray(), "GIF"), "not a PNG, JPEG or WebP image"),
+    "text": (b"these are not pixels\n", r"not a PNG, JPEG, .* image; replace"),
+    "ico": (encode(rgb(side=16), "ICO"), r"not a PNG, JPEG, .* image; replace"),
     "animated_png": (encode(rgb(), save_all=True, append_images=[rgb(1)]), r"animated \(2 frames\)"),
     "animated_webp": (encode(rgb(), "WEBP", save_all=True, append_images=[rgb(1)]), r"animated \(2 frames\)"),
     "half_png": (encode(rgb())[:150], "cannot be decoded"),

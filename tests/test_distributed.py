@@ -1,6 +1,7 @@
 """Training on several processes: the gradients, and so the weights, of one process with the same batch."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from group_toys import run_group
 
 from fact_metrics.base.errors import UsageError
 from fact_train import distributed
+from fact_train.augment.adaptive import AdaptiveP
 from fact_train.data import open_dataset
 from fact_train.settings.config import TrainConfig
 from fact_train.training import checkpoint
@@ -121,6 +123,37 @@ def test_two_processes_have_the_loss_curve_of_one_over_50_steps(
         expected = [value for _, value in alone[name]]
         assert together == pytest.approx(expected, rel=TOLERANCE, abs=TOLERANCE), name
         assert halves[0][name] != halves[1][name]  # each process has images of its own
+
+
+def test_the_state_of_ada_holds_what_all_processes_saw(tmp_path: Path) -> None:
+    """Rank 0 saves, and every process resumes from its state: the next r_t is that of the whole group."""
+
+    def observe(rank: int) -> None:
+        part = dict(target=0.6, interval=2, kimg=1.0, batch=8, ceiling=None, device=CPU)
+        ada, resumed = AdaptiveP(0.0, **part), AdaptiveP(0.0, **part)
+        ada.observe(torch.tensor([1.0, 1.0, 1.0, 1.0 if rank == 0 else -1.0]))
+        ada.share()
+        state = [ada.state_dict()]
+        torch.distributed.broadcast_object_list(state, src=0)
+        resumed.load_state_dict(state[0])
+        for controller in (ada, resumed):
+            controller.observe(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
+        r_t = [float(controller.update(2)) for controller in (ada, resumed)]
+        (tmp_path / f"{rank}.json").write_text(json.dumps(r_t))
+
+    run_group(2, in_group(observe), tmp_path / "log")
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [[0.625, 0.625]] * 2
+
+
+def test_a_run_shares_the_state_before_it_saves(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch
+) -> None:
+    events = []
+    monkeypatch.setattr(AdaptiveP, "share", lambda ada: events.append("share"))
+    save = checkpoint.save_checkpoint
+    monkeypatch.setattr(checkpoint, "save_checkpoint", lambda *a: (events.append("save"), save(*a))[1])
+    toy_train(dataclasses.replace(tiny_config, augment="ada", kimg=0.08), tmp_path / "r")
+    assert events and events == ["share", "save"] * (len(events) // 2)
 
 
 def toy_train(cfg: TrainConfig, outdir: Path):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from board_toys import DIRTY, record, toy_columns  # noqa: F401
 from eval_toys import make_data, make_run
 
 from fact_eval.jobs.plan import describe_training
@@ -12,6 +13,7 @@ from fact_eval.jobs.runs import read_run
 from fact_leaderboard.build import build_board
 from fact_leaderboard.publish import publish_records
 from fact_leaderboard.records import DIVERGED, read_records
+from fact_leaderboard.render import board_json, render_board, seeds_text
 from fact_train import cli
 
 
@@ -60,3 +62,23 @@ def test_the_time_of_training_is_the_sum_of_the_ticks_up_to_the_snapshot(tmp_pat
     assert describe_training(run, kimg=6)["seconds"] == 2 * 3.0 + 2 * 5.0 + 2 * 7.0
     (folder / "stats.jsonl").unlink()
     assert "seconds" not in describe_training(run, kimg=4)
+
+
+def test_a_row_says_how_many_of_its_seeds_diverged() -> None:
+    """Of the same configuration, from clean code, and not trained with success later."""
+    common = dict(metric=DIVERGED, kimg=1.0, snapshot=None, protocol={"metric": DIVERGED})
+    trained = [record("a", seed=seed, value=2.0) for seed in (0, 1, 2)]
+    (section,) = build_board(trained)
+    assert section.ranked[0].diverged == () and seeds_text(section.ranked[0]) == "3"
+    lost = [
+        record("a", seed=4, run_id="a-seed4", **common),
+        record("a", seed=3, run_id="a-seed3", **common),
+        record("a", seed=2, run_id="a-seed2", **common),  # seed 2 has a value
+        record("a", seed=5, run_id="a-seed5", **common, training={"preset": "toy", "git": DIRTY}),
+        record("b", seed=6, run_id="b-seed6", **common),
+    ]
+    (section,) = build_board([*trained, *lost])
+    assert [row.label for row in section.ranked] == ["a"] and section.ranked[0].train_seeds == (0, 1, 2)
+    assert section.ranked[0].diverged == (3, 4) and seeds_text(section.ranked[0]) == "3 of 5, 2 diverged"
+    assert "3 of 5, 2 diverged" in render_board([section])
+    assert board_json([section])[0]["ranked"][0]["diverged_seeds"] == [3, 4]

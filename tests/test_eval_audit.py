@@ -11,6 +11,7 @@ from PIL import Image
 
 from fact_eval import cli
 from fact_eval.jobs.audit import audit, audit_data, check_counts, compare_with_reference
+from fact_metrics.base.errors import UserError
 from fact_metrics.registry import get_specs
 from fact_train.data import open_dataset
 
@@ -38,12 +39,13 @@ ODD = {
     "truncated.png": encode(rgb(92))[:-60],
     "text.png": b"no image",
     "empty.png": b"",
+    "key.png": encode(rgb(94), transparency=(1, 2, 3)),
 }
 GOOD = {f"a{i}.png": encode(rgb(i)) for i in range(6)} | {
     "lossless.webp": encode(rgb(93), "WEBP", lossless=True)
 }
 EXPECTED = {
-    ("unusable", True): ["corrupt.png", "empty.png", "text.png", "truncated.png"],
+    ("unusable", True): ["corrupt.png", "empty.png", "key.png", "text.png", "truncated.png"],
     ("mixed sizes", True): ["large.png"],
     ("transparent", True): ["transparent.png"],
     ("16-bit", False): ["16bit-colour.png", "16bit.png"],
@@ -89,7 +91,7 @@ def test_headers_alone_find_what_they_hold_and_decode_nothing(tmp_path, monkeypa
     path = write_files(tmp_path / "set", {**GOOD, **ODD})
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     found = by_kind(audit(path, decode=False).findings)
-    assert found["unusable", True] == ["corrupt.png", "empty.png", "text.png"]
+    assert found["unusable", True] == ["corrupt.png", "empty.png", "key.png", "text.png"]
     assert found["mixed sizes", True] == ["large.png"] and found["16-bit", False] == EXPECTED["16-bit", False]
     assert found["alpha", False] == ["opaque.png", "transparent.png"]
     assert ("duplicates", False) not in found
@@ -105,6 +107,63 @@ def test_files_that_the_audit_calls_errors_are_those_that_scoring_refuses(tmp_pa
         except Exception:
             refused = True
         assert refused == (name in errors), name
+
+
+def turned(image, file_format="JPEG"):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encode(image, file_format, exif=exif)
+
+
+SETS = {
+    "wide": {f"{i}.png": encode(rgb(i).resize((16, 8))) for i in range(2)},
+    "no power of two": {f"{i}.png": encode(rgb(i, side=12)) for i in range(2)},
+    "wide but for EXIF": {"a.png": encode(rgb(0)), "b.jpg": turned(rgb(1).resize((16, 8)))},
+    "turned": {"a.png": encode(rgb(0)), "b.jpg": turned(rgb(1)), "c.tif": turned(rgb(2), "TIFF")},
+    "one label short": {
+        "0.png": encode(rgb(0)),
+        "1.png": encode(rgb(1)),
+        "dataset.json": b'{"labels":[["0.png",0]]}',
+    },
+    "a class far off": {"0.png": encode(rgb(0)), "dataset.json": b'{"labels":[["0.png",9999]]}'},
+    "an empty class": {"0.png": encode(rgb(0)), "dataset.json": b'{"labels":[["0.png",1]]}'},
+    "other files": {"0.png": encode(rgb(0)), "a.txt": b"", "b.gif": encode(gray(1), "GIF")},
+    "pairs": {f"s{i}.{kind}.png": encode(rgb(i)) for i in range(2) for kind in ("a", "b")},
+    "splits": {"train/a.png": encode(rgb(0)), "val/b.png": encode(rgb(1)), "c.png": b"not read"},
+    "only text": {"a.txt": b""},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_the_audit_refuses_a_set_if_scoring_does(tmp_path, kind):
+    path = write_files(tmp_path / "set", SETS[kind])
+    try:
+        dataset, refused = open_dataset(path), False
+    except UserError:
+        refused = True
+    try:
+        findings = audit(path).findings
+        assert any(finding.error for finding in findings) == refused
+    except UserError:
+        assert refused
+    else:
+        if not refused:
+            said = " ".join(finding.message for finding in findings)
+            assert all(note in said for note in dataset.notes if "skipped" in note or "class" in note)
+
+
+def test_the_audit_sees_pictures_upright(tmp_path):
+    wide = [rgb(i).resize((8, 4)) for i in range(2)]
+    path = write_files(tmp_path, {"a.png": encode(wide[0].rotate(90, expand=True)), "b.jpg": turned(wide[1])})
+    found = audit(path)
+    assert found.size == (4, 8) and "mixed sizes" not in {f.kind for f in found.findings}
+    assert [f.files for f in found.findings if f.kind == "EXIF"] == [("b.jpg",)]
+
+
+def test_arrays_are_audited_by_opening_them(tmp_path, call):
+    np.savez(tmp_path / "a.npz", np.zeros((3, 8, 8, 3), np.uint8), np.array([0, 2, 2]))
+    code, out, err = call("audit", tmp_path / "a.npz")
+    assert code == 0 and "1 of 3 classes have no image: 1" in out and err.startswith("3 images: 0 errors")
 
 
 def test_a_clean_folder_has_no_finding(tmp_path):
@@ -144,7 +203,7 @@ def test_duplicates_among_opened_images_are_found_whatever_the_files(tmp_path):
 def test_the_command_lists_and_exits_with_1_on_errors_alone(tmp_path, call):
     code, out, err = call("audit", write_files(tmp_path / "set", {**GOOD, **ODD}))
     assert code == 1 and "error: unusable: truncated.png: cannot be decoded" in out
-    assert "warning: palette: expanded to RGB (palette.png)" in out and "6 errors" in err
+    assert "warning: palette: expanded to RGB (palette.png)" in out and "7 errors" in err
     code, out, err = call("audit", write_files(tmp_path / "good", GOOD), "--json")
     report = json.loads(out)
     assert code == 0 and report["images"] == len(GOOD) and report["size"] == [SIDE, SIDE]

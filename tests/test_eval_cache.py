@@ -14,7 +14,8 @@ import fact_eval
 import fact_leaderboard
 import fact_metrics
 import fact_train
-from fact_eval.features.store import FeatureCache, cache_folder, features_code, garbage
+from fact_eval.features.code_key import features_code
+from fact_eval.features.store import FeatureCache, cache_folder, garbage
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import code_sha256
 
@@ -237,7 +238,7 @@ def test_the_code_hash_sees_every_edit_and_no_move(tmp_path):
 def features_code_in(folder):
     """features_code() of the packages in `folder`, by a fresh process; torch must not be imported for it."""
     code = (
-        "import sys; from fact_eval.features.store import features_code; "
+        "import sys; from fact_eval.features.code_key import features_code; "
         "print(features_code(), 'torch' in sys.modules)"
     )
     done = subprocess.run(

@@ -13,16 +13,19 @@ from eval_toys import make_data, make_record, make_run, make_stylex_run, registe
 from group_toys import run_group
 from safetensors.torch import load_file
 
+from fact_eval.explain.explanation import Explanation
+from fact_eval.explain.subject import Images, NamedClassifier, Subject
 from fact_eval.images.encoder import ReconstructionSource, SnapshotEncoder
 from fact_eval.images.sources import GeneratorSource
+from fact_eval.jobs.history import read_ticks
 from fact_eval.jobs.plan import Request, plan_controls, plan_run
 from fact_eval.jobs.runs import read_run
-from fact_eval.reports.explain import draw_w_gap, measure_health, seconds_until
+from fact_eval.reports.explain import draw_w_gap, measure_health
 from fact_eval.scoring.evaluation import Evaluation
 from fact_leaderboard.records import append_records, read_records
 from fact_metrics.base.errors import UsageError
 from fact_metrics.base.pixels import to_uint8
-from fact_metrics.registry import FAMILIES, get_specs
+from fact_metrics.registry import FAMILIES, get_spec, get_specs
 from fact_train.classifiers.training import train_classifier
 from fact_train.data import open_dataset
 from fact_train.run_folder import list_snapshots
@@ -88,6 +91,24 @@ def test_reconstructions_are_those_of_held_out_images_untruncated(place, snapsho
     assert torch.allclose(pairs.logits_original[:5], snapshot.class_logits(images), atol=1e-5)
 
 
+def test_explained_images_are_the_reconstructions_and_cycles_go_through_the_encoder(place, snapshot) -> None:
+    test = open_dataset(place["data"], split="test")
+    generator = GeneratorSource(snapshot, seed=1, labels_of=open_dataset(place["data"]))
+    classifier = NamedClassifier("c", snapshot.C, snapshot.classifier)
+    subject = Subject(generator, classifier, held_out=test, batch=4)
+    source = ReconstructionSource(generator, test)
+    once = to_uint8(subject.render(subject.styles(range(5)), range(5)))
+    off = (once.int() - source.images(range(5)).int()).abs()
+    assert int(off.max()) <= 1 and float(off.float().mean()) < 0.01  # another order of sums
+    explanation = Explanation.__new__(Explanation)
+    explanation.subject, explanation.batch = subject, 4
+    explanation.judged = Images(list(range(5)), torch.zeros(5, 1), torch.zeros(5, 3))
+    cycles = explanation.cycles((0, 1, 2))
+    assert torch.equal(cycles[0], subject.pictures.images(range(5))) and torch.equal(cycles[1], once)
+    again = subject.space.read(snapshot.reconstruction_ws(once))
+    assert torch.equal(cycles[2], to_uint8(subject.render(again, range(5))))
+
+
 def test_records_of_a_stylex_run_and_none_of_another(place, tmp_path) -> None:
     specs = tuple(get_specs(SMALL))
     jobs = plan_run(read_run(place["run"]), Request(specs, named=True))
@@ -136,7 +157,8 @@ def test_health_counts_spikes_seconds_and_the_way_to_legibility(place) -> None:
     assert health.kimg == 4 and health.sec_per_kimg == pytest.approx((3 * 2 + 6 * 2) / 4)
     assert health.spikes_per_1k_steps == pytest.approx(1000 * (0.01 * 100 + 0.02 * 200) / 300)
     assert health.kimg_to_legible is None and health.snapshots_scored == 0
-    common = dict(run_id=run.run_id, metric="legible10k", higher_is_better=True)
+    spec = get_spec("legible10k")
+    common = dict(run_id=run.run_id, metric=spec.name, higher_is_better=True, protocol=spec.protocol)
     records = [
         make_record(**common, kimg=kimg, value=value, snapshot_sha256=str(kimg) * 64)
         for kimg, value in ((1.0, 0.5), (2.0, 0.85), (4.0, 0.9))
@@ -144,7 +166,7 @@ def test_health_counts_spikes_seconds_and_the_way_to_legibility(place) -> None:
     append_records(place["run"] / "results.jsonl", records)
     health = measure_health(run)
     assert (health.kimg_to_legible, health.seconds_to_legible) == (2.0, 6.0)
-    assert seconds_until([{"nimg": 1000, "Timing/sec_per_kimg": 2.0}]) == [(1.0, 2.0)]
+    assert [(tick.kimg, tick.seconds) for tick in read_ticks(run.folder)] == [(2.0, 6.0), (4.0, 18.0)]
 
 
 def test_the_picture_of_the_gap_shows_mean_and_deviation_of_every_dimension(tmp_path, monkeypatch) -> None:

@@ -183,7 +183,7 @@ def test_a_failed_comparison_leaves_the_former_csv_alone(tmp_path, folders):
 
 
 def test_a_csv_that_cannot_be_written_is_a_users_error(tmp_path, folders):
-    with pytest.raises(UserError, match="could not save"):
+    with pytest.raises(UserError, match=r"no/such/pairs\.csv: its folder does not exist; create it"):
         reconstruct_folders(*folders[:2], out=tmp_path / "no" / "such" / "pairs.csv", measures=["mse"])
 
 

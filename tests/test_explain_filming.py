@@ -1,4 +1,4 @@
-"""Frames from a run folder as its document says, --page, study-pack; documents of strangers are refused."""
+"""Frames from a run folder, as its document says; --page and study-pack; foreign documents are refused."""
 
 import csv
 import json

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fact_eval.features.store import FEATURE_MODULES, PACKAGES, features_code, hash_features_code
+from fact_eval.features.code_key import FEATURE_MODULES, PACKAGES, features_code, hash_features_code
 from fact_metrics.base.fingerprints import code_sha256, module_files
 
 CHOICE = "chooses what is scored and writes it down; the images' part of the key says what was chosen"
@@ -22,11 +22,13 @@ HARMLESS = {
     "fact_train.settings.stylex_checks": "refuses configurations, changes none",
     "fact_metrics.base.tensors": "the hash that a snapshot's weights are checked against",
     "fact_metrics.base.file_hashes": CHOICE,
+    "fact_metrics.base.interruption": "how threads and programs end",
     "fact_metrics.base.limits": "refuses files, changes none",
     "fact_metrics.base.plain_text": "spells text for people",
     "fact_metrics.base.schema": "refuses documents, changes none",
     "fact_metrics.base.signing": "tells our files from others'",
     "fact_metrics.base.errors": "exceptions",
+    "fact_metrics.base.extras": "names a package that is missing",
     "fact_metrics.base.fingerprints": "hashes code and stamps files",
     "fact_metrics.base.folders": "where the store lies",
     "fact_metrics.engines.frechet": "takes finished features",

@@ -40,7 +40,8 @@ def panels(text: str) -> dict[str, list[str]]:
 
 def names_of(f: dataclasses.Field) -> str:
     """A field's flag as help shows it: `--batch INT`, `--cond / --no-cond`."""
-    return f"{flag(f.name)} {placeholder(f) or f'/ --no-{flag(f.name)[2:]}'}"
+    off = [f"/ --no-{flag(f.name)[2:]}", *filter(None, [f.metadata["off_alias"]])]
+    return f"{flag(f.name)} {placeholder(f) or ', '.join(off)}"
 
 
 def shown_values(text: str) -> dict[str, str]:
@@ -129,7 +130,7 @@ def test_an_axis_says_what_it_does_takes_defaults_to_and_comes_from(f) -> None:
 
 def test_axes_stand_under_the_panels_of_the_help_and_sources_are_explained() -> None:
     text = axes_text()
-    headings = re.findall(r"^[A-Z][A-Za-z ]+$", text, flags=re.M)
+    headings = re.findall(r"^[A-Z][A-Za-z -]+$", text, flags=re.M)
     assert headings == [*PANELS, "Sources"]
     used = {f.metadata["source"] for f in fields_of("science")}
     assert used <= set(SOURCES)

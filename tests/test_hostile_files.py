@@ -265,7 +265,7 @@ def test_a_budget_is_shared_and_one_that_needs_all_of_it_waits() -> None:
 
 
 def test_a_large_image_stops_no_other(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("fact_train.data.decode.IMAGE_PIXELS", Limit(100, "pixels", "an image"))
+    monkeypatch.setattr("fact_metrics.base.pictures.IMAGE_PIXELS", Limit(100, "pixels", "an image"))
     for name, side in (("a", 8), ("b", 16), ("c", 8)):
         Image.new("L", (side, side)).save(tmp_path / f"{name}.png")
     with pytest.raises(UserError, match=r"b\.png: an image of 256 pixels, at most 100 pixels are read"):

@@ -18,12 +18,18 @@ from benchmarks.hostile.script import Writes
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.limits import Limit
 from fact_metrics.base.pickles import PlainArray, read_pickle
-from fact_metrics.features import torchscript
+from fact_metrics.base.storages import rebuild_tensor
 from fact_metrics.features.torchscript import read_torchscript
 
 
 def good(protocol: int = 4) -> bytes:
-    content = {"mu": np.arange(3.0), "sigma": np.eye(3, dtype=">f4"), "n": np.int64(7), "name": "x"}
+    content = {
+        "mu": np.arange(3.0),
+        "sigma": np.eye(3, dtype=">f4"),
+        "n": np.int64(7),
+        "name": "x",
+        "yes": np.True_,
+    }
     return pickle.dumps(content, protocol=protocol)
 
 
@@ -31,6 +37,7 @@ def good(protocol: int = 4) -> bytes:
 def test_plain_arrays_come_back_whatever_the_protocol(protocol: int) -> None:
     found = read_pickle(good(protocol), source="x.pkl")
     assert isinstance(found["mu"], PlainArray) and found["n"] == 7 and found["name"] == "x"
+    assert found["yes"] is True
     assert np.array_equal(found["mu"].numpy(), np.arange(3.0))
     assert np.array_equal(found["sigma"].numpy(), np.eye(3)) and found["sigma"].numpy().dtype == ">f4"
     order = pickle.loads(pickle.dumps(np.arange(6.0).reshape(2, 3, order="F"), protocol=protocol))
@@ -251,4 +258,4 @@ def test_torchscript_whose_state_is_code_is_refused_and_not_run(tmp_path: Path) 
 )
 def test_a_view_stays_inside_its_storage(arguments, message) -> None:
     with pytest.raises(UserError, match=message):
-        torchscript._rebuild_tensor(torch.zeros(4), *arguments)
+        rebuild_tensor(torch.zeros(4), *arguments)

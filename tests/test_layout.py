@@ -30,6 +30,7 @@ ROOMS = {
 # `fact_train.cli` is last but for the benchmarks because of `fact-train --eval`.
 ORDER = [
     "fact_metrics.base",
+    "fact_metrics.images",
     "fact_metrics.features",
     "fact_metrics.spec",
     "fact_metrics.inputs",
@@ -52,7 +53,9 @@ ORDER = [
     "fact_train.augment",
     "fact_train.classifiers",
     "fact_train.snapshot",
+    "fact_train.imports",
     "fact_train.bake",
+    "fact_train.onnx_export",
     "fact_train.cost",
     "fact_train.training.losses",
     "fact_train.training.precision",

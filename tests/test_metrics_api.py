@@ -18,8 +18,8 @@ import fact_metrics.registry
 from fact_eval.jobs.pictures import open_reference, plan_pictures
 from fact_eval.jobs.plan import Request
 from fact_eval.scoring.evaluation import Evaluation
-from fact_metrics.api import to_uint8
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.images import to_uint8
 from fact_metrics.registry import list_specs
 from fact_metrics.spec import FeatureNeed, MetricValue
 from fact_train.data import open_dataset
@@ -127,8 +127,8 @@ def test_floats_need_a_range_and_are_rounded_as_generated_images_are(toys):
         (whole.float(), (0, 1), "far outside of value_range"),
         (floats * float("nan"), (-1, 1), "far outside"),
         (whole.int(), (0, 1), "images are torch.int32"),
-        (whole[:, 0], None, r"not \[30, 8, 8\]"),
-        (pictures(channels=2), None, "not"),
+        (whole[:, 0], None, r"a tensor \[30, 8, 8\]"),
+        (pictures(channels=2), None, r"a tensor \[30, 2, 8, 8\]"),
     ]:
         with pytest.raises(UserError, match=message):
             to_uint8(images, value_range=value_range)
@@ -168,7 +168,7 @@ def test_what_cannot_be_scored_is_refused(toys):
         fact_metrics.compute(pictures(), REAL, "toy_distanc")
     with pytest.raises(UsageError, match="name at least one"):
         fact_metrics.compute(pictures(), REAL)
-    with pytest.raises(UserError, match="not int"):
+    with pytest.raises(UserError, match="of type int"):
         fact_metrics.compute(5, REAL, "toy_distance")
     with pytest.raises(UserError, match="returned no images"):
         fact_metrics.compute(lambda n: pictures(0), REAL, "toy_distance")

@@ -138,6 +138,14 @@ def test_stability_is_the_mean_overlap_of_halves() -> None:
     assert value.value == 0.5 and value.extras["by_class"] == [1.0, 0.0]
 
 
+def test_composition_is_the_drift_after_cycles_without_an_edit() -> None:
+    pictures = {n: torch.full([3, 1, 4, 4], 10 * n, dtype=torch.uint8) for n in (0, 1, 10)}
+    value = value_of("composition100", None, cycles=lambda counts: {n: pictures[n] for n in counts})
+    assert value.value == pytest.approx((100 / 127.5) ** 2)
+    assert value.extras["after_1"] == pytest.approx((10 / 127.5) ** 2)
+    assert value_of("composition100", None, cycles=lambda counts: None).value is None
+
+
 def test_numbers_are_not_computed_without_an_explanation() -> None:
     spec = get_spec("flips100_random")
     with pytest.raises(UsageError, match="fact-eval explain RUN"):
@@ -149,5 +157,5 @@ def test_numbers_are_not_computed_without_an_explanation() -> None:
 
 def test_every_number_and_method_has_a_name_of_its_own() -> None:
     keys = [family.key for family in FAMILIES]
-    assert len(set(keys)) == len(keys) and {family.name for family in FAMILIES} == set(NUMBERS)
+    assert len(set(keys)) == len(keys) and {family.name for family in FAMILIES} == {*NUMBERS, "composition"}
     assert get_spec("flips250_attfind_greedy").protocol["settings"]["method"] == "attfind-greedy"

@@ -22,6 +22,7 @@ from fact_metrics.engines.kid import compute_kid, sum_over_reals
 from fact_metrics.engines.neighbours import find_radii
 from fact_metrics.engines.overlap import measure_overlap
 from fact_metrics.features import get_detector, list_detectors
+from fact_metrics.inputs import Tick, TrainingHistory
 from fact_metrics.registry import compute_metric, get_spec, list_metrics, list_specs
 from fact_metrics.spec import FeatureNeed
 
@@ -78,6 +79,8 @@ JUDGES = {
     "vendi": 10.0,
     "is": math.exp(SPLIT_ENTROPY),
     "reconlegible": 1.0,
+    "modes": 250.0,
+    "modekl": math.log(1000 / 250),
 }
 # Families that call the generator, and the value of a constant generator whose paths agree.
 GENERATOR = {"fused": {"lower": 0.0, "higher": 200.0}, "ppl": {"lower": 0.0}}
@@ -91,7 +94,9 @@ ENCODER = {
 }
 # Families that compare what varies in a generator with the reals.
 DIVERSITY = {"style_diversity", "noise_diversity"}
-FAMILIES = set(IDENTITY) | set(JUDGES) | set(GENERATOR) | set(ENCODER) | DIVERSITY
+# Families that read how a run was trained; test_metrics_training.py has their values.
+TRAINING = {"seconds", "spikes"}
+FAMILIES = set(IDENTITY) | set(JUDGES) | set(GENERATOR) | set(ENCODER) | DIVERSITY | TRAINING
 
 METRICS = list_specs()
 BY_FAMILY = {family: [m for m in METRICS if m.family == family] for family in sorted(FAMILIES)}
@@ -104,6 +109,10 @@ def of(*families):
 
 def judged(need, *, level=0.0):
     """Class probabilities, or features of one direction per class; `level`: classes rare and unsure."""
+    if need.detector == "stacked_digits_probs":
+        number, classes = torch.arange(N), max(round(10 * (1 - level)), 1)
+        digits = torch.stack([number // 100, number // 10, number], dim=1) % 10 % classes
+        return torch.nn.functional.one_hot(digits, 10).float().flatten(1)
     rng = torch.Generator().manual_seed(1)
     classes = torch.arange(N) % max(round(10 * (1 - level)), 1)
     sure = torch.rand(N, generator=rng) >= level
@@ -157,8 +166,8 @@ def test_every_metric_is_in_a_property_set():
     assert not new, (
         f"families {new} are in no property set of {Path(__file__).name}. Add each to IDENTITY, with the "
         "value of equal sets, and to SYMMETRIC or NOT_SYMMETRIC; or to JUDGES (generated images alone), with "
-        "the value of perfect ones; or to GENERATOR, with that of a constant generator; or to DIVERSITY. "
-        "This tests the rest"
+        "the value of perfect ones; or to GENERATOR, with that of a constant generator; or to DIVERSITY; or "
+        "to TRAINING. This tests the rest"
     )
     assert not gone, f"no metric is of the families {gone}"
     assert set(IDENTITY) == SYMMETRIC | NOT_SYMMETRIC and not SYMMETRIC & NOT_SYMMETRIC
@@ -185,7 +194,7 @@ def test_perfect_images_have_the_best_value_and_degrading_ones_less(metric):
     levels = [judged(metric.needs[0], level=level) for level in (0, 0.5, 1)]
     values = [compute_metric(metric, ToyInputs(lambda need, rows=rows: rows)).value for rows in levels]
     assert values[0] == pytest.approx(JUDGES[metric.family], rel=1e-12)
-    assert metric.higher_is_better and values[0] > values[1] > values[2]
+    assert values == sorted(values, reverse=metric.higher_is_better) and len(set(values)) == 3
 
 
 @of(*GENERATOR)
@@ -228,6 +237,15 @@ def test_the_declared_direction_is_that_of_a_worse_encoder(metric, toy_detectors
             assert values[0] == pytest.approx(best, abs=1e-8)
     known = [value for value in values if value is not None]
     assert known == sorted(known, reverse=metric.higher_is_better) and len(set(known)) == len(known)
+
+
+@of(*sorted(TRAINING))
+def test_slower_and_less_steady_training_is_worse(metric):
+    ticks = [Tick(kimg=4.0, seconds=40.0 * x, encoder_turns=500, spikes=float(x)) for x in (1, 2, 4)]
+    values = [
+        compute_metric(metric, ToyInputs(training=TrainingHistory(ticks=(tick,)))).value for tick in ticks
+    ]
+    assert values == sorted(values, reverse=metric.higher_is_better) and len(set(values)) == 3
 
 
 @of(*sorted(set(IDENTITY) - BY_POSITION))
@@ -368,10 +386,13 @@ def test_needs_without_a_sensible_side_are_refused():
 
 
 def test_digit_metrics_are_offered_for_digits_only():
-    assert "legible10k" in list_metrics({"digits"}) and "legible10k" not in list_metrics(())
-    assert set(list_metrics(())) < set(list_metrics()) == set(list_metrics({"digits"}))
-    left_out = set(list_metrics()) - set(list_metrics(()))
-    assert left_out == {m.name for m in METRICS if {"digits", "digits_probs"} & set(m.detectors)}
+    everywhere = set(list_metrics(()))
+    for trait, needing in (
+        ("digits", {"digits", "digits_probs"}),
+        ("stacked digits", {"stacked_digits_probs"}),
+    ):
+        added = set(list_metrics({trait})) - everywhere
+        assert added == {m.name for m in METRICS if needing & set(m.detectors)} and added
 
 
 def test_every_detector_can_be_chosen_in_the_name_of_a_metric():

@@ -123,12 +123,16 @@ IMAGE_PAIRS = {
 }
 # The file with a test that fails when the function gives wrong values.
 ELSEWHERE = {
+    "attributes.compute_cout": "test_metrics_attributes.py",
     "consistency.compute_consistency_psnr": "test_metrics_consistency.py",
     "diversity.compute_group_distance": "test_metrics_diversity.py",
     "diversity.compute_noise_diversity": "test_metrics_diversity.py",
     "explanation.compute_agreement": "test_metrics_explanation.py",
     "explanation.compute_class_kl": "test_metrics_explanation.py",
     "fid_pairs.compute_fid_pair_influence": "test_metrics_fid_error.py",
+    "modes.compute_channels_legible": "test_metrics_modes.py",
+    "modes.compute_mode_kl": "test_metrics_modes.py",
+    "modes.compute_modes": "test_metrics_modes.py",
     "w_gap.compute_w_gap_frechet": "test_metrics_explanation.py",
     "w_gap.compute_w_gap_kernel": "test_metrics_explanation.py",
     "density_coverage.compute_prdc": "test_metrics_density_coverage.py",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fact_baselines.stylegan2_ada import import_state_dict
+from fact_train.imports.stylegan2_ada import rename
 from fact_train.networks.discriminator import Discriminator, minibatch_std
 from fact_train.networks.generator import Generator, channels_at
 from fact_train.networks.injection import STYLE_INJECTIONS, ModulatedConv, StyleOptions, use_fused
@@ -46,7 +46,7 @@ def fill_by_reference_name(net: torch.nn.Module, ours_from_reference: dict[str, 
 def reference_names(net: torch.nn.Module) -> dict[str, str]:
     """{reference name: our name}; checked against the importer so that both say the same."""
     names = {name.replace(".inject.", "."): name for name in net.state_dict()}
-    renamed = import_state_dict({name: torch.zeros(0) for name in names})
+    renamed = rename({name: torch.zeros(0) for name in names})
     assert set(renamed) == set(net.state_dict())
     return names
 

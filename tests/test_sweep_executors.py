@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +21,7 @@ from fact_train.sweeps.executors import EXECUTORS, open_executor
 from fact_train.sweeps.plan import PlannedRun
 from fact_train.sweeps.room import Gpu, Room, find_room, fitting_runs, parse_gpus, run_gb
 from fact_train.sweeps.sweep import run_sweep
-from fact_train.sweeps.worker import Outcome, Task, run_task
+from fact_train.sweeps.worker import Outcome, Task, run_task, worker_command
 from fact_train.training.loop import train
 
 PRESET = "mnist-stylegan2"
@@ -118,6 +120,19 @@ def test_slurm_needs_sbatch_and_whole_gpus(tmp_path: Path, monkeypatch) -> None:
         open_executor("slurm", Room(1, tmp_path, on_gpu=True, runs_per_gpu=2))
 
 
+def test_a_run_survives_the_warning_that_slurm_sends_to_all_processes_of_a_job(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, time\npathlib.Path('up').touch()\n"
+        "while not pathlib.Path('go').exists(): time.sleep(0.05)\n"
+    )
+    process = subprocess.Popen(worker_command("slow", []), cwd=tmp_path)
+    wait_for((tmp_path / "up").exists)
+    process.send_signal(signal.SIGUSR2)
+    time.sleep(0.3)
+    (tmp_path / "go").touch()
+    assert process.wait(60) == 0
+
+
 # Slurm, by submitit's executor for one machine
 
 
@@ -179,6 +194,41 @@ def test_a_lost_job_is_started_again_and_a_stopped_one_is_not(slurm, tmp_path: P
     (tmp_path / "stop").touch()
     assert future.result(timeout=90).stopped
     assert (tmp_path / "told.starts").read_text() == "s"
+
+
+class RequeuedBySlurm:
+    """A job that ended with 75 because of `scontrol requeue`; its result stays on disk until the next end."""
+
+    state = "RUNNING"
+
+    def __init__(self) -> None:
+        self.states = ["REQUEUED", "PENDING", "RUNNING"]
+
+    def done(self) -> bool:
+        return True
+
+    def exception(self) -> None:
+        return None
+
+    def result(self) -> Outcome:
+        return Outcome("t", 75 if self.states else 0, 1.0)
+
+    def get_info(self, mode: str) -> dict:
+        assert mode == "force"
+        return {"State": self.states.pop(0)}
+
+
+def test_a_job_that_slurm_requeues_is_not_submitted_a_second_time(slurm, tmp_path, monkeypatch) -> None:
+    jobs = []
+
+    def start(entries: list) -> None:
+        for entry in entries:
+            entry.job, entry.starts = RequeuedBySlurm(), entry.starts + 1
+            jobs.append(entry.job)
+
+    monkeypatch.setattr(slurm, "_start", start)
+    assert slurm.submit(run_task, task(tmp_path, "t", "")).result(timeout=90).ok
+    assert len(jobs) == 1 and jobs[0].states == []
 
 
 def test_before_the_end_of_its_time_a_task_saves_its_state_and_is_submitted_again(tmp_path: Path) -> None:

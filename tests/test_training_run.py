@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def test_a_run_leaves_the_documented_folder(tiny_config: TrainConfig, tmp_path: 
     assert {
         "training_options.json",
         "network-snapshot-000000.safetensors",
-        "training-state-000000.pt",
+        "training-state-000000160.pt",
+        "training-state-000000200.pt",
         "stats.jsonl",
         "log.txt",
         "reals.png",
@@ -182,14 +184,12 @@ def test_two_processes_never_train_in_one_folder(tiny_config: TrainConfig, tmp_p
 
 
 def test_what_a_killed_save_left_is_swept_away(tiny_config: TrainConfig, tmp_path: Path) -> None:
-    (tmp_path / ".training-state-000000.pt.partial-123").write_bytes(b"half")
+    (tmp_path / ".training-state-000000040.pt.partial-123").write_bytes(b"half")
     run(tiny_config, tmp_path, kimg=0.04)
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 def test_folder_trained_on_other_pixels_is_refused(tiny_config: TrainConfig, tmp_path: Path) -> None:
-    import shutil
-
     data = tmp_path / "data"
     shutil.copytree(tiny_config.data, data)
     run(tiny_config, tmp_path / "r", data=str(data), kimg=0.04)
@@ -228,7 +228,7 @@ def test_non_finite_loss_names_step_term_and_last_good_checkpoint(
         return loss
 
     monkeypatch.setattr(GAN, "discriminator_loss", poisoned)
-    with pytest.raises(NonFiniteLoss, match=r"Loss/D is not finite at step 7 .*training-state-000000\.pt"):
+    with pytest.raises(NonFiniteLoss, match=r"Loss/D is not finite at step 7 .*training-state-000000040\.pt"):
         run(tiny_config, tmp_path)
     state = checkpoint.read_checkpoint(checkpoint.list_checkpoints(tmp_path)[-1])
     assert state["steps"] == 5

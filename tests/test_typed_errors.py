@@ -189,7 +189,7 @@ def test_a_full_disk_is_not_mistaken_for_pictures_of_the_wrong_size(tmp_path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    monkeypatch.setattr("fact_train.data.dataset.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("fact_train.data.pixels.IN_MEMORY_BYTES", 0)
     with pytest.raises(UserError, match="lower --resolution or --max-images"):
         plan_pictures(pictures, reference, tmp_path, Request(()))
 

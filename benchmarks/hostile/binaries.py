@@ -156,6 +156,60 @@ def states(given: Given) -> Iterator[Case]:
         yield Case(f"state: {kind}", command, make, refused=False)
 
 
+def checkpoints(given: Given) -> Iterator[Case]:
+    """Checkpoints of other programs; tests/hostile_checkpoints.py has one file for each attack."""
+    harm = files.Call(os.mkdir, "harm")
+    contents = {
+        "a function": pickle.dumps({"G_ema": harm}),
+        "eval": pickle.dumps({"G_ema": files.Call(eval, "__import__('os').mkdir('harm')")}),
+        "nested keys": b"\x80\x02})" + b"\x85" * 200_000 + b"Ns.",
+        "a class called": b"\x80\x02cdnnlib.util\nEasyDict\n(](X\x01\x00\x00\x00a)\x86etR.",
+        "a cut zip": b"PK\x03\x04" + bytes(64),
+        "empty": b"",
+    }
+    for kind, content in contents.items():
+        for argv in (("convert", "x.pkl"), ("run", "x.pkl", "--data", "mnist")):
+
+            def make(at: Path, content: bytes = content) -> None:
+                write(at / "x.pkl", content)
+
+            yield Case(f"{argv[0]} x.pkl: {kind}", ("fact-eval", *argv), make)
+    for kind, state in {"a function": {"g_ema": harm}, "a module": {"g_ema": torch.nn.Linear(2, 2)}}.items():
+
+        def save(at: Path, state: object = state) -> None:
+            torch.save(state, at / "x.pt")
+
+        yield Case(f"convert x.pt: {kind}", ("fact-eval", "convert", "x.pt"), save)
+
+
+def generators(given: Given) -> Iterator[Case]:
+    """Files that are sampled, fine-tuned or scored as a graph."""
+    harm = files.Call(os.mkdir, "harm")
+    init = (*given.training("out"), "--init")
+    for kind, content in {"a function": pickle.dumps({"G_ema": harm}), "empty": b"", "junk": b"junk"}.items():
+        for name, argv in {
+            "generate": ("fact-eval", "generate", "x.pkl", "--out", "images"),
+            "export": ("fact-eval", "export", "x.pkl", "--out", "g.onnx"),
+            "--init": (*init, "x.pkl"),
+        }.items():
+
+            def make(at: Path, content: bytes = content) -> None:
+                write(at / "x.pkl", content)
+
+            yield Case(f"{name} x.pkl: {kind}", argv, make)
+    state = "training-state-000001.pt"
+    yield Case("--init state: a function", (*init, state), lambda at: torch.save({"G": harm}, at / state))
+    graphs = {
+        "empty": b"",
+        "junk": b"junk" * 1000,
+        "a pickle": pickle.dumps(harm),
+        "long": b"\x0a\xff\xff\xff\xff\x7f",
+    }
+    for kind, content in graphs.items():
+        argv = ("fact-eval", "run", "x.onnx", "--data", "mnist")
+        yield Case(f"run x.onnx: {kind}", argv, lambda at, c=content: write(at / "x.onnx", c))
+
+
 def weights(given: Given) -> Iterator[Case]:
     """TorchScript that runs code when it is loaded, under a manifest that calls it trusted."""
 

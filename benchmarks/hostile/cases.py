@@ -14,6 +14,8 @@ KINDS = {
     "statistics": binaries.statistics,
     "images": binaries.images,
     "states": binaries.states,
+    "checkpoints": binaries.checkpoints,
+    "generators": binaries.generators,
     "weights": binaries.weights,
     "cache": binaries.cache,
 }

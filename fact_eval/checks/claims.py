@@ -81,6 +81,10 @@ def plan_claims(claims: Claims, *, data: str | None = None) -> Planned:
         raise UserError(
             f"{first.run_id}: pictures of a folder are not in the record; score them with fact-eval images"
         )
+    if first.source == "imported":
+        raise UserError(
+            f"{first.run_id}: the record holds no imported file; score {first.snapshot} with fact-eval run"
+        )
     if first.source in CONTROLS:
         job, basis = _plan_control(claims, data), "the dataset"
     else:

@@ -44,6 +44,8 @@ ROUNDING = {
     **dict.fromkeys(("legible", "reconlegible", "agreement", "density"), SHARES),
     "authpct": Rounding(images=200),  # a percentage
     "covered": Rounding(),  # a count of classes
+    "modes": Rounding(absolute=2.0),  # one image read otherwise leaves a mode, and enters another
+    "modekl": Rounding(images=20.0),  # two images read otherwise: each moves log(n) / n at most
     "kid": Rounding(relative=1e-3, absolute=1e-6),  # near 0, float32 products remain
     "sharpness": Rounding(relative=1e-4, absolute=1e-5),  # near 0, the logarithm of a ratio
     "ppl": Rounding(relative=2e-3),  # steps of 1e-4 in float32 images

@@ -45,7 +45,8 @@ def cache_gc(
     ] = False,
 ) -> None:
     """Remove features that are damaged or belong to other code."""
-    from fact_eval.features.store import FeatureCache, features_code, garbage
+    from fact_eval.features.code_key import features_code
+    from fact_eval.features.store import FeatureCache, garbage
 
     cache = FeatureCache(report=say)
     entries = cache.entries()

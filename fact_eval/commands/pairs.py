@@ -43,10 +43,10 @@ def fused(
     from fact_eval.images.datasets import open_images
     from fact_eval.reports.fused import fused_tables
     from fact_metrics.base.devices import resolve_device
-    from fact_train.snapshot import load_snapshot
+    from fact_train.imports import load_checkpoint
 
     device = str(resolve_device(device))
-    loaded = load_snapshot(snapshot, device=device)
+    loaded = load_checkpoint(snapshot, device=device)
     labels_of = None
     if loaded.G.c_dim:
         labels_of = open_images(data or loaded.config["data"], resolution=loaded.G.img_resolution)
@@ -65,8 +65,10 @@ def fused(
 
 
 def reconstruct(
-    originals: Annotated[Path, typer.Argument(help="Folder or zip of images.")],
-    reconstructions: Annotated[Path, typer.Argument(help="Folder or zip with images of the same names.")],
+    originals: Annotated[Path, typer.Argument(help="Folder, zip or tar of images.")],
+    reconstructions: Annotated[
+        Path, typer.Argument(help="Folder, zip or tar with images of the same names.")
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="CSV file to write, one line per pair.")
     ] = None,
@@ -100,6 +102,8 @@ def reconstruct(
     result = reconstruct_folders(
         originals, reconstructions, out=out, measures=names, alpha=alpha, device=str(resolve_device(device))
     )
+    if result.mixed:
+        _say(f"warning: {result.mixed} of {len(result.names)} pairs compare gray with colour, both as RGB")
     print(reconstruct_tables(result, worst=worst, by=by))
     if out is not None:
         _say(f"one line per pair: {out}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fact_eval.commands.board import print_board
+from fact_eval.commands.onnx_options import LabelSource, PixelRange, ZDim, ZName
 from fact_eval.commands.options import (
     AsJson,
     Batch,
@@ -103,23 +104,53 @@ def all_(
 
 
 def run(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Run folder, or a checkpoint file: a snapshot, one of another program, an ONNX graph."
+        ),
+    ],
     metrics: Metrics = None,
     protocol: Protocol = None,
     seeds: Seeds = "0",
     snapshot: Which = "latest",
     data: Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Parent folder of the records of a checkpoint file. [default: runs]"
+        ),
+    ] = None,
     device: DeviceName = "auto",
     batch: Batch = 64,
     threads: Threads = None,
     force: Force = False,
     random_weights: RandomWeights = False,
     as_json: AsJson = False,
+    z_dim: ZDim = None,
+    z: ZName = None,
+    labels: LabelSource = None,
+    pixel_range: PixelRange = None,
 ) -> None:
-    """Score one run and print its records.
+    """Score one run or checkpoint file and print its records.
 
-    Only missing records are computed.
+    Only missing records are computed. A checkpoint file needs --data. No code of the file runs.
     """
+    graph = {"z_dim": z_dim, "z": z, "labels": labels, "pixel_range": pixel_range}
+    graph = {name: value for name, value in graph.items() if value is not None}
+    if graph and run.suffix.lower() != ".onnx":
+        raise UsageError(f"--{next(iter(graph)).replace('_', '-')} is for ONNX files, {run} is not one")
+    if run.suffix.lower() == ".onnx" or run.is_file():
+        request = _request(metrics, protocol, seeds, snapshot, data, force)
+        planned = _plan_graph if run.suffix.lower() == ".onnx" else _plan_checkpoint
+        job, remarks = planned(run, out or Path("runs"), request, **graph)
+        for line in remarks:
+            say(line)
+        failures = _carry_out([job], device, batch, threads, force)
+        finish([*failures, *print_records([job.results.parent], as_json=as_json)])
+        return
+    if out is not None:
+        raise UsageError(f"--out {out} is for a checkpoint file; the records of a run stay in its folder")
     from fact_eval.jobs.plan import plan_run
     from fact_eval.jobs.runs import find_runs, read_run
 
@@ -127,6 +158,23 @@ def run(
     jobs = plan_run(read_run(run), _request(metrics, protocol, seeds, snapshot, data, force))
     failures = _carry_out(jobs, device, batch, threads, force)
     finish([*failures, *print_records([run], as_json=as_json)])
+
+
+def _plan_checkpoint(path: Path, out: Path, request):
+    from fact_eval.jobs.checkpoints import plan_checkpoint
+    from fact_metrics.base.progress import Progress
+
+    job, left_out = plan_checkpoint(path, out, request, progress=Progress(quiet=not is_rank_zero()))
+    return job, [f"left out: {line}" for line in left_out]
+
+
+def _plan_graph(path: Path, out: Path, request, **options):
+    from fact_eval.images.onnx_graph import GraphOptions
+    from fact_eval.jobs.graphs import plan_graph
+    from fact_metrics.base.progress import Progress
+
+    progress = Progress(quiet=not is_rank_zero())
+    return plan_graph(path, GraphOptions(**options), out, request, progress=progress)
 
 
 def images(
@@ -326,11 +374,14 @@ def _carry_out(jobs, device: str, batch: int, threads: int | None, force: bool) 
         if jobs:
             say(f"nothing left to do: all records of {len(jobs)} sources exist")
         return []
+    from fact_eval.jobs.plan import unwritable
     from fact_eval.scoring.session import score
 
+    blocked = [unwritable(job) if job.missing else None for job in jobs]
+    jobs = [job for job, problem in zip(jobs, blocked, strict=True) if problem is None]
     outcome = score(jobs, device=device, batch=batch, threads=threads, again=force)
     failed = {job for job, _, _ in outcome.failures}
     among = f" in {len(failed)} of {len(jobs)} sources" if failed else ""
     done = sum(record.status == "ok" for record in outcome.written)
     say(f"{done} records written, {len(outcome.failures)} failed{among}")
-    return outcome.problems()
+    return [*filter(None, blocked), *outcome.problems()]

@@ -13,14 +13,15 @@ def compare_folders(a: Path, b: Path) -> tuple[list[Comparison], list[str]]:
 
     UsageError for a missing folder; UserError if a folder has no values.
     """
+    for folder in (a, b):
+        if not Path(folder).is_dir():
+            raise UsageError(f"{folder} is not a folder; give a run folder or a folder of runs")
     return compare(_newest(a), _newest(b), paired=PairedImages().difference)
 
 
 def _newest(folder: Path) -> list[Record]:
-    if not Path(folder).is_dir():
-        raise UsageError(f"{folder} is not a folder; give a run folder or a folder of runs")
     records = [r for path in find_results(folder) for r in latest_records(read_records(path))]
-    records = [r for r in records if r.value is not None and r.source in ("run", "images")]
+    records = [r for r in records if r.value is not None and r.source in ("run", "imported", "images")]
     if not records:
         raise UserError(f"{folder} has no records; fact-eval all {folder} writes them")
     newest_kimg: dict[str, float] = {}

@@ -5,7 +5,8 @@ Nothing is computed again: if features are not in the store or a metric has no p
 returned.
 """
 
-from fact_eval.features.store import FeatureCache, features_code
+from fact_eval.features.code_key import features_code
+from fact_eval.features.store import FeatureCache
 from fact_leaderboard.intervals import DifferenceEstimate, difference_of_pairs
 from fact_leaderboard.records import Record
 from fact_metrics.base.progress import Progress

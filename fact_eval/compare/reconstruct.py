@@ -7,12 +7,10 @@ read as 8 bits; they stay gray if both are gray. fact_train/data/decode.py says 
 import csv
 import io
 import math
-import os
 import posixpath
-import zipfile
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -35,8 +33,8 @@ from fact_metrics.engines.pair_distances import (
 )
 from fact_metrics.features import DETECTORS
 from fact_metrics.features.weight_store import find_weights
-from fact_train.data.decode import Header, decode, read_header
-from fact_train.data.folder import EXTENSIONS
+from fact_train.data.decode import EXTENSIONS, Header, decode, is_image_name, read_header
+from fact_train.data.files import image_files, use
 from fact_train.data.parallel import ProgressCallback, for_each_image
 from fact_train.data.processing import ALPHAS
 
@@ -87,10 +85,14 @@ OFFLINE = tuple(name for name, measure in MEASURES.items() if not measure.weight
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The table of pairs: `values[measure][i]` belongs to `names[i]`. MSE is in units of [-1, 1]."""
+    """The table of pairs: `values[measure][i]` belongs to `names[i]`. MSE is in units of [-1, 1].
+
+    `mixed` pairs compare a gray image with a colour one, both as RGB.
+    """
 
     names: list[str]
     values: dict[str, list[float]]
+    mixed: int = 0
 
     def mean(self, measure: str) -> tuple[float, float | None]:
         """Mean over the pairs and its standard error sd / sqrt(N), None for a single pair."""
@@ -143,9 +145,12 @@ def reconstruct_folders(
         raise UsageError(f"--measures is empty; known: {', '.join(MEASURES)}")
     if alpha not in ALPHAS:
         raise unknown_name("alpha", alpha, ALPHAS)
-    with _Images(Path(a)) as images_a, _Images(Path(b)) as images_b:
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise UsageError(f"--out {out}: its folder does not exist; create it first")
+    with ExitStack() as stack:
+        images_a, images_b = (_Images(Path(path), stack) for path in (a, b))
         names = _paired_names(images_a, images_b)
-        batches = _inspect(names, images_a, images_b, measures=measures, alpha=alpha)
+        batches, mixed = _inspect(names, images_a, images_b, measures=measures, alpha=alpha)
         values = {measure: [math.nan] * len(names) for measure in measures}
         done = 0
         for channels, positions in batches:
@@ -158,35 +163,21 @@ def reconstruct_folders(
             done += len(positions)
             if progress is not None:
                 progress(done, len(names))
-    result = Reconstruction(names, values)
+    result = Reconstruction(names, values, mixed)
     if out is not None:
         write_text(Path(out), result.to_csv())
     return result
 
 
 class _Images:
-    """The images of a folder or zip, by path without extension below the innermost common folder."""
+    """The images of a folder, zip or tar, by path without extension below the innermost common folder."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stack: ExitStack) -> None:
         if not path.exists():
-            raise UsageError(f"{path} does not exist; give a folder or zip of images")
-        self.path = path
-        self._zip = None
-        if path.is_file():
-            try:
-                self._zip = zipfile.ZipFile(path)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise UserError(
-                    f"{path}: not a readable zip ({error}); give a folder or zip of images"
-                ) from error
-        self.files = self._by_name(self._zip.namelist() if self._zip else _files_below(path))
-
-    def __enter__(self) -> "_Images":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        if self._zip is not None:
-            self._zip.close()
+            raise UsageError(f"{path} does not exist; give a folder, zip or tar of images")
+        self._opened = stack.enter_context(image_files(path))
+        self.path = self._opened.path
+        self.files = self._by_name([name for name in self._opened.names if is_image_name(name)])
 
     def header(self, name: str) -> Header:
         """Size and kind. The UserError of an unreadable file begins with its path."""
@@ -194,7 +185,7 @@ class _Images:
 
     def read(self, name: str, *, channels: int, alpha: str) -> np.ndarray:
         """The pixels, uint8 [C, H, W]. The UserError of an unreadable file begins with its path."""
-        image = self._use(name, partial(decode, channels=channels, alpha=alpha))
+        image = self._use(name, partial(decode, channels=channels, alpha=alpha)).image
         return np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
 
     def batch(self, names: Sequence[str], *, channels: int, alpha: str) -> torch.Tensor:
@@ -203,16 +194,11 @@ class _Images:
         return torch.from_numpy(np.stack(arrays))
 
     def _use(self, name: str, function: Callable[[BinaryIO, str], Any]) -> Any:
-        file = self.files[name]
-        path = str(self.path / file)
-        try:
-            content = self._zip.read(file) if self._zip else (self.path / file).read_bytes()
-        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path}: cannot be read ({error}); repair or remove it") from error
-        return function(io.BytesIO(content), path)
+        return use(
+            self._opened, self.files[name], lambda stream, path: function(io.BytesIO(stream.read()), path)
+        )
 
-    def _by_name(self, files: Iterable[str]) -> dict[str, str]:
-        files = sorted(file for file in files if file.lower().endswith(EXTENSIONS) and _is_visible(file))
+    def _by_name(self, files: Sequence[str]) -> dict[str, str]:
         if not files:
             raise UserError(f"{self.path}: holds no image ({', '.join(EXTENSIONS)})")
         enclosing = len(posixpath.commonpath([posixpath.dirname(file) for file in files]))
@@ -223,20 +209,6 @@ class _Images:
                 raise UserError(f"{self.path}: {by_name[name]} and {file} are both called {name}; keep one")
             by_name[name] = file
         return by_name
-
-
-def _files_below(folder: Path) -> list[str]:
-    """Paths of all files below, with "/"; follows links, except to a folder that contains the link."""
-    files_below = []
-    for here, subfolders, files in os.walk(folder, followlinks=True):
-        inside = Path(here).resolve()
-        subfolders[:] = [name for name in subfolders if not inside.is_relative_to((inside / name).resolve())]
-        files_below += [Path(here, name).relative_to(folder).as_posix() for name in files]
-    return files_below
-
-
-def _is_visible(file: str) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(file).parts)
 
 
 def _paired_names(images_a: _Images, images_b: _Images) -> list[str]:
@@ -256,17 +228,22 @@ def _paired_names(images_a: _Images, images_b: _Images) -> list[str]:
 
 def _inspect(
     names: Sequence[str], images_a: _Images, images_b: _Images, *, measures: Sequence[str], alpha: str
-) -> list[tuple[int, list[int]]]:
+) -> tuple[list[tuple[int, list[int]]], int]:
     """Decode all files once and batch pairs of equal shape: (channels, positions) of every batch.
+
+    Also how many pairs are of a gray image and a colour one.
 
     UserError for the first pair that cannot be used, with the number of such pairs.
     """
 
+    mixed = [False] * len(names)
+
     def shape_of(position: int) -> tuple[int, int, int] | UserError:
         name = names[position]
         try:
-            gray = all(images.header(name).gray for images in (images_a, images_b))
-            channels = 1 if gray else 3
+            grays = [images.header(name).gray for images in (images_a, images_b)]
+            mixed[position] = len(set(grays)) > 1
+            channels = 1 if all(grays) else 3
             a, b = (
                 images.read(name, channels=channels, alpha=alpha).shape for images in (images_a, images_b)
             )
@@ -297,4 +274,4 @@ def _inspect(
     for shape, positions in by_shape.items():
         size = min(max(BATCH_PIXELS // math.prod(shape), 1), BATCH)
         batches += [(shape[0], positions[i : i + size]) for i in range(0, len(positions), size)]
-    return batches
+    return batches, sum(mixed)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from fact_eval.explain.subject import Images, NamedClassifier, Subject
-from fact_eval.features.store import PACKAGES, FeatureCache, features_code
+from fact_eval.features.code_key import PACKAGES, features_code
+from fact_eval.features.store import FeatureCache
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.fingerprints import modules_sha256
 from fact_metrics.base.progress import Progress

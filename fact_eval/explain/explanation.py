@@ -36,7 +36,8 @@ SINGLE_IN_DOCUMENT = 20  # images whose own lists the document holds
 class Explanation:
     """What the methods find in a subject, and what their edits do.
 
-    `second` is an independently trained classifier with the same classes, or None.
+    `second` is an independently trained classifier with the same classes, or None. The document has the
+    `methods`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Explanation:
         *,
         count: int,
         second: NamedClassifier | None = None,
+        methods: Sequence[str] = (*GLOBAL, *SINGLE),
         shift: float = 1.0,
         largest_d_change: float | None = None,
         batch: int = 64,
@@ -52,6 +54,7 @@ class Explanation:
         progress: Progress | None = None,
     ) -> None:
         self.subject, self.second, self.batch, self._root = subject, second, batch, root
+        self._documented = methods
         self.seed, self.progress = subject.generator.seed, progress or Progress(quiet=True)
         self.searched, self.judged = subject.choose(count)
         coordinates = subject.space.coordinates()
@@ -131,12 +134,14 @@ class Explanation:
         return self._counterfactuals[method]
 
     def halves(self, method: str) -> list[tuple[list[Attribute], list[Attribute]]]:
-        """By class: the attributes from the even and from the odd rows of the search."""
-        rows = torch.arange(len(self.searched))
+        """By class: the attributes from either half of the search, with equally many images of each class."""
+        predicted = self.searched.predicted
+        own = [(predicted == k).nonzero().flatten() for k in predicted.unique().tolist()]
+        rows = [torch.cat([of_class[half::2] for of_class in own]).sort().values for half in (0, 1)]
         pairs = []
         for target in self.subject.wanted:
             known = self.methods.of_class(target)
-            pairs.append(tuple(self.methods.find(known, within=rows[half::2])[method] for half in (0, 1)))
+            pairs.append(tuple(self.methods.find(known, within=half)[method] for half in rows))
         return pairs
 
     @cached_property
@@ -254,14 +259,15 @@ class Explanation:
         for target in self.subject.wanted:
             known = self.methods.of_class(target)
             mean = known.effects.mean(dim=0)
-            for method in GLOBAL:
+            for method in (name for name in GLOBAL if name in self._documented):
                 attributes = [self._attribute(one, mean, known.rows) for one in self.lists[target][method]]
                 found.append(FoundShape(method=method, class_index=target, attributes=attributes))
-            for (row, towards), lists in self.single_lists.items():
+            singles = [name for name in SINGLE if name in self._documented]
+            for (row, towards), lists in self.single_lists.items() if singles else ():
                 if towards == target and row < SINGLE_IN_DOCUMENT:
                     rows = torch.tensor([row])
                     own = known.effects[(known.rows == row).nonzero().flatten()][0]
-                    for method in SINGLE:
+                    for method in singles:
                         found.append(
                             FoundShape(
                                 method=method,

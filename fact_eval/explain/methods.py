@@ -69,6 +69,7 @@ class Methods:
         kept = torch.ones(len(known.rows), dtype=torch.bool)
         if within is not None:
             kept = torch.isin(known.rows, within)
+            kept = kept if kept.any() else ~kept  # no stable image of another class in this half
         everything = torch.arange(len(self._search.images)) if within is None else within
         effects, rows = known.effects[kept], known.rows[kept]
         draw = 2 * self._seed * 1000 + 2 * known.target + (0 if within is None else int(within[0]) + 1)

@@ -61,11 +61,21 @@ class ExplainOptions:
 
 
 def explanation_specs(run: Run, options: ExplainOptions) -> list[MetricSpec]:
-    """The numbers of a run, bound to its classifiers and classes: values compare only if these are equal."""
+    """The numbers of a run, bound to its classifiers and classes: values compare only if these are equal.
+
+    UsageError for classes or a second classifier that do not fit the explained one.
+    """
     sha256, names = _classifier_of(run, options)
+    _wanted(options.classes, names)
+    second = None if options.second is None else _named(options.second, "cpu")
+    if second is not None and second.classes != names:
+        raise UsageError(
+            f"--second {options.second}: its classes are {', '.join(second.classes)}, those of the explained "
+            f"classifier {', '.join(names)}; train one with fact-train classifier"
+        )
     bound = {
         "classifier": sha256,
-        "second_classifier": _sha256(options.second),
+        "second_classifier": None if second is None else second.sha256,
         "classes": list(options.classes or names),
         "shift": options.shift,
         "discriminator_filter": options.discriminator_filter,
@@ -198,17 +208,12 @@ class _Session:
     def _open(self, job: Job, seed: int) -> Explanation:
         options, device, batch = self._options, self._device, self._batch
         subject = open_subject(job, options, seed=seed, device=device, batch=batch, progress=self._progress)
-        classifier = subject.classifier
         second = None if options.second is None else _named(options.second, device)
-        if second is not None and second.classes != classifier.classes:
-            raise UsageError(
-                f"--second {options.second}: its classes are {', '.join(second.classes)}, those of "
-                f"{classifier.name} {', '.join(classifier.classes)}; train one with fact-train classifier"
-            )
         return Explanation(
             subject,
             count=options.images,
             second=second,
+            methods=options.methods,
             shift=options.shift,
             largest_d_change=options.discriminator_filter,
             batch=batch,
@@ -256,14 +261,10 @@ def _classifier_of(run: Run, options: ExplainOptions) -> tuple[str, list[str]]:
     card = run.options.get("classifier")
     if run.config.get("model") != "stylex" or not card:
         raise UsageError(
-            f"{run.folder} is no StylEx run, so it names no classifier; choose one with --classifier, "
+            f"{run.folder} is not a StylEx run, so it names no classifier; choose one with --classifier, "
             "such as --classifier mnist"
         )
     return card["weights_sha256"], [group["name"] for group in card["classes"]]
-
-
-def _sha256(name: str | None) -> str | None:
-    return None if name is None else _named(name, "cpu").sha256
 
 
 def _named(name: str, device: str) -> NamedClassifier:

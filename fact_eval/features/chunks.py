@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
+from fact_eval.features.code_key import features_code
 from fact_eval.features.prefetch import prefetch
-from fact_eval.features.store import FeatureCache, features_code
+from fact_eval.features.store import FeatureCache
 from fact_eval.images.sources import ImageSource
 from fact_metrics.base.errors import UserError
 from fact_metrics.features import Detector, get_detector

@@ -2,8 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
+
+from fact_metrics.base.interruption import Workers
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -19,7 +21,7 @@ def prefetch(compute: Callable[[T], R], items: Iterable[T], *, depth: int = 1) -
         yield from map(compute, items)
         return
     pending: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
+    with Workers(1, thread_name_prefix="prefetch") as thread:
         try:
             for item in items:
                 pending.append(thread.submit(compute, item))

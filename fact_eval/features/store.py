@@ -11,29 +11,22 @@ can write is not used at all.
 """
 
 import contextlib
-import functools
-import hashlib
-import importlib.metadata
 import math
 import os
 import shutil
 import stat
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-import fact_eval
-import fact_leaderboard
-import fact_metrics
-import fact_train
+from fact_eval.features.code_key import features_code
 from fact_metrics.base.atomic import write_atomically, write_text
 from fact_metrics.base.canonical import canonical_json, canonical_sha256
 from fact_metrics.base.errors import UserError
-from fact_metrics.base.fingerprints import modules_sha256
 from fact_metrics.base.folders import cache_folder
 from fact_metrics.base.limits import FEATURE_CHUNK
 from fact_metrics.base.schema import BadDocument, decode, read_document
@@ -43,36 +36,6 @@ FORMAT = 3
 CHUNK = 256  # images: a multiple of usual batch sizes, and a small loss after a kill
 KEY_FILE = "key.json"
 
-# The code that decides features, from a snapshot or a dataset to the stored row. Every module that these
-# import must be listed too, or in tests/test_features_code.py with the reason why it changes no feature.
-PACKAGES = {
-    package.__name__: Path(package.__file__).parent
-    for package in (fact_metrics, fact_train, fact_leaderboard, fact_eval)
-}
-FEATURE_MODULES = (
-    # a snapshot: its file, its networks, and what builds them from a configuration
-    "fact_train.snapshot",
-    "fact_train.networks",
-    "fact_train.classifiers.classifier",
-    "fact_train.settings.config",
-    "fact_train.settings.network_fields",
-    "fact_train.settings.training_fields",
-    "fact_train.settings.stylex_fields",
-    "fact_train.settings.schedules",
-    # images
-    "fact_train.data",
-    "fact_eval.images",
-    "fact_metrics.base.pixels",
-    "fact_metrics.base.arrays",
-    # features
-    "fact_eval.features",
-    "fact_metrics.features",
-    "fact_metrics.base.pickles",
-    "fact_metrics.base.tensor_files",
-    "fact_metrics.base.torch_files",
-    "fact_metrics.base.tf32",
-)
-FEATURE_LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
 LONGEST_HEADER = 1 << 12  # bytes; ours take 300
 
 
@@ -148,22 +111,6 @@ class Entry:
             "code": "current" if key.get("code") == features_code() else "another",
             "entry": self.path.name[:12],
         }
-
-
-@functools.cache
-def features_code() -> str:
-    """Hash of the code that makes images and features, read once per process."""
-    return hash_features_code(PACKAGES)
-
-
-def hash_features_code(packages: Mapping[str, Path]) -> str:
-    """Hash of the modules and library versions that make images and features; `packages` as PACKAGES.
-
-    FileNotFoundError where a module does not exist.
-    """
-    versions = {name: importlib.metadata.version(name) for name in FEATURE_LIBRARIES}
-    text = canonical_json([modules_sha256(FEATURE_MODULES, packages), versions])
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class FeatureCache:

@@ -5,10 +5,21 @@ import os
 from fact_metrics.base.progress import Progress
 from fact_train.data import Dataset, open_dataset
 
+_said: set[str] = set()  # notes of this process: the data of many runs is described once
+
 
 def open_images(
     data: str | os.PathLike, *, split: str = "train", progress: Progress | None = None, **options
 ) -> Dataset:
-    """One split, with progress of its decoding. Takes the options and raises the errors of `open_dataset`."""
-    with (progress or Progress(quiet=True)).decoding(f"{data} {split}") as decoding:
-        return open_dataset(data, split=split, lazy=True, progress=decoding, **options)
+    """One split, with progress of its decoding, and a line for whatever is left out or odd.
+
+    Takes the options and raises the errors of `open_dataset`.
+    """
+    progress = progress or Progress(quiet=True)
+    with progress.decoding(f"{data} {split}") as decoding:
+        dataset = open_dataset(data, split=split, lazy=True, progress=decoding, **options)
+    for line in (f"{data}: {note}" for note in dataset.notes):
+        if line not in _said:
+            _said.add(line)
+            progress.remark(line)
+    return dataset

@@ -6,17 +6,20 @@ from pathlib import Path
 import torch
 
 from fact_eval.images.encoder import SnapshotEncoder
+from fact_eval.images.onnx_graph import GraphOptions, OnnxGenerator, OnnxSource
 from fact_eval.images.reals import DescribedImages, RealImages, RealSplit
 from fact_eval.images.sources import GeneratorSource, ImageSource, NoiseSource, PicturesSource
 from fact_metrics.base.errors import UserError
 from fact_train.data import Dataset
 from fact_train.data.errors import MissingSplit
-from fact_train.snapshot import load_snapshot
+from fact_train.imports import load_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """What to open. `kind` is run, images, reals or noise; run needs `snapshot`, images needs `pictures`.
+    """What to open. `kind` is run, imported, images, reals or noise.
+
+    run and imported need `snapshot`, images needs `pictures` or `graph`.
 
     `sha256`: hash that the snapshot's bytes must have. `train`: description of the training images.
     `held_out`: split that held-out reals come from. `real_splits`: the real images that metrics need.
@@ -29,6 +32,7 @@ class ImageRequest:
     train: dict
     snapshot: Path | None = None
     pictures: Dataset | None = None
+    graph: tuple[Path, GraphOptions] | None = None
     held_out: str = "test"
     real_splits: tuple[str, ...] = ()
     encoder: bool = False
@@ -92,14 +96,31 @@ def _open_source(request: ImageRequest, reals: RealImages | DescribedImages, *, 
         return NoiseSource((request.train["channels"], side, side), seed=request.seed)
     if request.kind == "reals":
         return PicturesSource(reals.dataset(request.held_out), seed=request.seed)
+    if request.graph is not None:
+        return _open_graph(request, reals, device=device)
     if request.kind == "images":
         return PicturesSource(request.pictures, seed=request.seed)
     with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
-        snapshot = load_snapshot(request.snapshot, device=device)
+        snapshot = load_checkpoint(request.snapshot, device=device)
     if snapshot.sha256 != request.sha256:
         raise UserError(f"{request.snapshot} changed while it was scored; run the same command again")
     labels_of = reals.dataset("train") if snapshot.G.c_dim else None
     return GeneratorSource(snapshot, seed=request.seed, device=device, labels_of=labels_of)
+
+
+def _open_graph(request: ImageRequest, reals: RealImages | DescribedImages, *, device: str) -> OnnxSource:
+    path, options = request.graph
+    generator = OnnxGenerator(path, options, device=device)
+    labels_of = None
+    if generator.label_input is not None and (options.labels or "data") == "data":
+        labels_of = reals.dataset("train")
+        classes = generator.classes
+        if not labels_of.num_classes or classes not in (None, labels_of.num_classes):
+            raise UserError(
+                f"{path.name} takes labels of {classes or 'some'} classes, {labels_of.name} has "
+                f"{labels_of.num_classes}; choose --labels uniform or a class"
+            )
+    return OnnxSource(generator, seed=request.seed, channels=request.train["channels"], labels_of=labels_of)
 
 
 def _try_split(reals: RealImages | DescribedImages, split: str) -> RealSplit | UserError:

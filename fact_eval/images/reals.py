@@ -4,12 +4,15 @@ from dataclasses import dataclass
 
 from fact_eval.images.datasets import open_images
 from fact_eval.images.sources import PicturesSource
-from fact_metrics.base.errors import UserError
+from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.progress import Progress
 from fact_train.data import Dataset
+from fact_train.datasets import find_data
 
-# Options of `open_dataset` that a dataset's description records: the same options give the same images.
-PROCESSING = ("resolution", "resize", "crop", "channels", "alpha")
+# Entries of a dataset's description -> options of `open_dataset`: the same options give the same images.
+PROCESSING = {name: name for name in ("resolution", "resize", "crop", "channels", "alpha", "image_key")} | {
+    "labels_from": "labels"
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,13 @@ class RealImages:
         return RealSplit(dataset.describe(), PicturesSource(dataset))
 
     def _open(self, split: str) -> Dataset:
-        options = {name: self._train[name] for name in PROCESSING if name in self._train}
+        options = {option: self._train[entry] for entry, option in PROCESSING.items() if entry in self._train}
+        try:
+            find_data(self._data)
+        except UsageError as error:
+            raise UserError(
+                f"the real images are not there: {error}; give their place with --data"
+            ) from error
         dataset = open_images(self._data, split=split, progress=self._progress, **options)
         whole = self._train.get("max_images") is None
         if split == "train" and whole and dataset.sha256 != self._train["sha256"]:

@@ -11,11 +11,13 @@ seeds. The constant is not 0, so a stream never shares a seed with the stream `i
 
 import functools
 import hashlib
+from collections.abc import Callable
 
 from fact_metrics.base.errors import UsageError
 
 SEED_STRIDE = 10_000_000
 MAX_SEED = 2**32 // SEED_STRIDE - 1
+MOST_NUMBERS = 1_000_000  # of one range on a command line
 
 
 def image_seed(seed: int, index: int, stream: str = "image") -> int:
@@ -34,15 +36,22 @@ def check_seed(seed: int) -> None:
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Evaluation seeds from `0`, `0,1,2` or `0-4`, without repeats, in order. UsageError for other text."""
-    seeds: list[int] = []
+    return parse_numbers(text, "--seeds", check=check_seed)
+
+
+def parse_numbers(text: str, flag: str, *, check: Callable[[int], None]) -> tuple[int, ...]:
+    """The numbers of a list with ranges, without repeats, in order; `check` raises for those out of range."""
+    numbers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise UsageError(f"--seeds {text!r}: give numbers such as 0 or 0,1,2 or 0-4")
-        check_seed(int(first))
-        check_seed(int(last or first))
-        seeds += range(int(first), int(last or first) + 1)
-    return tuple(dict.fromkeys(seeds))
+            raise UsageError(f"{flag} {text!r}: give numbers such as 0 or 0,1,2 or 0-4")
+        check(int(first))
+        check(int(last or first))
+        if int(last or first) - int(first) >= MOST_NUMBERS:
+            raise UsageError(f"{flag} {text}: at most {MOST_NUMBERS:,} numbers; run the command in parts")
+        numbers += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(numbers))
 
 
 @functools.cache

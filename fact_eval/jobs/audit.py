@@ -17,16 +17,21 @@ from PIL import Image
 
 from fact_eval.features.reference_stats import is_statistics
 from fact_eval.jobs.plan import Job
-from fact_metrics.base.errors import UserError
+from fact_metrics.base.errors import NeedsOption, UserError
+from fact_metrics.base.pictures import is_gray, upright, upright_size
 from fact_metrics.spec import MetricSpec
 from fact_train.data import open_dataset
-from fact_train.data.dataset import SPLITS
-from fact_train.data.decode import GRAY_MODES, load_upright, open_image
-from fact_train.data.files import attempt_all, image_files
-from fact_train.data.folder import EXTENSIONS
+from fact_train.data.decode import open_image
+from fact_train.data.files import Files, attempt_all, image_files
 from fact_train.data.idx import is_idx_folder
+from fact_train.data.label_files import read_labels
 from fact_train.data.parallel import ProgressCallback
+from fact_train.data.processing import check_resolution
+from fact_train.data.splits import Splits, find_splits
 from fact_train.datasets import dataset_names
+
+# Findings that opening the pictures reports as well, in more words.
+SAID_BY_OPENING = ("size", "shape", "labels", "files", "EXIF", "animated")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class ImageProperties(NamedTuple):
     palette: bool
     alpha: bool  # has an alpha channel or a transparent colour
     transparent: bool  # has a pixel that is not opaque; needs decoding
+    turned: bool  # EXIF turns or flips it
+    animated: bool  # its first frame is read
     lossy: bool
     pixels: bytes | None
 
@@ -69,16 +76,23 @@ class Audit:
         return [finding for finding in self.findings if finding.error]
 
 
-def audit(path: Path, *, decode: bool = True, progress: ProgressCallback | None = None) -> Audit:
-    """Check every image file of a folder, zip or tar; without `decode` only the headers.
+def audit(
+    path: Path,
+    *,
+    decode: bool = True,
+    progress: ProgressCallback | None = None,
+    image_key: str | None = None,
+) -> Audit:
+    """Check what scoring reads of a folder, zip or tar; without `decode` only the headers of its images.
 
     Only decoding finds damaged pixels, transparent pixels and duplicates. UserError if there is no image.
     """
     path = Path(path)
+    if image_file_path(path) is None:
+        return _audit_opened(str(path))
     with image_files(path) as files:
-        names = [name for name in files.names if name.lower().endswith(EXTENSIONS)]
-        if not names:
-            raise UserError(f"{path}: holds no image ({', '.join(EXTENSIONS)})")
+        splits = find_splits(files, image_key)
+        names = [name for names in splits.names.values() for name in names]
 
         def inspect(position: int, stream: BinaryIO, name: str) -> ImageProperties:
             return _inspect(stream, name, decode=decode)
@@ -86,10 +100,14 @@ def audit(path: Path, *, decode: bool = True, progress: ProgressCallback | None 
         results = attempt_all(files, names, inspect, progress)
         results = dict(zip(names, results, strict=True))
         prefix = f"{files.path}/"
+        labels = _label_findings(files, splits)
+        skipped = splits.skipped_line()
+        notes = [*([skipped] if skipped else []), *splits.notes]
     images = {name: result for name, result in results.items() if isinstance(result, ImageProperties)}
     errors = {name: str(e).removeprefix(prefix) for name, e in results.items() if isinstance(e, UserError)}
     findings = [Finding("unusable", True, reason, (name,)) for name, reason in errors.items()]
-    findings += _findings(images)
+    findings += _findings(images) + labels
+    findings += [Finding("files", False, note) for note in notes]
     sizes = Counter((image.width, image.height) for image in images.values())
     return Audit(
         path=path,
@@ -97,29 +115,32 @@ def audit(path: Path, *, decode: bool = True, progress: ProgressCallback | None 
         size=sizes.most_common(1)[0][0] if sizes else None,
         lossy=sum(image.lossy for image in images.values()) / max(len(images), 1),
         findings=tuple(findings),
-        splits=_splits(names),
+        splits={split: len(names) for split, names in splits.names.items()},
     )
 
 
 def image_file_path(data: str | Path) -> Path | None:
     """The path of a dataset of image files; None for a name, idx files, arrays, statistics."""
     path = Path(data)
-    if is_statistics(path):
+    if str(data) in dataset_names() or is_statistics(path) or path.suffix.lower() in (".npz", ".npy"):
         return None
-    files = str(data) not in dataset_names() and (path.is_dir() or path.is_file()) and path.suffix != ".npz"
-    return path if files and not (path.is_dir() and is_idx_folder(path)) else None
+    return path if path.exists() and not (path.is_dir() and is_idx_folder(path)) else None
 
 
 def audit_data(data: str) -> Audit:
     """A dataset by name or path: the headers of its image files, or its size once it is opened."""
     path = image_file_path(data)
-    if path is not None:
-        return audit(path, decode=False)
+    return _audit_opened(data) if path is None else audit(path, decode=False)
+
+
+def _audit_opened(data: str) -> Audit:
     train = open_dataset(data)
     splits = {"train": len(train)}
     with contextlib.suppress(UserError):  # no test split
         splits["test"] = len(open_dataset(data, split="test"))
-    return Audit(Path(data), sum(splits.values()), (train.resolution, train.resolution), 0.0, (), splits)
+    size = (train.resolution, train.resolution)
+    notes = tuple(Finding("files", False, note) for note in train.notes)
+    return Audit(Path(data), sum(splits.values()), size, 0.0, notes, splits)
 
 
 def audit_pictures(pictures: Path, reference: str) -> list[Finding]:
@@ -133,10 +154,10 @@ def audit_pictures(pictures: Path, reference: str) -> list[Finding]:
     if result.errors:
         result = audit(pictures)
     if is_statistics(reference) or image_file_path(reference) is None:
-        return list(result.findings)
-    differences = compare_with_reference(result, audit(Path(reference), decode=False))
-    # Opening the pictures reports their size.
-    return [*result.findings, *(finding for finding in differences if finding.kind != "size")]
+        differences = []
+    else:
+        differences = compare_with_reference(result, audit(Path(reference), decode=False))
+    return [f for f in (*result.findings, *differences) if f.kind not in SAID_BY_OPENING]
 
 
 def audit_references(jobs: Sequence[Job], report: Callable[[str], None]) -> tuple[list[Job], list[str]]:
@@ -147,7 +168,8 @@ def audit_references(jobs: Sequence[Job], report: Callable[[str], None]) -> tupl
     problems: dict[str, list[str]] = {}
     for data, jobs_of_data in _by_data(job for job in jobs if job.missing).items():
         try:
-            result = audit(path, decode=False) if (path := image_file_path(data)) else None
+            path, key = image_file_path(data), jobs_of_data[0].reference.train.get("image_key")
+            result = audit(path, decode=False, image_key=key) if path else None
         except UserError as error:
             problems[data] = [str(error)]
             continue
@@ -243,9 +265,17 @@ def _real_counts(job: Job, result: Audit | None) -> dict[str, int]:
     return {"train": job.reference.train["n"]} if whole else {}
 
 
-def _splits(names: Sequence[str]) -> dict[str, int]:
-    counts = {split: sum(name.startswith(f"{split}/") for name in names) for split in SPLITS}
-    return counts if all(counts.values()) else {"train": len(names)}
+def _label_findings(files: Files, splits: Splits) -> list[Finding]:
+    """What scoring says of the labels: an error where it refuses them."""
+    findings = []
+    for split in splits.names:
+        try:
+            notes = read_labels(files, splits, split, "auto").notes
+        except UserError as error:
+            findings.append(Finding("labels", True, str(error)))
+        else:
+            findings += [Finding("labels", False, note) for note in notes]
+    return list(dict.fromkeys(findings))
 
 
 def _findings(images: dict[str, ImageProperties]) -> list[Finding]:
@@ -272,6 +302,8 @@ def _findings(images: dict[str, ImageProperties]) -> list[Finding]:
             "transparent", True, "has transparent pixels; save opaque",
             select(lambda image: image.transparent),
         ),
+        Finding("EXIF", False, "turned or flipped as it says", select(lambda image: image.turned)),
+        Finding("animated", False, "its first frame is read", select(lambda image: image.animated)),
         Finding("16-bit", False, "read as 8 bits, the high byte", select(lambda image: image.bits == 16)),
         Finding("palette", False, "expanded to RGB", select(lambda image: image.palette)),
         Finding(
@@ -288,22 +320,38 @@ def _findings(images: dict[str, ImageProperties]) -> list[Finding]:
         ),
         Finding("lossy", False, "compressed with loss (JPEG, WebP)", select(lambda image: image.lossy)),
     ]  # fmt: skip
-    return [finding for finding in candidates if finding.files]
+    return [finding for finding in candidates if finding.files] + _shape_findings(usual)
+
+
+def _shape_findings(size: tuple[int, int] | None) -> list[Finding]:
+    """An error where scoring refuses all images of this size."""
+    if size is None:
+        return []
+    if size[0] != size[1]:
+        return [Finding("shape", True, f"images of {size[0]}x{size[1]} are not square; save them square")]
+    try:
+        check_resolution(size[0], "image size")
+    except NeedsOption as error:
+        return [Finding("shape", True, f"{error.problem}; resize them")]
+    return []
 
 
 def _inspect(stream: BinaryIO, path: str, *, decode: bool) -> ImageProperties:
     data = io.BytesIO(stream.read()) if decode else stream  # reads to the end, where a zip checks its CRC
     with open_image(data, path) as image:
-        mode, size = image.mode, image.size
+        mode, size, gray = image.mode, upright_size(image), is_gray(image)
+        turned, animated = False, image.format == "GIF" and image.is_animated
         bits = 16 if mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile) else 8
         alpha, lossy, pixels, transparent = image.has_transparency_data, _is_lossy(image, data), None, False
         if decode:
-            load_upright(image, path)
-            shown = image.convert("RGBA") if mode in ("P", "PA") or alpha else image
+            shown, turned = upright(image, path)
+            size = shown.size
+            shown = shown.convert("RGBA") if mode in ("P", "PA") or alpha else shown
             transparent = alpha and shown.getchannel("A").getextrema()[0] < 255
             pixels = hashlib.sha256(f"{shown.mode} {shown.size}".encode() + shown.tobytes()).digest()
     return ImageProperties(
-        *size, mode in GRAY_MODES, bits, mode in ("P", "PA"), alpha, transparent, lossy, pixels
+        *size,
+        *(gray, bits, mode in ("P", "PA"), alpha, transparent, turned, animated, lossy, pixels),
     )
 
 

@@ -10,8 +10,10 @@ from fact_leaderboard.records import RESULTS
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.progress import Progress
+from fact_metrics.family import spell_count
 from fact_metrics.spec import MetricSpec
 from fact_train.data.errors import NeedsOption, UnusableFiles
+from fact_train.datasets import dataset_entry
 
 
 def open_reference(data: str, *, progress: Progress | None = None) -> ReferenceData:
@@ -65,22 +67,7 @@ def plan_pictures(
             f"{folder} holds {pictures.resolution}x{pictures.resolution} pictures, {train['name']} is "
             f"{train['resolution']}x{train['resolution']}; save the pictures at the reference's size"
         )
-    fitting, left_out, few = [], [], []
-    for spec in request.specs_for(train["name"]):
-        shortage = _shortage(spec, len(pictures))
-        why = _obstacle(spec) or shortage or _statistics_obstacle(spec, reference, request)
-        if why is None:
-            fitting.append(spec)
-        elif request.named:
-            raise UserError(f"{folder}: {spec.name} {why}")
-        else:
-            left_out.append(f"{spec.name} {why}")
-            few += left_out[-1:] if why is shortage else []
-    if not fitting:
-        if reference.statistics is not None:
-            raise UserError(f"{reference.data}: no metric takes it: {left_out[0]}")
-        reason = (few or left_out)[0]
-        raise UserError(f"{folder} holds {len(pictures):,} pictures, too few for every metric: {reason}")
+    fitting, left_out = fitting_specs(folder, reference, request, available=len(pictures))
     job = Job(
         source="images",
         run_id=f"images-{pictures.name}-{pictures.sha256[:8]}-vs-{reference.name}",
@@ -93,6 +80,40 @@ def plan_pictures(
     return request.fill(job, specs=fitting), left_out
 
 
+def fitting_specs(
+    source: Path, reference: ReferenceData, request: Request, *, available: int | None
+) -> tuple[list[MetricSpec], list[str]]:
+    """The requested metrics that need images only, and a line for every other one.
+
+    `available` is the number of images; None if there is no end of them. UserError if no metric is left, or
+    if a metric that the user named does not fit.
+    """
+    fitting, left_out, reasons, few = [], [], [], False
+    for spec in request.specs_for(reference.train["name"]):
+        shortage = None if available is None else _shortage(spec, available)
+        why = _obstacle(spec) or shortage or statistics_obstacle(spec, reference, request)
+        if why is None:
+            fitting.append(spec)
+        elif request.named:
+            raise UserError(f"{source}: {spec.name} {why}")
+        else:
+            left_out.append(f"{spec.name} {why}")
+            reasons += left_out[-1:] if _obstacle(spec) is None else []
+            few = few or why is shortage
+    if not fitting:
+        reason = (reasons or left_out)[0]
+        if reference.statistics is not None:
+            raise UserError(f"{reference.data}: no metric takes it: {reason}")
+        if few:
+            own = f"fid{spell_count(available)}_full_{dataset_entry(reference.train['name']).detector}"
+            raise UserError(
+                f"{source} holds {available:,} pictures, too few for every metric: {reason}. For a value "
+                f"that compares with as many alone, name such a metric: --metrics {own}"
+            )
+        raise UserError(f"{source}: no metric takes it: {reason}")
+    return fitting, left_out
+
+
 def _without_option(error: UserError) -> UserError:
     """What training mends with a flag is only said here: pictures are scored as they are."""
     return UserError(error.problem) if isinstance(error, NeedsOption) else error
@@ -103,6 +124,8 @@ def _obstacle(spec: MetricSpec) -> str | None:
         return "needs a generator, not pictures"
     if spec.needs_encoder:
         return "needs an encoder, not pictures"
+    if spec.needs_training:
+        return "needs a training run, not pictures"
     return None
 
 
@@ -112,7 +135,7 @@ def _shortage(spec: MetricSpec, available: int) -> str | None:
     return None
 
 
-def _statistics_obstacle(spec: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
+def statistics_obstacle(spec: MetricSpec, reference: ReferenceData, request: Request) -> str | None:
     """Why a metric cannot use a reference of statistics; None if it can, or if the reference has images."""
     statistics = reference.statistics
     need = next((need for need in spec.needs if need.side == "real"), None)

@@ -1,6 +1,7 @@
 """Jobs: which records of which sources are missing. Reads files and specs only; does not import torch."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from fact_train.settings.config import changed_fields
 
 if TYPE_CHECKING:
     from fact_eval.features.reference_stats import ReferenceStatistics
+    from fact_eval.images.onnx_graph import GraphOptions
     from fact_train.data import Dataset
 
 
@@ -55,6 +57,7 @@ class Job:
     config_sha256: str | None = None
     training: dict = dataclasses.field(default_factory=dict)
     pictures: "Dataset | None" = None  # of an images job, opened
+    graph: "tuple[Path, GraphOptions] | None" = None  # of an images job whose images a graph makes
     missing: tuple[tuple[MetricSpec, int], ...] = ()
 
     def key(self, spec: MetricSpec, seed: int, *, protocol_sha256: str | None = None) -> Key:
@@ -122,6 +125,14 @@ class Request:
         return self._hashes[spec.name]
 
 
+def unwritable(job: Job) -> str | None:
+    """Why the records of a job could not be written, before anything is measured; None if they can."""
+    folder = next(parent for parent in job.results.absolute().parents if parent.exists())
+    if os.access(job.results if job.results.exists() else folder, os.W_OK):
+        return None
+    return f"{job.results} cannot be written: {folder} is read-only; make it writable, or copy the run"
+
+
 def plan_run(run: Run, request: Request) -> list[Job]:
     """Jobs of one run, one per chosen snapshot. UserError for a missing snapshot or broken records."""
     jobs = []
@@ -147,8 +158,8 @@ def plan_run(run: Run, request: Request) -> list[Job]:
 def describe_training(run: Run, *, kimg: float) -> dict:
     """How a run was trained up to a snapshot, as its records hold it: all that trains it again.
 
-    `config` has the settings that are not at their default, `resumed` the starts before the snapshot,
-    `seconds` the time of training.
+    `config` has the settings that are not at their default, `init` describes the checkpoint of --init,
+    `resumed` the starts before the snapshot, `seconds` the time of training.
     """
     options, seconds = run.options, run.training_seconds(kimg)
     resumed = [start for start in options.get("resumed", []) if start.get("kimg", 0) < kimg]
@@ -158,6 +169,7 @@ def describe_training(run: Run, *, kimg: float) -> dict:
         **{name: options.get(name) for name in ("git", "packages", "started")},
         **{name: options[name] for name in ("device", "threads", "world_size") if name in options},
         "config": _portable_values(changed_fields(options["config"])),
+        **({"init": options["init"]} if options.get("init") else {}),
         **({"resumed": resumed} if resumed else {}),
         **({} if seconds is None else {"seconds": seconds}),
     }
@@ -194,7 +206,9 @@ def plan_controls(
     jobs = []
     for name, reference in sorted(by_name.items()):
         specs = request.specs_for(reference.train["name"])
-        specs = [spec for spec in specs if not (spec.needs_generator or spec.needs_encoder)]
+        specs = [
+            spec for spec in specs if not (spec.needs_generator or spec.needs_encoder or spec.needs_training)
+        ]
         for source in ("reals", "noise"):
             job = Job(
                 source=source,

@@ -3,22 +3,20 @@
 `fact-eval explain RUN` computes every encoder metric, draws the figure and prints the health.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from fact_eval.jobs.history import read_history, read_ticks
 from fact_eval.jobs.runs import Run
-from fact_leaderboard.records import RESULTS, Record, latest_records, read_records
+from fact_leaderboard.records import Record
 from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.plain_text import for_terminal
-from fact_metrics.base.schema import fits, parse_document
-from fact_train.run_folder import TimedTickShape
-
-LEGIBLE = 0.8  # share of legible digits that counts as legible in the health report
-STATS = "stats.jsonl"
+from fact_metrics.base.schema import fits
+from fact_metrics.engines.conventions import LEGIBLE_RUN
+from fact_metrics.families.training import seconds_at
 
 
 class GapShape(msgspec.Struct):
@@ -49,52 +47,23 @@ class Health:
     snapshots_scored: int
 
 
-def read_stats(folder: Path) -> list[dict]:
-    """The ticks of a run, in order. UserError if there are none or one cannot be read."""
-    path = Path(folder) / STATS
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    ticks = [parse_document(line, TimedTickShape, path, way_out="remove the line") for line in lines]
-    if not ticks:
-        raise UserError(f"{path} holds no tick yet; continue the training")
-    return ticks
-
-
 def measure_health(run: Run) -> Health:
-    """Health of one run, from its statistics and its `legible10k` records."""
-    ticks = read_stats(run.folder)
-    seconds = seconds_until(ticks)
-    legible = sorted(
-        (record.kimg, record.value)
-        for record in latest_records(read_records(run.folder / RESULTS))
-        if record.metric == "legible10k" and record.status == "ok" and record.value is not None
-    )
-    first = next((kimg for kimg, value in legible if value >= LEGIBLE), None)
-    spikes = [tick["Rec/spikes"] for tick in ticks if "Rec/spikes" in tick]
-    steps = sum(s["num"] for s in spikes)
-    kimg = ticks[-1]["nimg"] / 1000
+    """Health of one run, from its statistics and the `legible10k` records that there are."""
+    ticks = read_ticks(run.folder)
+    kimg, seconds = ticks[-1].kimg, ticks[-1].seconds
+    history = read_history(run.folder, kimg=kimg)
+    legible = sorted(history.scores.get("legible10k", {}).items())
+    first = next((at for at, value in legible if value >= LEGIBLE_RUN), None)
+    turns = sum(tick.encoder_turns for tick in ticks)
     return Health(
         run_id=run.run_id,
         kimg=kimg,
-        sec_per_kimg=seconds[-1][1] / kimg,
-        spikes_per_1k_steps=1000 * sum(s["mean"] * s["num"] for s in spikes) / steps if steps else None,
+        sec_per_kimg=seconds / kimg,
+        spikes_per_1k_steps=1000 * sum(tick.spikes for tick in ticks) / turns if turns else None,
         kimg_to_legible=first,
-        seconds_to_legible=None if first is None else next(s for k, s in seconds if k >= first),
+        seconds_to_legible=None if first is None else seconds_at(history, first),
         snapshots_scored=len(legible),
     )
-
-
-def seconds_until(ticks: Sequence[dict]) -> list[tuple[float, float]]:
-    """(kimg, seconds of training so far) at every tick; pauses before a resume do not count."""
-    times, kimg, seconds = [], 0.0, 0.0
-    for tick in ticks:
-        now = tick["nimg"] / 1000
-        seconds += tick["Timing/sec_per_kimg"] * (now - kimg)
-        kimg = now
-        times.append((kimg, seconds))
-    return times
 
 
 def health_lines(health: Health) -> list[str]:
@@ -113,7 +82,7 @@ def health_lines(health: Health) -> list[str]:
     return [
         f"{for_terminal(health.run_id)}: {health.kimg:g} kimg, {health.sec_per_kimg:.2f} s per kimg",
         f"  reconstruction spikes per 1,000 encoder turns: {shown(health.spikes_per_1k_steps, '{:.1f}')}",
-        f"  {LEGIBLE:.0%} legible: {reached}",
+        f"  {LEGIBLE_RUN:.0%} legible: {reached}",
     ]
 
 

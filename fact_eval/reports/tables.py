@@ -138,6 +138,8 @@ def _needs(spec: MetricSpec) -> str:
         parts.append("the generator")
     if spec.needs_encoder:
         parts.append("the encoder of a StylEx run")
+    if spec.needs_training:
+        parts.append("the statistics of the training")
     if spec.detectors:
         parts.append(f"detector {' and '.join(spec.detectors)}")
     if spec.weights:

@@ -117,7 +117,7 @@ class Evaluation:
             return
         if self.processes.rank > 0:
             return
-        for spec in specs:
+        for spec in sorted(specs, key=lambda spec: spec.needs_training):  # it reads records of the others
             self._compute(job, spec, seed, inputs, images)
 
     def _extract(
@@ -133,7 +133,9 @@ class Evaluation:
         real_requests = reals.requests((need for need in needs if need.side == "real"), images.real)
         features = self._extractor.extract_all({**scored_requests, **real_requests})
         reals.add({split: features[split] for split in real_requests})
-        return Inputs(images, features, reals, seed=seed, device=self.device)
+        return Inputs(
+            images, features, reals, seed=seed, device=self.device, run=(job.results.parent, job.kimg)
+        )
 
     def _compute(self, job: Job, spec: MetricSpec, seed: int, inputs: Inputs, images: OpenedImages) -> None:
         started, clock = provenance.utc_now(), time.monotonic()
@@ -195,6 +197,7 @@ def _image_request(job: Job, seed: int, held_out: str, specs: Sequence[MetricSpe
         train=job.reference.train,
         snapshot=job.snapshot,
         pictures=job.pictures,
+        graph=job.graph,
         held_out=held_out,
         real_splits=tuple(dict.fromkeys(splits)),
         encoder=any(spec.needs_encoder for spec in specs),

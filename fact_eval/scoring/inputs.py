@@ -1,15 +1,17 @@
 """What a metric computes from: `MetricInputs` of metrics/inputs.py, for one source and evaluation seed."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from fact_eval.features.chunks import FeatureRequest, Features
 from fact_eval.images.open import OpenedImages
+from fact_eval.jobs.history import read_history
 from fact_eval.scoring.reals import RealSide, RealStatistics
 from fact_metrics.engines.frechet import FeatureStatistics
-from fact_metrics.inputs import EncoderInputs
+from fact_metrics.inputs import EncoderInputs, TrainingHistory
 from fact_metrics.spec import FeatureNeed
 
 T = TypeVar("T")
@@ -27,15 +29,23 @@ class Inputs:
         *,
         seed: int,
         device: str,
+        run: tuple[Path, float | None] | None = None,
     ):
+        """`run`: folder and kimg of the scored snapshot, for metrics of the training."""
         self.seed, self.device = seed, torch.device(device)
         self.generator = images.generator
-        self._images, self._features, self._reals = images, features, reals
+        self._images, self._features, self._reals, self._run = images, features, reals, run
 
     @property
     def encoder(self) -> EncoderInputs | None:
         """Of a StylEx run. Raises MissingSplit if the dataset has no held-out images to encode."""
         return self._images.encoder
+
+    @property
+    def training(self) -> TrainingHistory:
+        """How the run was trained up to the snapshot. Raises UserError if its files cannot be read."""
+        folder, kimg = self._run
+        return read_history(folder, kimg=kimg, seed=self.seed)
 
     def features(self, need: FeatureNeed) -> torch.Tensor:
         """[N, D] float32 on the CPU, in index order. UserError if there are too few images."""

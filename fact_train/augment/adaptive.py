@@ -45,6 +45,10 @@ class AdaptiveP:
         self._seen = torch.zeros_like(self._seen)
         return r_t
 
+    def share(self) -> None:
+        """Give every process the mean of what all have accumulated: any one of their states is then whole."""
+        self._seen = distributed.average_(self._seen.clone())
+
     def state_dict(self) -> dict[str, Tensor]:
         return {"p": self.p, "seen": self._seen}
 

@@ -32,6 +32,9 @@ class Augmentation:
         """Update after a step; `steps` is their number so far. Returns values to report."""
         return {}
 
+    def share(self) -> None:
+        """Called in all processes before one of them saves the state."""
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
@@ -70,6 +73,7 @@ class AdaptiveAugmentation(Augmentation):
             device=device,
         )
         self.observe = self.controller.observe
+        self.share = self.controller.share
         self.state_dict = self.controller.state_dict
         self.load_state_dict = self.controller.load_state_dict
 

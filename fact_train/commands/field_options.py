@@ -24,6 +24,17 @@ def field_parameters(*, hidden: bool = False) -> list[inspect.Parameter]:
     ]
 
 
+def signature_of(options: Mapping[str, tuple[Any, Any, Any]]) -> inspect.Signature:
+    """Of a command with `options` (name: type, default, typer.Option) and every field, hidden in its help."""
+    own = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[type_, option]
+        )
+        for name, (type_, default, option) in options.items()
+    ]
+    return inspect.Signature([*own, *field_parameters(hidden=True)])
+
+
 def changed_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that were given, in their own types. TrainConfig rejects values that do not fit."""
     changes = {}
@@ -45,7 +56,10 @@ def _option(f: dataclasses.Field, hidden: bool) -> Any:
 
 
 def _flags(f: dataclasses.Field) -> list[str]:
-    return [f"{flag(f.name)}/--no-{flag(f.name)[2:]}"] if f.type is bool else [flag(f.name)]
+    if f.type is not bool:
+        return [flag(f.name)]
+    alias = f.metadata["off_alias"]
+    return [f"{flag(f.name)}/--no-{flag(f.name)[2:]}", *([] if alias is None else [f" /{alias}"])]
 
 
 def _option_type(f: dataclasses.Field) -> Any:

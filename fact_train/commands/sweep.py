@@ -1,16 +1,15 @@
 """`fact-train sweep`: options and printing, no logic."""
 
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.plain_text import for_terminal
-from fact_train.commands.field_options import changed_fields, field_parameters
+from fact_train.commands.field_options import changed_fields, signature_of
 
 _OPTIONS = {
     "preset": (
@@ -112,15 +111,6 @@ _OPTIONS = {
 }
 
 
-def _signature() -> inspect.Signature:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    own = [
-        inspect.Parameter(name, kind, default=default, annotation=Annotated[type_, option])
-        for name, (type_, default, option) in _OPTIONS.items()
-    ]
-    return inspect.Signature([*own, *field_parameters(hidden=True)])
-
-
 def sweep(**given: Any) -> None:
     """Train many configurations and seeds. The same command continues.
 
@@ -180,7 +170,7 @@ def sweep(**given: Any) -> None:
     _finish(given["runs"], result, problems)
 
 
-sweep.__signature__ = _signature()
+sweep.__signature__ = signature_of(_OPTIONS)
 sweep.__annotations__ = {name: p.annotation for name, p in sweep.__signature__.parameters.items()}
 
 

@@ -1,15 +1,14 @@
 """`fact-train tune`: options and printing, no logic."""
 
-import inspect
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from fact_metrics.base.errors import UsageError
-from fact_train.commands.field_options import changed_fields, field_parameters
+from fact_train.commands.field_options import changed_fields, signature_of
 
 SCORED = 10  # times that a trial is scored, without --eval-kimg
 
@@ -70,15 +69,6 @@ _OPTIONS = {
 }
 
 
-def _signature() -> inspect.Signature:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    own = [
-        inspect.Parameter(name, kind, default=default, annotation=Annotated[type_, option])
-        for name, (type_, default, option) in _OPTIONS.items()
-    ]
-    return inspect.Signature([*own, *field_parameters(hidden=True)])
-
-
 def tune(**given: Any) -> None:
     """Search for the best settings with Optuna. The same command continues.
 
@@ -118,7 +108,7 @@ def tune(**given: Any) -> None:
     _finish(search, given["trials"], signum)
 
 
-tune.__signature__ = _signature()
+tune.__signature__ = signature_of(_OPTIONS)
 tune.__annotations__ = {name: p.annotation for name, p in tune.__signature__.parameters.items()}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.errors import NeedsOption, UsageError, UserError
 
 
 class MissingSplit(UserError):
@@ -12,18 +12,6 @@ class MissingSplit(UserError):
     def __init__(self, path: Path, split: str, way_out: str):
         super().__init__(f"{path}: has no {split} split; {way_out}")
         self.path, self.split, self.way_out = path, split, way_out
-
-
-class NeedsOption(UserError):
-    """Images that do not fit as they are: `problem`, and in `way_out` the processing option that mends it."""
-
-    def __init__(self, problem: str, way_out: str):
-        super().__init__(f"{problem}; {way_out}")
-        self.problem, self.way_out = problem, way_out
-
-    def with_way_out(self, way_out: str) -> "NeedsOption":
-        """The same error where that option cannot be given."""
-        return type(self)(self.problem, way_out)
 
 
 class BadResolution(NeedsOption, UsageError):

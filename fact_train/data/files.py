@@ -1,8 +1,9 @@
 """Where image files lie: a folder, a zip or a tar (WebDataset), all as names and a way to open one.
 
-Hidden files and `__MACOSX` are passed over; symbolic links are followed. A folder that encloses everything is
-entered. A compressed tar is unpacked into a nameless file under TMPDIR, for reading anywhere in it. Files
-and archives beyond the limits of metrics/base/limits.py are refused before they are read.
+Hidden files and `__MACOSX` are passed over, and so is whatever is not a regular file: FIFOs, sockets,
+devices. Symbolic links are followed, each real folder and file once. A folder that encloses everything is
+entered. A compressed tar is unpacked into a nameless file under TMPDIR, for reading anywhere in it. Files and
+archives beyond the limits of metrics/base/limits.py are refused before they are read.
 """
 
 import bz2
@@ -10,19 +11,24 @@ import gzip
 import io
 import lzma
 import os
+import stat
 import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import Stamp, stamp
 from fact_metrics.base.limits import FILE_BYTES, IMAGE_FILE, check_unpacked
+from fact_metrics.base.plain_text import for_terminal
+from fact_train.data.decode import EXTENSIONS, extension, is_image_name
 from fact_train.data.errors import UnusableFiles
+from fact_train.data.listing import KINDS, Members, list_folder
 from fact_train.data.parallel import ProgressCallback, for_each_image
 
 Result = TypeVar("Result")
@@ -31,15 +37,20 @@ Result = TypeVar("Result")
 COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
+LABEL_FILE = "dataset.json"
+
+
 class Files(NamedTuple):
     """A folder or archive: its path, the names of the files in it (relative, with "/"), and by name how to
-    open one, its size in bytes, and what changes when it does (of an archive, when the archive does)."""
+    open one, its size in bytes, and what changes when it does (of an archive, when the archive does).
+    `skipped` counts what is passed over, by reason."""
 
     path: Path
     names: list[str]
     open: Callable[[str], BinaryIO]
     size: Callable[[str], int]
     stamp: Callable[[str], Stamp]
+    skipped: Counter[str]
 
 
 @contextmanager
@@ -49,11 +60,30 @@ def image_files(path: Path) -> Iterator[Files]:
     with ExitStack() as stack:
         if path.is_dir():
             files = _folder(path)
+        elif not path.is_file():
+            kind = KINDS.get(stat.S_IFMT(path.stat().st_mode), "special file")
+            raise UserError(f"{path}: a {kind}, never opened; give a folder, a zip or a tar of images")
+        elif path.suffix.lower() in EXTENSIONS:
+            raise UserError(f"{path}: a single picture; give the folder that holds it ({path.parent})")
+        elif path.suffix.lower() == ".safetensors":
+            raise UserError(f"{path}: tensors, no images; give a folder, a zip or a tar of images")
         elif tarfile.is_tarfile(path):
             files = _tar(path, stack)
         else:
             files = _zip(path, stack)
         yield _enter(files)
+
+
+def use(files: Files, name: str, function: Callable[[BinaryIO, str], Result]) -> Result:
+    """function(stream, path) of a file. UserError beginning with its path where it cannot be read."""
+    path = for_terminal(files.path / name)
+    try:
+        size = files.size(name)
+        IMAGE_FILE.check(size, path, "replace or remove it")
+        with FILE_BYTES.reserve(size), files.open(name) as stream:
+            return function(stream, path)
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); repair or remove it") from error
 
 
 def attempt_all(
@@ -68,16 +98,10 @@ def attempt_all(
     """
 
     def attempt(position: int) -> Result | UserError:
-        path = str(files.path / names[position])
         try:
-            size = files.size(names[position])
-            IMAGE_FILE.check(size, path, "replace or remove it")
-            with FILE_BYTES.reserve(size), files.open(names[position]) as stream:
-                return function(position, stream, path)
+            return use(files, names[position], lambda stream, path: function(position, stream, path))
         except UserError as error:
             return error
-        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            return UserError(f"{path}: cannot be read ({error}); repair or remove it")
 
     return for_each_image(attempt, len(names), progress)
 
@@ -90,24 +114,15 @@ def raise_first(results: Sequence[object]) -> None:
 
 
 def _folder(path: Path) -> Files:
-    def unreadable(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})") from error
-
-    names = []
-    for folder, subfolders, files in os.walk(path, onerror=unreadable, followlinks=True):
-        here = Path(folder).resolve()
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if _is_visible(name) and not here.is_relative_to((here / name).resolve())  # not a link upwards
-        ]
-        names += [Path(folder, name).relative_to(path).as_posix() for name in files]
+    skipped: Counter[str] = Counter()
+    names = list_folder(path, skipped)
     return Files(
         path,
         names,
         lambda name: (path / name).open("rb"),
         lambda name: (path / name).stat().st_size,
         lambda name: stamp(path / name),
+        skipped,
     )
 
 
@@ -118,9 +133,22 @@ def _zip(path: Path, stack: ExitStack) -> Files:
         raise UserError(
             f"{path}: not a readable zip or tar ({error}); give a folder, a zip or a tar of images"
         ) from error
-    names = [name for name in archive.namelist() if not name.endswith("/")]
-    size = {info.filename: info.file_size for info in archive.infolist()}
-    return Files(path, names, archive.open, size.__getitem__, lambda name: stamp(path))
+    members = Members(path)
+    for info in archive.infolist():
+        name = info.filename.replace("\\", "/")  # as some programs on Windows write them
+        if stat.S_ISLNK(info.external_attr >> 16):
+            members.add_link(name, archive.read(info).decode(errors="replace"))
+        elif not name.endswith("/"):
+            members.add(name, info)
+    members.resolve_links()
+    return Files(
+        path,
+        list(members.found),
+        lambda name: archive.open(members.get(name)),
+        lambda name: members.get(name).file_size,
+        lambda name: stamp(path),
+        members.skipped,
+    )
 
 
 def _tar(path: Path, stack: ExitStack) -> Files:
@@ -133,16 +161,38 @@ def _tar(path: Path, stack: ExitStack) -> Files:
             if start.startswith(magic):
                 packed, plain = plain, stack.enter_context(tempfile.TemporaryFile())
                 _unpack(unpack(packed), plain, path)
+        members = Members(path)
         with tarfile.open(fileobj=plain, mode="r:") as archive:
-            members = {m.name.removeprefix("./"): (m.offset_data, m.size) for m in archive if m.isfile()}
+            for member in archive:
+                _add_tar_member(members, member)
+        members.resolve_links()
     except (OSError, EOFError, MemoryError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path}: not a readable tar ({error}); create it again") from error
 
     def open_member(name: str) -> BinaryIO:
-        offset, size = members[name]
+        offset, size = members.get(name)
         return io.BytesIO(os.pread(plain.fileno(), size, offset))
 
-    return Files(path, list(members), open_member, lambda name: members[name][1], lambda name: stamp(path))
+    return Files(
+        path,
+        list(members.found),
+        open_member,
+        lambda name: members.get(name)[1],
+        lambda name: stamp(path),
+        members.skipped,
+    )
+
+
+def _add_tar_member(members: "Members", member: tarfile.TarInfo) -> None:
+    name = member.name.removeprefix("./")
+    if member.isfile():
+        members.add(name, (member.offset_data, member.size))
+    elif member.islnk():  # a second name of a file, as it is in a folder
+        members.add(name, members.found.get(member.linkname.removeprefix("./")))
+    elif member.issym():
+        members.add_link(name, member.linkname)
+    elif not member.isdir():
+        members.skipped["FIFO" if member.isfifo() else "device"] += 1
 
 
 def _unpack(packed: BinaryIO, plain: BinaryIO, path: Path) -> None:
@@ -155,20 +205,20 @@ def _unpack(packed: BinaryIO, plain: BinaryIO, path: Path) -> None:
     plain.seek(0)
 
 
-def _is_visible(name: str) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
 def _enter(files: Files) -> Files:
-    """The visible files, seen from inside the folders that enclose all of them."""
-    names = sorted({name for name in files.names if _is_visible(name)})
-    tops = {name.partition("/")[0] for name in names}
-    if len(tops) != 1 or not all("/" in name for name in names):
+    """The files, seen from inside the folders that enclose all images and labels."""
+    names = sorted(files.names)
+    used = [name for name in names if is_image_name(name) or name.endswith(LABEL_FILE)] or names
+    tops = {name.partition("/")[0] for name in used}
+    if len(tops) != 1 or not all("/" in name for name in used):
         return files._replace(names=names)
     (top,) = tops
-    inner = [name.removeprefix(f"{top}/") for name in names]
+    inner = [name.removeprefix(f"{top}/") for name in names if name.startswith(f"{top}/")]
+    beside = Counter(
+        extension(name) or "without extension" for name in names if not name.startswith(f"{top}/")
+    )
     inside = (
         lambda name, function=function: function(f"{top}/{name}")
         for function in (files.open, files.size, files.stamp)
     )
-    return _enter(Files(files.path / top, inner, *inside))
+    return _enter(Files(files.path / top, inner, *inside, files.skipped + beside))

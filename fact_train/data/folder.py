@@ -1,10 +1,7 @@
-"""Image folders, zips and tars of them: every png, jpg, jpeg and webp below, in the order of their names.
+"""Image folders, zips and tars of them: every image below, in the order of their names.
 
-- Names match in any case; files of other kinds are passed over. Where the files lie: files.py. A folder, its
-  zip and its tar (WebDataset: the images of all samples) give the same dataset.
-- `dataset.json` at the top holds the labels (labels.py). Without it the set is unlabelled.
-- Images in both `train/` and `test/`: these are the splits, each with its own `dataset.json`, and nothing
-  else is read. Otherwise everything is the train split, and there is no test split.
+- Where the files lie: files.py; which of them are images of which split: splits.py; labels: label_files.py.
+  A folder, its zip and its tar (WebDataset) give the same dataset.
 - Every file is decoded once, in threads, while opening: afterwards no file can fail and no epoch decodes
   again. Pixels are held as uint8, in memory or beyond 4 GiB in a file under TMPDIR (allocate_images).
 - Opened lazily, files that were all decoded before and have not changed since (index.py) are decoded on
@@ -16,25 +13,31 @@
 import dataclasses
 import io
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from fact_metrics.base.errors import UserError
-from fact_train.data.dataset import SPLITS, Dataset, allocate_images
+from fact_metrics.base.errors import NeedsOption, UserError
+from fact_train.data.dataset import Dataset
 from fact_train.data.decode import Header, decode, read_header
-from fact_train.data.errors import MissingSplit, NeedsOption
+from fact_train.data.errors import MissingSplit
 from fact_train.data.files import Files, attempt_all, image_files, raise_first
 from fact_train.data.index import DatasetIndex
-from fact_train.data.labels import count_classes, label_array, parse_labels
+from fact_train.data.label_files import no_labels_error, read_labels
 from fact_train.data.parallel import ProgressCallback
-from fact_train.data.processing import Processing, centre, check_resolution, resize
+from fact_train.data.pixels import allocate_images
+from fact_train.data.processing import Processing, Selection, centre, check_resolution, resize
+from fact_train.data.splits import find_splits
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
-LABEL_FILE = "dataset.json"
+# What decoding can find out about a file, with the words for it.
+FINDINGS = {
+    "exif_turned": "turned or flipped as their EXIF says",
+    "first_frames": "animated, first frame read",
+}
 
 
 def open_folder(
@@ -42,6 +45,7 @@ def open_folder(
     *,
     split: str,
     processing: Processing,
+    selection: Selection = Selection(),
     progress: ProgressCallback | None = None,
     lazy: bool = False,
 ) -> Dataset:
@@ -52,102 +56,120 @@ def open_folder(
     name = path.resolve().name if path.is_dir() else path.stem.removesuffix(".tar")
     with ExitStack() as stack:
         files = stack.enter_context(image_files(path))
-        index = DatasetIndex.of_files(files, split, processing)
-        if not lazy:
-            return _open_files(files, name, split, processing, index, progress)
-        with index.locked():
-            dataset = _open_files(files, name, split, processing, index, progress, lazy=True)
-            dataset.sha256  # noqa: B018 - saved before another process may look for it
-        weakref.finalize(dataset, stack.pop_all().close)
-        return dataset
+        source = _source_of(files, name, split, selection)
+        keep = stack if lazy else None
+        return open_files(files, source, name, split, processing, selection, progress, keep)
+
+
+class Source(NamedTuple):
+    """Names of the image files of a split, in order; their labels, int64 [N], float32 [N, L] or None; and
+    lines for the user."""
+
+    names: list[str]
+    labels: np.ndarray | None
+    num_classes: int
+    notes: list[str]
+
+
+def _source_of(files: Files, name: str, split: str, selection: Selection) -> Source:
+    splits = find_splits(files, selection.image_key)
+    if split not in splits.names:
+        raise MissingSplit(
+            files.path, split, "put its images into subfolders train/ and test/, or use the train split"
+        )
+    labels = read_labels(files, splits, split, selection.labels)
+    if selection.need_labels and labels.values is None:
+        raise no_labels_error(files, splits, split, name)
+    skipped = splits.skipped_line(labels.sidecars)
+    notes = [*([skipped] if skipped else []), *splits.notes, *labels.notes]
+    return Source(splits.names[split], labels.values, labels.num_classes, notes)
+
+
+def open_files(
+    files: Files,
+    source: Source,
+    name: str,
+    split: str,
+    processing: Processing,
+    selection: Selection,
+    progress: ProgressCallback | None,
+    keep: ExitStack | None = None,
+) -> Dataset:
+    """Image files as a dataset. With `keep`, which closes them, they may be decoded on demand later."""
+    index = DatasetIndex.of_files(files, split, processing, selection)
+    if keep is None:
+        return _open_files(files, source, name, split, processing, selection, index, progress)
+    with index.locked():
+        dataset = _open_files(files, source, name, split, processing, selection, index, progress, lazy=True)
+        dataset.sha256  # noqa: B018 - saved before another process may look for it
+    weakref.finalize(dataset, keep.pop_all().close)
+    return dataset
 
 
 def _open_files(
     files: Files,
+    source: Source,
     name: str,
     split: str,
     processing: Processing,
+    selection: Selection,
     index: DatasetIndex,
     progress: ProgressCallback | None,
     *,
     lazy: bool = False,
 ) -> Dataset:
-    image_names, prefix = _names_of_split(files, split)
-    labels, num_classes = _read_labels(files, image_names, prefix)
-    chosen = processing.choose(len(image_names)).numpy()
-    chosen_names = [prefix + image_names[i] for i in chosen]
+    chosen = processing.choose(len(source.names)).numpy()
+    chosen_names = [source.names[i] for i in chosen]
 
     if is_indexed := index.load():
         processing = Processing(**index.entries["processing"])
     else:
         headers = attempt_all(files, chosen_names, lambda position, stream, path: read_header(stream, path))
         headers_by_name = dict(zip(chosen_names, headers, strict=True))
-        processing = _resolve(files.path, headers_by_name, processing, len(image_names))
+        processing = _resolve(files.path, headers_by_name, processing, len(source.names))
+        grays = sum(header.gray for header in headers if isinstance(header, Header))
+        index.entries["grays"] = grays if processing.channels == 3 else 0
         index.entries["processing"] = dataclasses.asdict(processing)
     resolution, channels = processing.resolution, processing.channels
     images = allocate_images((len(chosen), channels, resolution, resolution))
+    found: Counter[str] = Counter()
 
-    def place(position: int, stream: BinaryIO, path: str) -> None:
+    def place(position: int, stream: BinaryIO, path: str) -> tuple[bool, bool]:
         if is_indexed and files.stamp(chosen_names[position]) != index.stamps[chosen_names[position]]:
             raise UserError(f"{path}: changed since it was opened; run the same command again")
         whole = io.BytesIO(stream.read())  # to its end: there a zip checks its CRC
-        image = decode(whole, path, channels=channels, alpha=processing.alpha)
+        image, *findings = decode(whole, path, channels=channels, alpha=processing.alpha)
         image = resize(centre(image, processing.square_side(*image.size)), resolution, processing.resize)
         images[position] = np.asarray(image).reshape(resolution, resolution, channels).transpose(2, 0, 1)
+        return tuple(findings)
 
     def decode_some(positions: Sequence[int], progress: ProgressCallback | None = None) -> None:
         names = [chosen_names[position] for position in positions]
-        raise_first(attempt_all(files, names, lambda i, *file: place(positions[i], *file), progress))
+        results = attempt_all(files, names, lambda i, *file: place(positions[i], *file), progress)
+        raise_first(results)
+        for result in results:
+            found.update(kind for kind, holds in zip(FINDINGS, result, strict=True) if holds)
 
     on_demand = lazy and is_indexed
     if not on_demand:
         decode_some(range(len(chosen)), progress)
+        index.entries["found"] = dict(found)
+    counts, grays = dict(index.entries["found"]), index.entries["grays"]
+    notes = [f"{counts[kind]:,} images {words}" for kind, words in FINDINGS.items() if kind in counts]
+    if 0 < grays < len(chosen):
+        notes.append(f"{grays:,} of {len(chosen):,} images are gray, read as RGB")
     return Dataset(
         name=name,
         split=split,
         images=images,
-        labels=None if labels is None else labels[chosen],
-        num_classes=num_classes,
+        labels=None if source.labels is None else source.labels[chosen],
+        num_classes=source.num_classes,
         processing=processing,
         index=index,
         decode=decode_some if on_demand else None,
+        remarks={**selection.describe(), **counts},
+        notes=[*source.notes, *notes],
     )
-
-
-def _names_of_split(files: Files, split: str) -> tuple[list[str], str]:
-    """Sorted image names of the split, and the subfolder ("train/", "test/" or "") that they lie in."""
-    names = [name for name in files.names if name.lower().endswith(EXTENSIONS)]
-    if not names:
-        kinds = ", ".join(EXTENSIONS)
-        raise UserError(f"{files.path}: holds no image ({kinds}) and no idx file; give a folder that does")
-    by_split = {name: [image for image in names if image.startswith(f"{name}/")] for name in SPLITS}
-    if all(by_split.values()):
-        return [name.removeprefix(f"{split}/") for name in by_split[split]], f"{split}/"
-    if split != "train":
-        raise MissingSplit(
-            files.path, split, "put its images into subfolders train/ and test/, or use the train split"
-        )
-    return names, ""
-
-
-def _read_labels(files: Files, names: Sequence[str], prefix: str) -> tuple[np.ndarray | None, int]:
-    """Labels of the named images and the number of classes, counted over both splits where there are two."""
-    label_files = [f"{split}/{LABEL_FILE}" for split in SPLITS] if prefix else [LABEL_FILE]
-    for name in files.names:
-        in_use = "/" not in name or name.startswith(prefix)
-        if in_use and PurePosixPath(name).name == LABEL_FILE and name not in label_files:
-            raise UserError(
-                f"{files.path / name}: labels are read from {' and '.join(label_files)} only; move it"
-            )
-    present = [name for name in label_files if name in files.names]
-    results = attempt_all(files, present, lambda position, stream, path: parse_labels(stream.read(), path))
-    raise_first(results)
-    parsed = dict(zip(present, results, strict=True))
-    labels = parsed.get(prefix + LABEL_FILE)
-    if labels is None:
-        return None, 0
-    num_classes = max(count_classes(each) for each in parsed.values() if each is not None)
-    return label_array(labels, names, str(files.path / (prefix + LABEL_FILE))), num_classes
 
 
 def _resolve(

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fact_metrics.base.errors import UserError
+from fact_metrics.base.errors import NeedsOption, UserError
 from fact_metrics.base.limits import check_unpacked
-from fact_train.data.dataset import Dataset, allocate_images
-from fact_train.data.errors import MissingSplit, NeedsOption
+from fact_train.data.dataset import Dataset
+from fact_train.data.errors import MissingSplit
 from fact_train.data.parallel import ProgressCallback, for_each_image
-from fact_train.data.processing import SMALLEST_RESOLUTION, Processing, centre, resize
+from fact_train.data.pixels import allocate_images
+from fact_train.data.processing import SMALLEST_RESOLUTION, Processing, Selection, centre, resize
 
 MNIST_FOLDER = Path(__file__).parent / "mnist"
 
@@ -34,9 +35,16 @@ IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
 
 
-def open_mnist(*, split: str, processing: Processing, progress: ProgressCallback | None) -> Dataset:
+def open_mnist(
+    *,
+    split: str,
+    processing: Processing,
+    selection: Selection = Selection(),
+    progress: ProgressCallback | None = None,
+) -> Dataset:
     """The bundled MNIST: 60,000 train or 10,000 test digits. UserError where a file is damaged."""
-    return open_idx(MNIST_FOLDER, split=split, processing=processing, progress=progress, md5=MNIST_MD5)
+    options = {"split": split, "processing": processing, "selection": selection, "progress": progress}
+    return open_idx(MNIST_FOLDER, **options, md5=MNIST_MD5)
 
 
 def is_idx_folder(folder: Path) -> bool:
@@ -49,6 +57,7 @@ def open_idx(
     *,
     split: str,
     processing: Processing,
+    selection: Selection = Selection(),
     progress: ProgressCallback | None = None,
     md5: dict[str, str] | None = None,
 ) -> Dataset:
@@ -57,6 +66,7 @@ def open_idx(
     Raises MissingSplit where neither images nor labels of the split are there, UserError for a missing,
     damaged or inconsistent file, and for one whose content has another md5.
     """
+    selection.refuse_without_files(folder)
     files = IMAGES[split], LABELS[split]
     if not any(_find(folder, name) for name in files):
         raise MissingSplit(folder, split, f"put {' and '.join(files)} there, gzipped (.gz) or not")
@@ -71,15 +81,18 @@ def open_idx(
             f"{folder}: {len(pixels)} images in {IMAGES[split]} and {len(labels[split])} labels in "
             f"{LABELS[split]}; put two files of one dataset there"
         )
+    if selection.labels == "none":
+        labels = {}
     chosen = processing.choose(len(pixels)).numpy()
     images, processing = _process(pixels, chosen, folder / IMAGES[split], processing, progress)
     return Dataset(
         name=folder.resolve().name,
         split=split,
         images=images,
-        labels=labels[split][chosen].astype(np.int64),
-        num_classes=max(int(values.max()) for values in labels.values()) + 1,
+        labels=labels[split][chosen].astype(np.int64) if labels else None,
+        num_classes=max((int(values.max()) + 1 for values in labels.values()), default=0),
         processing=processing,
+        remarks=selection.describe(),
     )
 
 

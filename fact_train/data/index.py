@@ -23,7 +23,7 @@ from fact_metrics.base.fingerprints import SETTLED, Stamp, code_sha256
 from fact_metrics.base.folders import cache_folder
 from fact_metrics.base.signing import read_signed, write_signed
 from fact_train.data.files import Files
-from fact_train.data.processing import Processing
+from fact_train.data.processing import Processing, Selection
 
 T = TypeVar("T")
 
@@ -41,7 +41,9 @@ class DatasetIndex:
         self._state = hashlib.sha256(json.dumps(self.stamps).encode()).hexdigest()
 
     @classmethod
-    def of_files(cls, files: Files, split: str, processing: Processing) -> "DatasetIndex":
+    def of_files(
+        cls, files: Files, split: str, processing: Processing, selection: Selection
+    ) -> "DatasetIndex":
         """The index of these files with these options; it has no file where one was changed just now."""
         began = time.time()
         try:
@@ -50,7 +52,8 @@ class DatasetIndex:
             return cls()
         if began - max((stamp.changed for stamp in stamps.values()), default=0) / 1e9 < SETTLED:
             return cls()
-        opened = [str(files.path.resolve()), split, dataclasses.asdict(processing), _decoders()]
+        options = dataclasses.asdict(processing) | selection.describe()
+        opened = [str(files.path.resolve()), split, options, _decoders()]
         name = hashlib.sha256(json.dumps(opened).encode()).hexdigest()
         return cls(cache_folder() / "datasets" / f"{name}.json", stamps)
 
@@ -91,5 +94,5 @@ class DatasetIndex:
 @functools.cache
 def _decoders() -> list[str | None]:
     """Versions of everything between a file and its pixels."""
-    libraries = [PIL.features.version(name) for name in ("pil", "jpg", "zlib", "webp")]
+    libraries = [PIL.features.version(name) for name in ("pil", "jpg", "zlib", "webp", "libtiff", "avif")]
     return [code_sha256(Path(__file__).parent), *libraries]

@@ -1,9 +1,11 @@
-"""Images in an npz, as samplers of diffusion models write them: `arr_0` uint8 [N, H, W, C], `arr_1` labels.
+"""Images in arrays: an npz, as samplers of diffusion models write them, an npy, or arrays in memory.
 
-The array may also be called `images` or be the only one; [N, C, H, W] and [N, H, W] are understood too.
-Nothing in the file is ever unpickled. Images are read in blocks, after their header was checked.
+An npz holds `arr_0` uint8 [N, H, W, C] and perhaps `arr_1`, class indices. The array may also be called
+`images` or be the only one; [N, C, H, W] and [N, H, W] are understood too. Nothing in the file is ever
+unpickled. Images are read in blocks, after their header was checked.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,66 +13,118 @@ import numpy as np
 from PIL import Image
 
 from fact_metrics.base import arrays
-from fact_metrics.base.errors import UserError
+from fact_metrics.base.errors import NeedsOption, UsageError, UserError
 from fact_metrics.base.limits import IMAGE_PIXELS
-from fact_train.data.dataset import Dataset, allocate_images
-from fact_train.data.errors import MissingSplit, NeedsOption
-from fact_train.data.labels import MAX_CLASSES
+from fact_train.data.dataset import Dataset
+from fact_train.data.errors import MissingSplit
+from fact_train.data.labels import MAX_CLASSES, check_classes
 from fact_train.data.parallel import ProgressCallback, for_each_image
-from fact_train.data.processing import Processing, centre, check_resolution, resize
+from fact_train.data.pixels import allocate_images
+from fact_train.data.processing import Processing, Selection, centre, check_resolution, resize
 
 IMAGES, LABELS = ("arr_0", "images"), ("arr_1", "labels")
 
 
 def open_npz(
-    path: Path, *, split: str, processing: Processing, progress: ProgressCallback | None = None
+    path: Path,
+    *,
+    split: str,
+    processing: Processing,
+    selection: Selection = Selection(),
+    progress: ProgressCallback | None = None,
 ) -> Dataset:
-    """The images of an npz as a train split. UserError names the file and what is wrong with it."""
+    """The images of an npz or npy as a train split. UserError names the file and what is wrong with it."""
     if split != "train":
         raise MissingSplit(path, split, "give a folder with subfolders train/ and test/")
+    selection.refuse_without_files(path)
     with arrays.open_npz(path) as archive:
         name, layout = _find_images(archive)
-        labels = _read_labels(archive, layout.count)
-        side = processing.square_side(layout.width, layout.height)
-        if side is None:
-            raise NeedsOption(
-                f"{path}: images of {layout.width}x{layout.height} are not square",
-                "choose --crop center or --crop pad",
-            )
-        resolution = processing.resolution or side
-        check_resolution(resolution, f"{path}: image size")
-        if resolution != side and processing.resize == "none":
-            raise NeedsOption(f"{path}: images are {side}x{side}", "choose another --resize than none")
-        IMAGE_PIXELS.check(side * side, path, "save them smaller")
-        chosen = processing.choose(layout.count).numpy()
-        processing = processing.resolved(
-            resolution=resolution, channels=processing.channels or layout.depth, available=layout.count
+        labels = None if selection.labels == "none" else _read_labels(archive, layout.count)
+        blocks = map(layout.channels_last, archive.rows(name))
+        return _from_blocks(
+            blocks,
+            layout,
+            labels,
+            name=path.stem,
+            source=str(path),
+            processing=processing,
+            selection=selection,
+            progress=progress,
         )
-        images = allocate_images((len(chosen), processing.channels, resolution, resolution))
-        mode = "L" if processing.channels == 1 else "RGB"
-        first, done = 0, 0  # of the block in the file, and of its chosen images among all chosen
-        for block in archive.rows(name):
-            block = layout.channels_last(block)
-            positions = chosen[(chosen >= first) & (chosen < first + len(block))] - first
 
-            def place(number: int, block=block, positions=positions, done=done) -> None:
-                pixels = block[positions[number]]
-                image = Image.fromarray(pixels.squeeze(-1) if layout.depth == 1 else pixels)
-                image = resize(centre(image.convert(mode), side), resolution, processing.resize)
-                target = images[done + number]
-                target[:] = np.asarray(image).reshape(resolution, resolution, -1).transpose(2, 0, 1)
 
-            for_each_image(place, len(positions))
-            first, done = first + len(block), done + len(positions)
-            if progress is not None:
-                progress(done, len(chosen))
+def open_arrays(
+    images: np.ndarray, labels: np.ndarray | None, *, name: str, processing: Processing, selection: Selection
+) -> Dataset:
+    """Images uint8 [N, H, W, 1 or 3] and class indices [N] in memory as a train split."""
+    layout = Layout(*images.shape, channels_first=False)
+    if labels is not None:
+        labels = np.asarray(labels)
+        _check_labels(labels, "labels", layout.count)
+    return _from_blocks(
+        [images], layout, labels, name=name, source="images", processing=processing, selection=selection
+    )
+
+
+def _from_blocks(
+    blocks: Iterable[np.ndarray],
+    layout: "Layout",
+    labels: np.ndarray | None,
+    *,
+    name: str,
+    source: str,
+    processing: Processing,
+    selection: Selection,
+    progress: ProgressCallback | None = None,
+) -> Dataset:
+    """Blocks of images [n, H, W, C] as a dataset."""
+    if selection.need_labels and labels is None:
+        raise UsageError(
+            f"--cond: {source} holds no labels; save class indices [N] beside the images as arr_1"
+        )
+    side = processing.square_side(layout.width, layout.height)
+    if side is None:
+        raise NeedsOption(
+            f"{source}: images of {layout.width}x{layout.height} are not square",
+            "choose --crop center or --crop pad",
+        )
+    resolution = processing.resolution or side
+    check_resolution(resolution, f"{source}: image size")
+    if resolution != side and processing.resize == "none":
+        raise NeedsOption(f"{source}: images are {side}x{side}", "choose another --resize than none")
+    IMAGE_PIXELS.check(side * side, source, "save them smaller")
+    num_classes = 0 if labels is None else int(labels.max()) + 1
+    empty = None if labels is None else check_classes(labels, num_classes, source)
+    chosen = processing.choose(layout.count).numpy()
+    processing = processing.resolved(
+        resolution=resolution, channels=processing.channels or layout.depth, available=layout.count
+    )
+    images = allocate_images((len(chosen), processing.channels, resolution, resolution))
+    mode = "L" if processing.channels == 1 else "RGB"
+    first, done = 0, 0  # of the block in the file, and of its chosen images among all chosen
+    for block in blocks:
+        positions = chosen[(chosen >= first) & (chosen < first + len(block))] - first
+
+        def place(number: int, block=block, positions=positions, done=done) -> None:
+            pixels = block[positions[number]]
+            image = Image.fromarray(pixels.squeeze(-1) if layout.depth == 1 else pixels)
+            image = resize(centre(image.convert(mode), side), resolution, processing.resize)
+            target = images[done + number]
+            target[:] = np.asarray(image).reshape(resolution, resolution, -1).transpose(2, 0, 1)
+
+        for_each_image(place, len(positions))
+        first, done = first + len(block), done + len(positions)
+        if progress is not None:
+            progress(done, len(chosen))
     return Dataset(
-        name=path.stem,
-        split=split,
+        name=name,
+        split="train",
         images=images,
         labels=None if labels is None else labels[chosen].astype(np.int64),
-        num_classes=0 if labels is None else int(labels.max()) + 1,
+        num_classes=num_classes,
         processing=processing,
+        remarks=selection.describe(),
+        notes=[] if empty is None else [empty],
     )
 
 
@@ -95,6 +149,8 @@ def _find_images(archive: arrays.Archive) -> tuple[str, Layout]:
     name = next((n for n in IMAGES if n in names), None)
     if name is None and len(names) == 1:
         (name,) = names
+    if {"mu", "sigma"} <= set(names):
+        raise UserError(f"{path}: feature statistics, no images; give the images they were computed from")
     if name is None:
         raise UserError(
             f"{path}: holds {', '.join(names[:8]) or 'nothing'}; call the array of images arr_0 or images"
@@ -116,10 +172,20 @@ def _read_labels(archive: arrays.Archive, count: int) -> np.ndarray | None:
     if name is None:
         return None
     header = archive.header(name)
-    refusal = f"{archive.path}: {name} is not a list of {count} class indices; remove it"
     if header.shape != (count,) or header.dtype.kind not in "iu":
-        raise UserError(refusal)
+        raise _not_labels(f"{archive.path}: {name}", count)
     labels = archive.read(name)
-    if labels.min() < 0 or labels.max() >= MAX_CLASSES:
-        raise UserError(refusal)
+    _check_labels(labels, f"{archive.path}: {name}", count)
     return labels
+
+
+def _check_labels(labels: np.ndarray, what: str, count: int) -> None:
+    """UserError unless the labels are `count` class indices."""
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise _not_labels(what, count)
+    if labels.min() < 0 or labels.max() >= MAX_CLASSES:
+        raise _not_labels(what, count)
+
+
+def _not_labels(what: str, count: int) -> UserError:
+    return UserError(f"{what} is not a list of {count} class indices from 0; remove it, or add --labels none")

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from fact_metrics.base.interruption import Workers
 
 ProgressCallback = Callable[[int, int], None]  # called with (images done, images in all)
 Result = TypeVar("Result")
@@ -23,7 +24,7 @@ def for_each_image(
         return [function(position) for position in range(start, min(start + block, count))]
 
     results = []
-    with ThreadPoolExecutor(threads) as pool:
+    with Workers(threads) as pool:
         for block_results in pool.map(run, range(0, count, block)):
             results += block_results
             if progress is not None:

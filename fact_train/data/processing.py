@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from fact_metrics.base.errors import UsageError, unknown_name
+from fact_metrics.base.pictures import ALPHAS
 from fact_train.data.errors import BadResolution
 from fact_train.data.sampler import batch_indices
 
@@ -32,12 +33,8 @@ CROPS: dict[str, Callable[[int, int], int] | None] = {
     "pad": max,
 }
 
-# colour put behind transparent pixels
-ALPHAS: dict[str, int | None] = {
-    "refuse": None,  # refuse images with a pixel that is not fully opaque
-    "black": 0,
-    "white": 255,
-}
+# where labels come from (label_files.py)
+LABELS = ("auto", "folders", "none")
 
 SMALLEST_RESOLUTION = 4
 
@@ -86,6 +83,37 @@ class Processing:
             return width
         side = CROPS[self.crop]
         return side and side(width, height)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which images and labels of the files are read; `need_labels`: refuse a set without labels."""
+
+    labels: str = "auto"
+    image_key: str | None = None
+    need_labels: bool = False
+
+    def __post_init__(self) -> None:
+        if self.labels not in LABELS:
+            raise unknown_name("labels", self.labels, LABELS)
+        if self.need_labels and self.labels == "none":
+            raise UsageError("--cond needs labels, and --labels none reads none; leave out one of them")
+
+    def describe(self) -> dict:
+        """What differs from the default, by the names that a dataset's description has for it."""
+        given = {"labels_from": self.labels, "image_key": self.image_key}
+        return {name: value for name, value in given.items() if value not in ("auto", None)}
+
+    def refuse_folders(self, data: object) -> None:
+        """UsageError where `labels` asks for folders that the data does not have."""
+        if self.labels == "folders":
+            raise UsageError(f"--labels folders: {data} holds no folders of image files; leave it out")
+
+    def refuse_without_files(self, data: object) -> None:
+        """UsageError where options are given that mean something for image files alone."""
+        self.refuse_folders(data)
+        if self.image_key is not None:
+            raise UsageError(f"--image-key {self.image_key}: {data} holds no image files; leave it out")
 
 
 def check_resolution(resolution: int, what: str) -> None:

@@ -173,6 +173,21 @@ class Discriminator(nn.Module):
         )
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers before the 4x4 block, from the image on, as --freeze-d counts them."""
+        blocks = [getattr(self, f"b{res}") for res in self.resolutions]
+        names = ("fromrgb", "conv0", "conv1", "skip")
+        return [getattr(block, name) for block in blocks for name in names if hasattr(block, name)]
+
+    def parameters_after(self, frozen: int) -> list[nn.Parameter]:
+        """All parameters but those of the first `frozen` layers. ValueError where there are fewer layers."""
+        layers = self.layers
+        if frozen > len(layers):
+            raise ValueError(f"D has {len(layers)} layers before its 4x4 block")
+        held = {id(p) for layer in layers[:frozen] for p in layer.parameters()}
+        return [p for p in self.parameters() if id(p) not in held]
+
     def forward(
         self,
         img: Tensor,

@@ -1,7 +1,7 @@
 """StyleGAN2 generator: mapping and synthesis (Karras et al. 2020, "Analyzing and Improving the Image Quality
 of StyleGAN").
 
-Matches the networks of NVlabs/stylegan2-ada-pytorch (d72cc7d) number for number: `baselines/stylegan2_ada.py`
+Matches the networks of NVlabs/stylegan2-ada-pytorch (d72cc7d) number for number: `imports/stylegan2_ada.py`
 maps its weights onto these.
 """
 

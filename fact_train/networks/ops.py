@@ -41,34 +41,44 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, use: str, gain: float) -> Tensor:
         ctx.use, ctx.gain = use, gain
-        c = x.shape[1]
-        if use == "up":
-            # bfloat16 on a CPU has no fast kernel for this one (90x slower than float32).
-            dtype = torch.float32 if x.dtype == torch.bfloat16 and x.device.type == "cpu" else x.dtype
-            kernel = _depthwise(c, gain, dtype, x.device)
-            return F.conv_transpose2d(x.to(dtype), kernel, stride=2, padding=1, groups=c).to(x.dtype)
-        kernel = _depthwise(c, gain, x.dtype, x.device)
-        stride, padding = {"down": (2, 1), "widen": (1, 2), "narrow": (1, 1)}[use]
-        return F.conv2d(x, kernel, stride=stride, padding=padding, groups=c)
+        return _filter(x, use, gain)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         return _Filter.apply(grad, ADJOINT[ctx.use], ctx.gain), None, None
 
 
+def _filter(x: Tensor, use: str, gain: float) -> Tensor:
+    """The operations of `_Filter`."""
+    c = int(x.shape[1])  # a constant of exported graphs
+    if use == "up":
+        # bfloat16 on a CPU has no fast kernel for this one (90x slower than float32).
+        dtype = torch.float32 if x.dtype == torch.bfloat16 and x.device.type == "cpu" else x.dtype
+        kernel = _depthwise(c, gain, dtype, x.device)
+        return F.conv_transpose2d(x.to(dtype), kernel, stride=2, padding=1, groups=c).to(x.dtype)
+    kernel = _depthwise(c, gain, x.dtype, x.device)
+    stride, padding = {"down": (2, 1), "widen": (1, 2), "narrow": (1, 1)}[use]
+    return F.conv2d(x, kernel, stride=stride, padding=padding, groups=c)
+
+
+def _filtered(x: Tensor, use: str, gain: float) -> Tensor:
+    """`_Filter`, without its derivatives while a graph is exported: those are no operators of ONNX."""
+    return _filter(x, use, gain) if torch.onnx.is_in_onnx_export() else _Filter.apply(x, use, gain)
+
+
 def upsample2d(x: Tensor) -> Tensor:
     """Double H and W of [N, C, H, W] by zero insertion and the filter, keeping the mean level."""
-    return _Filter.apply(x, "up", 4.0)
+    return _filtered(x, "up", 4.0)
 
 
 def downsample2d(x: Tensor) -> Tensor:
     """Halve H and W (even) of [N, C, H, W] after the filter."""
-    return _Filter.apply(x, "down", 1.0)
+    return _filtered(x, "down", 1.0)
 
 
 def narrow2d(x: Tensor, *, gain: float) -> Tensor:
     """The filter with one pixel of padding: H - 1 by W - 1 pixels, multiplied by `gain`."""
-    return _Filter.apply(x, "narrow", gain)
+    return _filtered(x, "narrow", gain)
 
 
 def pointwise(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -101,7 +111,7 @@ def conv2d_resample(
     if down == 2 and k == 1:
         return F.conv2d(downsample2d(x), w, bias)
     if down == 2:
-        return F.conv2d(_Filter.apply(x, "widen", 1.0), w, bias, stride=2)
+        return F.conv2d(_filtered(x, "widen", 1.0), w, bias, stride=2)
     if k == 1 and w.shape[1] <= FEW_CHANNELS:
         return pointwise(x, w[:, :, 0, 0], bias)
     return F.conv2d(x, w, bias, padding=k // 2)

@@ -262,6 +262,6 @@ def _check(inject: nn.Module, name: str) -> None:
         kind = next(kind for kind, cls in STYLE_INJECTIONS.items() if type(inject) is cls)
         able = ", ".join(kind for kind, cls in STYLE_INJECTIONS.items() if cls.per_channel)
         raise UserError(
-            f"layer {name} has the injection {kind}, whose style is no number per channel, so this generator "
+            f"layer {name} has the injection {kind}, which has no style per channel, so this generator "
             f"has no StyleSpace; explain one with {able}"
         )

@@ -4,6 +4,8 @@ A setting without effect is rejected: a run that names it would be compared as i
 """
 
 import dataclasses
+import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ AUGMENTATION_USERS = {
     **dict.fromkeys(("ada_target", "ada_interval", "ada_kimg", "ada_ceiling"), ("ada",)),
     "diffaugment_policy": ("diffaugment",),
 }
+SMALLEST_TRAINED = 8  # px: D halves images down to 4 px
 POLICIES = ("color", "translation", "cutout")
 
 ONE_VECTOR = "it has no effect on one style vector; raise --style-vectors"
@@ -38,6 +41,7 @@ def find_problem(cfg: Any, *, changed: Sequence[str]) -> Problem | None:
         or augmentation_problem(cfg, changed=set(changed))
         or loss_problem(cfg, changed=set(changed))
         or schedule_problem(cfg)
+        or _init_problem(cfg, changed=changed)
     )
 
 
@@ -47,11 +51,22 @@ def _range_problem(cfg: Any) -> Problem | None:
         if bounds is not None and isinstance(value, int | float) and not bounds.holds(value):
             optional = ", or none" if f.default is None else ""
             return f.name, bounds.rule + optional
+    side = cfg.resolution
+    if side is not None and (side < SMALLEST_TRAINED or side & (side - 1)):
+        nearest = max(SMALLEST_TRAINED, 2 ** round(math.log2(side)))
+        return "resolution", f"the networks need a power of two of at least {SMALLEST_TRAINED}; try {nearest}"
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", cfg.device):
+        return "device", "use auto, cpu, cuda or cuda:N"
     if cfg.fp16_layers and cfg.precision in ("bf16", "fp16"):
         return "fp16_layers", f"--precision {cfg.precision} holds all feature maps in 16 bits"
     if cfg.batch % min(cfg.mbstd_group_size, cfg.batch):
         return "mbstd_group_size", f"it must divide --batch {cfg.batch}"
     return None
+
+
+def _init_problem(cfg: Any, *, changed: Sequence[str]) -> Problem | None:
+    needing = [name for name in ("init_partial", "freeze_d") if name in changed and cfg.init is None]
+    return (needing[0], "it needs --init") if needing else None
 
 
 def style_problem(cfg: Any, *, changed: set[str]) -> Problem | None:

@@ -1,6 +1,7 @@
 """What a configuration field carries: help, panel, source, range. `--help` and `--list-axes` read it."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ PANELS = (
     "Precision",
     "Augmentation",
     "StylEx",
+    "Fine-tuning",
     "Run",
 )
 
@@ -52,6 +54,7 @@ def setting(
     metavar: str | None = None,
     reported: str | None = None,
     canonical: Callable[[str], str] | None = None,
+    off_alias: str | None = None,
     scope: str = "science",
 ) -> Any:
     """A dataclass field of TrainConfig.
@@ -60,6 +63,7 @@ def setting(
     bounds: the numbers that fit. choices: the names of a `str` field whose table stands elsewhere.
     metavar: the placeholder of a free text. reported: what the style experiments say of the field.
     canonical: gives a free text its one spelling, or raises ValueError with what is wrong.
+    off_alias: another flag that switches a switch off.
     """
     metadata = {
         "help": help,
@@ -70,6 +74,7 @@ def setting(
         "metavar": metavar,
         "reported": reported,
         "canonical": canonical,
+        "off_alias": off_alias,
         "scope": scope,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -96,8 +101,9 @@ def fit(f: dataclasses.Field, value: Any) -> Any:
         if isinstance(value, bool):
             return value
     elif float in types and isinstance(value, int | float) and not isinstance(value, bool):
-        if value == value and abs(value) != float("inf"):
-            return float(value)
+        if not math.isfinite(value):
+            raise ValueError("it must be a finite number")
+        return float(value)
     elif int in types and isinstance(value, int) and not isinstance(value, bool):
         return value
     elif str in types and isinstance(value, str) and value:

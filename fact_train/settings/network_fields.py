@@ -12,10 +12,11 @@ class NetworkFields:
 
     # fmt: off
     data: str = setting("mnist",
-        "Training images: the name mnist, or the path of an image folder, zip, tar, npz or idx folder.",
+        "Training images: mnist, stacked-mnist, the path of an image folder, zip, tar, npz, npy or idx "
+        "folder, or hf:PATH of a Hugging Face dataset on disk.",
         panel="Data", source="this project", metavar="NAME|PATH")
     resolution: int | None = setting(None,
-        "Side of the training images in pixels, a power of two from 4. none keeps the size of the files.",
+        "Side of the training images in pixels, a power of two from 8. none keeps the size of the files.",
         panel="Data", source="StyleGAN2-ADA", bounds=POSITIVE)
     resize: str = setting("lanczos",
         "Filter that resizes images of another size. none rejects them.",
@@ -38,6 +39,14 @@ class NetworkFields:
         "Condition G and D on the labels of the dataset. D uses a projection.",
         panel="Data", source="projection discriminator")
 
+    labels: Literal["auto", "folders", "none"] = setting("auto",
+        "Where labels come from. auto: dataset.json, or the .cls or .json of WebDataset samples. folders: "
+        "one folder per class. none: unlabelled.",
+        panel="Data", source="this project")
+    image_key: str | None = setting(None,
+        "Of samples with several images (s0.input.png, s0.mask.png) the key of the training image; of hf: "
+        "the image column.",
+        panel="Data", source="this project", metavar="KEY")
     balance: bool = setting(False,
         "Train on real images of all classes equally often. Classes are the labels, in StylEx what the "
         "classifier says.",
@@ -53,8 +62,8 @@ class NetworkFields:
         "Learning rate of the mapping network, relative to --g-lr.",
         panel="Generator", source="StyleGAN", bounds=POSITIVE)
     train_mapping: bool = setting(True,
-        "Train the mapping network. Off leaves it at its random initialisation.",
-        panel="Generator", source="style experiments",
+        "Train the mapping network. Off leaves it at its initialisation: random, or from --init.",
+        panel="Generator", source="style experiments", off_alias="--freeze-mapping",
         reported="Training it helps a little at a small R1 weight.")
     latent_space: Literal["w", "w_plus"] = setting("w",
         "w draws one latent for all layers. w_plus draws one per layer, in training and evaluation.",

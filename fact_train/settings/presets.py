@@ -8,10 +8,12 @@ from fact_train.settings.config import TrainConfig, flag
 from fact_train.settings.mnist_presets import STYLEGAN2_PRESETS, STYLEX_PRESETS
 from fact_train.settings.paper_presets import PAPER_PRESETS
 from fact_train.settings.preset import Preset
+from fact_train.settings.stacked_presets import STACKED_PRESETS
 from fact_train.settings.stylex_presets import REPRODUCTION_PRESETS
 
 PRESETS: dict[str, Preset] = {
     **STYLEGAN2_PRESETS,
+    **STACKED_PRESETS,
     **PAPER_PRESETS,
     **STYLEX_PRESETS,
     **REPRODUCTION_PRESETS,

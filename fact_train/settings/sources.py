@@ -19,6 +19,7 @@ SOURCES = {
     "mixed precision": "Micikevicius et al. 2018, arXiv:1710.03740",
     "projection discriminator": "Miyato & Koyama 2018, arXiv:1802.05637",
     "DiffAugment": "Zhao et al. 2020, arXiv:2006.10738",
+    "FreezeD": "Mo et al. 2020, arXiv:2002.10964; layers are counted as in StyleGAN2-ADA",
     "AdaConv": "Chandran et al. 2021, Adaptive Convolutions for Structure-Aware Style Transfer, CVPR",
     "Overparameterized StyleGAN": "Poirier-Ginter et al. 2022, arXiv:2205.06304",
     "style experiments": "unpublished experiments on AFHQ cats at 32 px, batch 8, one seed, judged by eye: "

@@ -9,7 +9,7 @@ from fact_train.settings.schedules import canonical
 
 @dataclass(frozen=True)
 class TrainingFields:
-    """Panels Losses and regularisation, Augmentation, Optimiser and Precision, and the training seed."""
+    """Panels Losses and regularisation, Augmentation, Optimiser, Precision, Fine-tuning; the seed."""
 
     # fmt: off
     loss: Literal["logistic", "hinge", "relativistic", "dual-contrastive"] = setting("logistic",
@@ -133,6 +133,15 @@ class TrainingFields:
     ema_rampup: float | None = setting(None,
         "Limit --ema-kimg to this share of the images seen so far. none sets no limit.",
         panel="Optimiser", source="StyleGAN2-ADA", bounds=NOT_NEGATIVE)
+    init: str | None = setting(None,
+        "Checkpoint whose G, D and moving average the run starts from. none starts from random weights.",
+        panel="Fine-tuning", source="StyleGAN2-ADA", metavar="FILE")
+    init_partial: bool = setting(False,
+        "Start tensors that --init lacks, or has in another shape, from random values. Off rejects the file.",
+        panel="Fine-tuning", source="this project")
+    freeze_d: int = setting(0,
+        "Keep the first layers of D as in --init, this many from the image on. The 4x4 block always trains.",
+        panel="Fine-tuning", source="FreezeD", bounds=NOT_NEGATIVE)
     seed: int = setting(0, "Training seed of weights, data order and latents.",
         panel="Run", source="StyleGAN2-ADA", bounds=NOT_NEGATIVE)
     # fmt: on

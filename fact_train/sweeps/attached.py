@@ -21,6 +21,16 @@ def end_with_parent() -> None:
         sys.exit(75)  # it died before the request
 
 
+def leave_warnings_to_parent() -> None:
+    """Ignore SIGUSR2, which Slurm sends to every process of a job shortly before its time is over.
+
+    By default it kills. The parent takes it and asks the run to save its state.
+    """
+    if hasattr(signal, "SIGUSR2"):
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
 if __name__ == "__main__":
+    leave_warnings_to_parent()
     end_with_parent()
     runpy.run_module(sys.argv.pop(1), run_name="__main__")

@@ -8,7 +8,15 @@ import msgspec
 
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.schema import decode, parse_document
-from fact_train.run_folder import DIVERGED_FILE, TickShape, list_snapshots, read_options, snapshot_nimg
+from fact_train.run_folder import (
+    DIVERGED_FILE,
+    TickShape,
+    checkpoint_nimg,
+    list_checkpoints,
+    list_snapshots,
+    read_options,
+    snapshot_nimg,
+)
 from fact_train.settings.config import TrainConfig, differing_fields
 from fact_train.sweeps.plan import PlannedRun
 
@@ -55,9 +63,8 @@ def read_progress(run: PlannedRun) -> Progress:
         return Progress(CONFLICT, 0.0, str(error))
     if nimg >= round(run.config.kimg * 1000):
         return Progress(TRAINED, nimg / 1000)
-    saved = sorted(run.outdir.glob("training-state-*.pt"))
-    kimg = saved[-1].stem.rpartition("-")[2] if saved else "0"
-    return Progress(PARTIAL, float(kimg) if kimg.isdecimal() else 0.0)
+    saved = list_checkpoints(run.outdir)
+    return Progress(PARTIAL, checkpoint_nimg(saved[-1]) / 1000 if saved else 0.0)
 
 
 def last_tick(outdir: Path) -> dict | None:

@@ -11,6 +11,7 @@ from fact_train.sweeps.room import RETRIES, SLURM_MINUTES, Room
 from fact_train.sweeps.worker import Outcome, Task
 
 POLL = 1.0  # seconds between two looks at the jobs
+UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "RESIZING")
 SIGNAL_SECONDS = 120  # before the end of a job's time, in which a run saves its state
 
 
@@ -49,7 +50,8 @@ class _Entry:
 class SlurmExecutor(Executor):
     """Tasks that are submitted together make one job array.
 
-    A task that ends with exit code 75 without being told to, and one whose node was lost, starts again.
+    A task that ends with exit code 75 without being told to, and one whose node was lost, starts again. Where
+    Slurm itself has put the job back into its queue (`scontrol requeue`, a lost node), nothing is submitted.
     """
 
     def __init__(self, room: Room, *, cluster: str) -> None:
@@ -127,6 +129,8 @@ class SlurmExecutor(Executor):
             return
         error = entry.job.exception()
         again = error is not None or (entry.job.result().stopped and not entry.task.stop_file.exists())
+        if again and _is_queued(entry.job):
+            return
         if again and entry.starts <= RETRIES:
             entry.job = None
         elif error is not None:
@@ -143,3 +147,8 @@ class SlurmExecutor(Executor):
             entry.future.set_exception(error)
         else:
             entry.future.set_result(outcome)
+
+
+def _is_queued(job: Any) -> bool:
+    """Whether Slurm will start the job again, or has: the result on disk is then that of an earlier start."""
+    return job.get_info(mode="force").get("State") in UNFINISHED

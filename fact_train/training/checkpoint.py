@@ -10,20 +10,11 @@ import torch
 from fact_metrics.base.atomic import write_torch
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.torch_files import load_torch
+from fact_train.run_folder import checkpoint_name, list_checkpoints
 from fact_train.training.trainer import Trainer
 
 SCHEMA = 1
 KEEP = 2  # checkpoints per run: the newest and the one before it
-
-
-def checkpoint_name(nimg: int) -> str:
-    """File name of the checkpoint at `nimg` images."""
-    return f"training-state-{nimg // 1000:06d}.pt"
-
-
-def list_checkpoints(outdir: Path) -> list[Path]:
-    """Checkpoints of a run folder, oldest first."""
-    return sorted(Path(outdir).glob("training-state-*.pt"))
 
 
 def save_checkpoint(outdir: Path, trainer: Trainer) -> Path:
@@ -54,7 +45,9 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise UserError(f"checkpoint {path} holds no training state but {type(state).__name__}.")
     if state.get("schema") != SCHEMA:
         shown = str(state.get("schema"))[:20]
-        raise UserError(f"checkpoint {path} has schema {shown}; this version reads {SCHEMA}.")
+        newer = type(state.get("schema")) is int and state["schema"] > SCHEMA
+        way_out = "; update fact-stylegan." if newer else "."
+        raise UserError(f"checkpoint {path} has schema {shown}, this version reads {SCHEMA}{way_out}")
     return state
 
 

@@ -14,6 +14,8 @@ from fact_train import distributed, run_folder
 from fact_train.data import Dataset, open_dataset
 from fact_train.settings.config import TrainConfig
 from fact_train.training import checkpoint
+from fact_train.training.initial import read_initial
+from fact_train.training.preflight import refuse_full_disk, start_notes
 from fact_train.training.probe import probe
 from fact_train.training.run import AfterSnapshot, Run
 from fact_train.training.run_log import RunLog
@@ -40,6 +42,7 @@ def train(
     `done` once training has ended. UserError for whatever the user can mend.
     """
     check_tracker(cfg.log_to)
+    run_folder.check_folder(outdir, cfg)
     keep_freed_memory()
     device = resolve_device(cfg.device)
     # A resumed run keeps its threads: on a CPU the last bits depend on them.
@@ -71,6 +74,9 @@ def _open_data(cfg: TrainConfig) -> Dataset:
             channels=cfg.channels,
             alpha=cfg.alpha,
             max_images=cfg.max_images,
+            labels=cfg.labels,
+            image_key=cfg.image_key,
+            need_labels=cfg.cond,
             progress=progress,
         )
 
@@ -86,15 +92,19 @@ def _open_run(
     """The run of a folder at its newest checkpoint. Rank 0 writes the folder's options, the others read."""
     is_rank_0 = distributed.rank() == 0
     log = RunLog(outdir, enabled=is_rank_0)
+    cfg, initial = trainer.cfg, None
+    if cfg.init is not None and not checkpoint.list_checkpoints(outdir):
+        initial = read_initial(cfg, trainer.model)
     if is_rank_0:
         run_id = run_folder.prepare(
             outdir,
-            trainer.cfg,
+            cfg,
             preset=preset,
             label=label,
             dataset=trainer.dataset.describe(),
             classifier=trainer.model.classifier_card,
             machine=machine,
+            init=None if initial is None else initial.describe(),
         )
     distributed.barrier()
     if not is_rank_0:
@@ -104,11 +114,13 @@ def _open_run(
         resumed_from = checkpoint.load_latest(outdir, trainer)
     for warning in caught:
         log.say(f"warning: {warning.message}")
+    if initial is not None:
+        log.say(initial.load_into(trainer.model))
     return Run(
         trainer=trainer,
         outdir=outdir,
         run_id=run_id,
-        target=round(trainer.cfg.kimg * 1000),
+        target=round(cfg.kimg * 1000),
         log=log,
         resumed_from=resumed_from,
         after_snapshot=after_snapshot,
@@ -124,7 +136,8 @@ def _train(run: Run, threads: int, machine: dict[str, Any]) -> Result:
     if distributed.rank() == 0:
         for warning in run_folder.note_start(run.outdir, nimg=trainer.nimg, machine=machine):
             run.log.say(f"warning: {warning}")
-    for note in trainer.model.notes:
+        refuse_full_disk(run.outdir, trainer)
+    for note in [*start_notes(trainer), *trainer.model.notes]:
         run.log.say(note)
     if run.resumed_from is None:
         run.save_first_pictures()

@@ -72,12 +72,20 @@ class Run:
     @property
     def is_complete(self) -> bool:
         """Whether the target is reached and its snapshot is written."""
-        return self.trainer.nimg >= self.target and self.snapshot_path.exists()
+        return self.trainer.nimg >= self.target and self._has_snapshot()
 
     @property
     def snapshot_path(self) -> Path:
         """File of the snapshot at the images shown so far."""
         return self.outdir / run_folder.snapshot_name(self.trainer.nimg)
+
+    def _has_snapshot(self) -> bool:
+        """Whether the snapshot of the present state is written; its name alone is shared within one kimg."""
+        path = self.snapshot_path
+        try:
+            return path.exists() and run_folder.snapshot_nimg(path) == self.trainer.nimg
+        except UserError:  # damaged: written again
+            return False
 
     @cached_property
     def grid(self) -> grids.SampleGrid:
@@ -96,6 +104,8 @@ class Run:
         """Step until the target. NonFiniteLoss where training diverges, Stopped after a signal."""
         nimg = self.trainer.nimg
         if self.log.enabled:
+            if self._is_save_point(nimg) and not self._has_snapshot():
+                self.save_snapshot()  # a kill came between the state and its snapshot
             (self.outdir / run_folder.DIVERGED_FILE).unlink(missing_ok=True)
         self.writer = self._open_writer() if self.log.enabled else None
         with stop_signal() as stop, self.log.live(target=self.target, done=nimg):
@@ -116,7 +126,7 @@ class Run:
 
         It has not where the run had stopped exactly at its end, or had passed the target long ago.
         """
-        if self.log.enabled and not self.snapshot_path.exists():
+        if self.log.enabled and not self._has_snapshot():
             self.save_snapshot()
         return self.snapshot_path
 
@@ -152,29 +162,39 @@ class Run:
                 clock = TickClock(self.trainer.nimg)
 
     def _step(self, stop: StopSignal) -> StepEnd:
-        trainer, cfg = self.trainer, self.trainer.cfg
-        tick_images = max(round(cfg.kimg_per_tick * 1000), 1)
-        ticks_before = trainer.nimg // tick_images
+        trainer = self.trainer
         trainer.step()
         self.log.advance(trainer.nimg)
         done = trainer.nimg >= self.target
-        tick = trainer.nimg // tick_images
-        tick_over = tick > ticks_before
+        tick, tick_over = self._tick(trainer.nimg)
         signum = distributed.any_rank(stop.number, trainer.device)
-        saving = done or bool(signum) or (tick_over and tick % cfg.snapshot_ticks == 0)
+        saving = done or bool(signum) or self._is_save_point(trainer.nimg)
         return StepEnd(tick, tick_over, done, signum, saving)
+
+    def _tick(self, nimg: int) -> tuple[int, bool]:
+        """The tick at `nimg` images, and whether the step that led there ended one."""
+        tick_images = max(round(self.trainer.cfg.kimg_per_tick * 1000), 1)
+        tick = nimg // tick_images
+        return tick, tick > (nimg - self.trainer.cfg.batch) // tick_images and nimg > 0
+
+    def _is_save_point(self, nimg: int) -> bool:
+        tick, tick_over = self._tick(nimg)
+        return tick_over and tick % self.trainer.cfg.snapshot_ticks == 0
 
     def _end_tick(self, end: StepEnd, clock: TickClock) -> None:
         """Report the tick; pictures, snapshot and checkpoint where they are due."""
         now = time.perf_counter()
         stats = self.trainer.stats.collect()
+        if end.saving:
+            self.trainer.share_state()
         if self.writer is not None:
             self._write_stats(end.tick, stats, now, clock)
             if end.done or end.tick % self.trainer.cfg.image_ticks == 0:
                 self._write_pictures()
             if end.saving:
-                self.save_snapshot()
+                # The state first: a folder with snapshots and no state has lost it.
                 checkpoint.save_checkpoint(self.outdir, self.trainer)
+                self.save_snapshot()
         if end.saving and not end.done:  # the last snapshot: once training has ended
             self.notify(done=False)
 
@@ -198,6 +218,7 @@ class Run:
             self.writer.image(name, picture, nimg=nimg)
 
     def _stop(self, signum: int) -> None:
+        self.trainer.share_state()
         if self.writer is not None:
             checkpoint.save_checkpoint(self.outdir, self.trainer)
         raise Stopped(

@@ -162,7 +162,7 @@ def set_gradients(params: list[nn.Parameter], micro_batches: list[tuple[Tensor |
 
 
 class Adam(torch.optim.Adam):
-    """Adam over (network, learning rate) pairs, corrected for lazy regularisation, following --schedule.
+    """Adam over (parameters, learning rate) pairs, corrected for lazy regularisation, following --schedule.
 
     `interval` is that of the regulariser that shares the optimiser; None without one. `rate` is the setting
     that the learning rates are multiples of.
@@ -170,7 +170,7 @@ class Adam(torch.optim.Adam):
 
     def __init__(
         self,
-        groups: Iterable[tuple[nn.Module, float]],
+        groups: Iterable[tuple[list[nn.Parameter], float]],
         cfg: TrainConfig,
         *,
         rate: str,
@@ -178,7 +178,7 @@ class Adam(torch.optim.Adam):
     ) -> None:
         self._cfg, self._rate = cfg, rate
         self._correction = c = 1.0 if interval is None else interval / (interval + 1)
-        params = [{"params": list(net.parameters()), "lr": lr * c} for net, lr in groups]
+        params = [{"params": parameters, "lr": lr * c} for parameters, lr in groups]
         self._lrs = [group["lr"] for group in params]
         super().__init__(params, betas=(cfg.beta1**c, cfg.beta2**c), eps=1e-8, fused=True)
 

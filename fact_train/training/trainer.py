@@ -14,6 +14,7 @@ from fact_metrics.base.errors import UsageError
 from fact_train import distributed
 from fact_train.data import Dataset
 from fact_train.seeds import generator_for
+from fact_train.settings.checks import SMALLEST_TRAINED
 from fact_train.settings.config import TrainConfig
 from fact_train.training.averages import move_averages
 from fact_train.training.cuda_graphs import PhaseGraphs, held, why_not
@@ -35,6 +36,11 @@ class Trainer:
 
     def __init__(self, cfg: TrainConfig, dataset: Dataset, device: torch.device, *, threads: int = 1) -> None:
         self.cfg, self.dataset, self.device = cfg, dataset, device
+        if dataset.resolution < SMALLEST_TRAINED:
+            raise UsageError(
+                f"{cfg.data}: images of {dataset.resolution} px; D halves them down to 4 px, so give "
+                f"--resolution {SMALLEST_TRAINED} or more."
+            )
         set_precision(cfg.precision, device)  # before any network computes
         self.share = share_of_batch(cfg, rank=distributed.rank(), world_size=distributed.world_size())
         self.model = MODELS[cfg.model](cfg, dataset, device, self.share)
@@ -129,6 +135,10 @@ class Trainer:
         """Whether every trained weight is finite; a checkpoint is only worth saving if so."""
         totals = [p.detach().sum() for net in self.model.networks.values() for p in net.parameters()]
         return bool(torch.stack(totals).isfinite().all())
+
+    def share_state(self) -> None:
+        """Average what each process has gathered by itself; all call it before one saves the state."""
+        self.model.gan.augment.share()
 
     def state_dict(self) -> dict[str, Any]:
         """The model's state, counters and unfinished statistics; tensors are not copied."""

@@ -1,6 +1,7 @@
-"""npy arrays inside npz archives: headers are checked before any memory is taken, and rows are streamed."""
+"""npy arrays, alone or in npz archives: headers are checked before memory is taken, rows are streamed."""
 
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -34,10 +35,16 @@ class ArrayHeader:
 
 
 class Archive:
-    """An open npz of plain arrays. All methods raise UserError with the file's name for what is damaged."""
+    """An open npz of plain arrays, or one npy, then called arr_0.
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile):
+    All methods raise UserError with the file's name for what is damaged.
+    """
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile | None):
         self.path, self._archive = path, archive
+        if archive is None:
+            self.names = ["arr_0"]
+            return
         self.names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
     def header(self, name: str) -> ArrayHeader:
@@ -67,6 +74,10 @@ class Archive:
     @contextmanager
     def _member(self, name: str) -> Iterator[tuple[BinaryIO, ArrayHeader]]:
         try:
+            if self._archive is None:
+                with open(self.path, "rb") as stream:
+                    yield stream, _read_header(stream, os.fstat(stream.fileno()).st_size)
+                return
             member = self._archive.getinfo(f"{name}.npy")
             check_unpacked(member.file_size, member.compress_size, f"{self.path}: {name}")
             with self._archive.open(member) as stream:
@@ -80,7 +91,10 @@ class Archive:
 
 @contextmanager
 def open_npz(path: Path) -> Iterator[Archive]:
-    """An npz file, open while the block runs. UserError if it is not one."""
+    """An npz or npy file, open while the block runs. UserError if it is not one."""
+    if path.suffix.lower() == ".npy":
+        yield Archive(path, None)
+        return
     try:
         archive = zipfile.ZipFile(path)
     except DAMAGED as error:

@@ -1,5 +1,6 @@
 """Files appear whole or not at all: write beside, flush to disk, rename."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -7,6 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fact_metrics.base.errors import UserError
+
+FULL = "Free some space and run the same command again."
+# What to do where the disk refuses for another reason.
+WAYS_OUT = {
+    errno.ENOENT: "Create its folder first.",
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "Choose a folder that you can write to."),
+}
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], *, flush: bool = True) -> None:
@@ -30,8 +38,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, flush: bool =
         if refusal is None:
             raise
         raise UserError(
-            f"could not save {path}: {refusal.strerror or refusal}. Free some space and run the same command "
-            "again."
+            f"could not save {path}: {refusal.strerror or refusal}. {WAYS_OUT.get(refusal.errno, FULL)}"
         ) from error
     finally:
         partial.unlink(missing_ok=True)

@@ -16,6 +16,18 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class NeedsOption(UserError):
+    """Data that does not fit as it is: `problem`, and in `way_out` the option that mends it."""
+
+    def __init__(self, problem: str, way_out: str):
+        super().__init__(f"{problem}; {way_out}")
+        self.problem, self.way_out = problem, way_out
+
+    def with_way_out(self, way_out: str) -> "NeedsOption":
+        """The same error where that option cannot be given."""
+        return type(self)(self.problem, way_out)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """UsageError for a name that is not registered, with the closest known ones."""
     return UsageError(f"unknown {kind} {name!r}; {close_names(name, known)}")

@@ -44,6 +44,7 @@ IMAGE_PIXELS = Limit(1 << 26, "pixels", "an image")
 UNPACKED = Limit(256 << 20, "bytes", "compressed content")
 STATISTICS_WIDTH = Limit(1 << 12, "values", "a mean")
 PICKLE = Limit(128 << 20, "bytes", "a pickle")
+CHECKPOINT = Limit(4 << 30, "bytes", "a checkpoint of another program")
 PICKLE_STEPS = Limit(1 << 20, "steps", "a pickle")
 FEATURE_CHUNK = Limit(128 << 20, "bytes", "a chunk of features")
 LAYERS = Limit(1 << 10, "layers", "a network")
@@ -55,7 +56,7 @@ PACKING = 200
 
 LIMITS = (
     *(DOCUMENT, ANSWERS, LABELS, RECORD, IMAGE_FILE, IMAGE_PIXELS, UNPACKED, STATISTICS_WIDTH),
-    *(PICKLE, PICKLE_STEPS, FEATURE_CHUNK, LAYERS, LAYER_WIDTH),
+    *(PICKLE, CHECKPOINT, PICKLE_STEPS, FEATURE_CHUNK, LAYERS, LAYER_WIDTH),
 )
 
 

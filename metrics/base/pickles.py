@@ -3,19 +3,20 @@
 A pickle is a program. Before it runs, its steps are checked against a list (no instances by name, no
 extension codes, bounded memory). The names it may call are replaced by functions of ours: numpy's dtype is
 rebuilt from a list of plain numbers, and its state is read for the byte order alone. An array stays raw bytes
-until it is asked for.
+until it is asked for. Keys of tables are plain values: hashing a tuple of tuples can overflow the stack, or
+take forever.
 """
 
 import io
 import pickle
 import pickletools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
 from fact_metrics.base.errors import UserError
-from fact_metrics.base.limits import PICKLE, PICKLE_STEPS
+from fact_metrics.base.limits import PICKLE, PICKLE_STEPS, Limit
 
 # Steps that build containers and plain values, and the three that call: GLOBAL names a function, REDUCE calls
 # it, BUILD sets a state. NEWOBJ makes an instance of a class that `find_class` returned.
@@ -25,9 +26,10 @@ STEPS = frozenset(
     "STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 "
     "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 "
     "EMPTY_LIST APPEND APPENDS LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS "
+    "EMPTY_SET ADDITEMS "
     "GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ BINPERSID".split()
 )
-DTYPES = frozenset(f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)) - {"f1"}
+DTYPES = frozenset(f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)) - {"f1"} | {"b1"}
 LONGEST_INTEGER = 64  # bytes
 
 Function = Callable[..., Any]
@@ -64,7 +66,7 @@ class PlainArray:
 
 
 class _PlainDtype:
-    """A numpy dtype by name: floats and integers. Of its state only the byte order counts."""
+    """A numpy dtype by name: floats, integers, booleans. Of its state only the byte order counts."""
 
     __slots__ = ("_name", "_order")
 
@@ -101,20 +103,28 @@ class Call:
 
 
 def read_pickle(
-    data: bytes,
+    data: bytes | BinaryIO,
     *,
     source: object,
     find_class: Callable[[str, str], Any] | None = None,
     persistent_load: Callable[[Any], Any] | None = None,
+    limit: Limit = PICKLE,
+    way_out: str = "save its arrays with numpy.savez",
 ) -> Any:
     """The content of a pickle: containers, numbers, texts and PlainArray. UserError names the source.
 
+    `data` may be an open file, read from its position on; several pickles can follow each other in it.
     `find_class(module, name)` is asked first and returns None for names that it does not know.
     """
-    PICKLE.check(len(data), source, "save its arrays with numpy.savez")
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data
+    start = stream.tell()
+    stream.seek(0, io.SEEK_END)
+    limit.check(stream.tell() - start, source, way_out)
+    stream.seek(start)
     try:
-        _check_steps(data)
-        return _Unpickler(data, find_class, persistent_load).load()
+        _check_steps(stream)
+        stream.seek(start)
+        return _Unpickler(stream, find_class, persistent_load, way_out).load()
     except Refused as error:
         raise Refused(f"{source} {error}") from None
     except Exception as error:  # a damaged pickle raises anything
@@ -122,9 +132,12 @@ def read_pickle(
         raise UserError(f"{source} is not a readable pickle of plain values ({reason})") from error
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: bytes, find_class: Any, persistent_load: Any):
-        super().__init__(io.BytesIO(data))
+class _Unpickler(pickle._Unpickler):  # Python's own, whose steps can be replaced; the one in C has the same
+    dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, stream: BinaryIO, find_class: Any, persistent_load: Any, way_out: str):
+        super().__init__(stream)
+        self._way_out = way_out
         self._find, self._persistent, self._made = find_class, persistent_load, 0
         self._functions: Mapping[tuple[str, str], Function] = {
             (module, name): function
@@ -146,9 +159,30 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) not in self._functions:
             raise Refused(
                 f"names {module}.{name}: a pickle can run code, and only arrays and plain values are read "
-                "from one; if you trust it, save its arrays with numpy.savez"
+                f"from one; if you trust it, {self._way_out}"
             )
         return Call(self._functions[module, name] or _never)
+
+    def _set_item(self) -> None:
+        check_plain_keys(self.stack[-2:-1])
+        self.load_setitem()
+
+    def _set_items(self) -> None:
+        check_plain_keys(self.stack[::2])
+        self.load_setitems()
+
+    def _make_dict(self) -> None:
+        check_plain_keys(self.stack[::2])
+        self.load_dict()
+
+    def _add_items(self) -> None:
+        check_plain_keys(self.stack)
+        self.load_additems()
+
+    dispatch[pickle.SETITEM[0]] = _set_item
+    dispatch[pickle.SETITEMS[0]] = _set_items
+    dispatch[pickle.DICT[0]] = _make_dict
+    dispatch[pickle.ADDITEMS[0]] = _add_items
 
     def persistent_load(self, reference: Any) -> Any:
         if self._persistent is None:
@@ -168,13 +202,22 @@ _NUMPY_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NUMPY_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
 
-def _check_steps(data: bytes) -> None:
+def check_plain_keys(keys: Iterable[Any]) -> None:
+    """Raise Refused unless every key of a table or member of a set is a plain value."""
+    for key in keys:
+        if type(key) not in (str, int, float, bool, bytes, type(None)):
+            raise Refused(f"has a {type(key).__name__} as the key of a table; only plain values are read")
+
+
+def _check_steps(stream: BinaryIO) -> None:
     """Raise Refused for a step that is not in STEPS, or whose number would take memory by itself."""
     steps = 0
-    for opcode, argument, _ in pickletools.genops(data):
+    for opcode, argument, _ in pickletools.genops(stream):
         steps += 1
-        if opcode.name not in STEPS or steps > PICKLE_STEPS.most:
+        if opcode.name not in STEPS:
             raise Refused(f"has the pickle step {opcode.name}; only arrays and plain values are read")
+        if steps > PICKLE_STEPS.most:
+            raise Refused(f"has more than {PICKLE_STEPS.text(PICKLE_STEPS.most)}; no such pickle is read")
         is_memo = opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET")
         if is_memo and int(argument) > PICKLE_STEPS.most:
             raise Refused("remembers more values than it holds")
@@ -184,7 +227,8 @@ def _check_steps(data: bytes) -> None:
 
 def _dtype(name: Any, *_: Any) -> _PlainDtype:
     if not (isinstance(name, str) and name in DTYPES):
-        raise Refused(f"holds an array of dtype {str(name)[:20]!r}; plain floats and integers are read")
+        given = repr(name[:20]) if isinstance(name, str) else f"of type {type(name).__name__}"
+        raise Refused(f"holds an array of dtype {given}; plain floats and integers are read")
     return _PlainDtype(name)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 LEGIBLE = 0.9  # class probability from which a digit is legible
+LEGIBLE_RUN = 0.8  # share of legible digits from which a run is legible
 COVERED = 0.02  # share of the legible images from which a class is covered
 COLLAPSED = 0.1  # style diversity under which a style has collapsed
 SMALLEST_SHARE = 1e-6  # of spectral power: blank images have none
@@ -12,6 +13,8 @@ INFINITY_SIZES, INFINITY_SMALLEST = 15, 5000  # subsets of FID-infinity
 MIND_DIRECTIONS, MIND_SEED = 1000, 2020
 RENDERING_DETECTOR = "stlpips_alex"  # of fused against unfused renderings
 SCORE_SPLITS = 10  # of the inception score
+MODES = 1000  # of three stacked digits
+BOOTSTRAPS = 1000
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def share(counts: torch.Tensor) -> float:
     return (counts > 0).double().mean().item()
 
 
-def binomial_stderr(successes: int, n: int) -> float:
+def binomial_stderr(successes: float, n: int) -> float:
     """Standard error of a share of n independent draws.
 
     The share is taken as (successes + 1) / (n + 2), so that none or all is not called certain.

@@ -74,10 +74,9 @@ def compute_flips(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
         second = engine.flips(found.second_after, found.target)
         extras["second"] = _curve(engine.per_image(second, found.image))
         extras["own_only"] = extras["second"][-1]["high"] < curve[-1]["low"]
-    n = len(found.image.unique())
-    interval = _interval(curve[-1]["low"], curve[-1]["high"], "Wilson", n)
-    stderr = _stderr(engine.per_image(flipped[:, -1], found.image))
-    return MetricValue(curve[-1]["value"], stderr=stderr, ci=interval, n_generated=n, extras=extras)
+    share = engine.per_image(flipped[:, -1], found.image)
+    value = _share(share)
+    return MetricValue(value.value, stderr=value.stderr, ci=value.ci, n_generated=len(share), extras=extras)
 
 
 def compute_effectiveness(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
@@ -88,9 +87,7 @@ def compute_effectiveness(spec: MetricSpec, inputs: DeclaredInputs) -> MetricVal
     if found.second_after is None:
         return MetricValue(None, extras={"undefined": "no second classifier"})
     values = engine.per_image(engine.flips(found.second_after, found.target)[:, -1], found.image)
-    low, high = engine.wilson_interval(values.mean().item(), len(values))
-    interval = _interval(low, high, "Wilson", len(values))
-    return MetricValue(values.mean().item(), stderr=_stderr(values), ci=interval, n_generated=len(values))
+    return _share(values)
 
 
 def compute_logit_change(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
@@ -208,10 +205,15 @@ def _interval(low: float, high: float, method: str, n: int) -> dict:
     return {"level": LEVEL, "low": low, "high": high, "method": method, "n": n}
 
 
-def _stderr(values: torch.Tensor) -> float | None:
-    from fact_metrics.engines.pair_distances import mean_and_stderr
+def _share(values: torch.Tensor) -> MetricValue:
+    """Mean of shares over images, with Wilson's interval and the error of as many single draws."""
+    from fact_metrics.engines.attributes import wilson_interval
+    from fact_metrics.engines.overlap import binomial_stderr
 
-    return mean_and_stderr(values)[1]
+    share, n = values.mean().item(), len(values)
+    low, high = wilson_interval(share, n)
+    stderr = binomial_stderr(share * n, n)
+    return MetricValue(share, stderr=stderr, ci=_interval(low, high, "Wilson", n), n_generated=n)
 
 
 def _mean(values: torch.Tensor, **extras) -> MetricValue:

@@ -28,7 +28,13 @@ DETECTORS: dict[str, type[Detector]] = {}
 
 # What rows are; "distance" stands for a perceptual distance between two images beside them.
 Output = Literal[
-    "features", "distance", "class logits", "class probabilities", "spatial features", "spectral share"
+    "features",
+    "distance",
+    "class logits",
+    "class probabilities",
+    "class probabilities of channels",
+    "spatial features",
+    "spectral share",
 ]
 
 

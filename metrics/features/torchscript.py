@@ -6,7 +6,6 @@ attributes and tensors views of their storages. The program is never compiled; o
 parameters and buffers are read.
 """
 
-import math
 import re
 import zipfile
 from collections.abc import Mapping
@@ -19,19 +18,8 @@ from torch import Tensor
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.limits import PICKLE
 from fact_metrics.base.pickles import Call, Refused, read_pickle
+from fact_metrics.base.storages import STORAGES, no_hooks, rebuild_tensor
 
-STORAGES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
 MOST_MODULES = 100_000  # visited in all; a module may stand in several places
 DEEPEST = 100  # modules inside modules
 
@@ -159,27 +147,9 @@ def _find_class(module: str, name: str) -> Any:
     return _FUNCTIONS.get((module, name))
 
 
-def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    """A view of a storage, inside it and with no more values than it has."""
-    numbers = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (-1,)
-    if not isinstance(storage, Tensor) or any(type(n) is not int or n < 0 for n in numbers):
-        raise Refused("holds a tensor of unknown form")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    count = math.prod(size)
-    if count and (last >= len(storage) or count > len(storage)):
-        raise Refused(f"promises a tensor of shape {list(size)[:8]} in {len(storage):,} values")
-    return storage.as_strided(size, stride, offset)
-
-
-def _no_hooks(*arguments: Any) -> dict:
-    if arguments:
-        raise Refused("holds a tensor with hooks")
-    return {}
-
-
 _FUNCTIONS = {
-    ("torch._utils", "_rebuild_tensor_v2"): Call(_rebuild_tensor),
-    ("collections", "OrderedDict"): Call(_no_hooks),
+    ("torch._utils", "_rebuild_tensor_v2"): Call(rebuild_tensor),
+    ("collections", "OrderedDict"): Call(no_hooks),
     ("torch.jit._pickle", "restore_type_tag"): Call(lambda value, *_: value),
     **{
         ("torch.jit._pickle", f"build_{kind}list"): Call(lambda value, *_: value)

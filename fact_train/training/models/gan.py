@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fact_metrics.base.errors import UsageError
 from fact_train import distributed
 from fact_train.augment import build_augmentation
 from fact_train.data import Dataset
@@ -57,7 +58,9 @@ class GAN:
         self.G, self.D = G.to(device).train(), D.to(device).train()
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         # what G's optimiser trains, with the learning rates
-        self.g_groups = [(self.G if cfg.train_mapping else self.G.synthesis, cfg.g_lr), *trained_with_G]
+        g_trained = self.G if cfg.train_mapping else self.G.synthesis
+        nets = [(g_trained, cfg.g_lr), *trained_with_G]
+        self.g_groups = [(list(net.parameters()), rate) for net, rate in nets]
         self.penalties = [
             loss for weight, loss in ((cfg.r1_gamma, "r1_loss"), (cfg.r2_gamma, "r2_loss")) if weight
         ]
@@ -65,7 +68,9 @@ class GAN:
         self.G_opt = Adam(
             self.g_groups, cfg, rate="g_lr", interval=cfg.pl_interval if cfg.pl_weight else None
         )
-        self.D_opt = Adam([(self.D, cfg.d_lr * cfg.ttur_mult)], cfg, rate="d_lr", interval=lazy)
+        self.D_opt = Adam(
+            [(_trained_of_D(self.D, cfg), cfg.d_lr * cfg.ttur_mult)], cfg, rate="d_lr", interval=lazy
+        )
         self.loss = losses.LOSSES[cfg.loss]
         batch = cfg.r1_auto_batch or auto_batch(dataset.resolution)
         self.r1_gamma = losses.resolve_r1_gamma(cfg.r1_gamma, resolution=dataset.resolution, batch=batch)
@@ -272,3 +277,10 @@ class GAN:
         self.D_opt.load_state_dict(state["D_opt"])
         self.pl_mean.copy_(state["pl_mean"])
         self.augment.load_state_dict(state.get("augment", {}))  # states of the first version have none
+
+
+def _trained_of_D(D: nn.Module, cfg: TrainConfig) -> list[nn.Parameter]:
+    try:
+        return D.parameters_after(cfg.freeze_d)
+    except ValueError as error:
+        raise UsageError(f"--freeze-d {cfg.freeze_d}: {error}; freeze fewer.") from error

@@ -26,6 +26,7 @@ class _DigitsDetector(Detector):
     citation = "this project (fact-eval train-digits); outlier exposure: Hendrycks et al. 2019, 1812.04606"
     needs_trait = "digits"
     layer: ClassVar[str]
+    range: ClassVar[str] = "[0, 1], luma of colour images"
     _net: DigitsNet | None = None
 
     def settings(self) -> dict:
@@ -34,20 +35,20 @@ class _DigitsDetector(Detector):
             "layer": self.layer,
             "resize": "torch-aa",
             "size": RESOLUTION,
-            "range": "[0, 1], luma of colour images",
+            "range": self.range,
             "dtype": "float32",
             "weights_sha256": digits_card()["sha256"],
         }
 
-    def _outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _outputs(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and logits of images [N, 1, H, W] in [0, 255]."""
         import torch
 
-        from fact_metrics.features.images import to_gray
         from fact_metrics.features.resize import resize
 
         if self._net is None:
             self._net = load_digits(self.device)
-        x = resize(to_gray(images), mode="torch-aa", size=RESOLUTION) / 255
+        x = resize(gray, mode="torch-aa", size=RESOLUTION) / 255
         return self._net(x.contiguous(memory_format=torch.channels_last))
 
 
@@ -60,7 +61,9 @@ class Digits(_DigitsDetector):
     layer = "penultimate (64), before its ReLU"
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        return self._outputs(images)[0]
+        from fact_metrics.features.images import to_gray
+
+        return self._outputs(to_gray(images))[0]
 
 
 @register_detector
@@ -73,7 +76,27 @@ class DigitsProbs(_DigitsDetector):
     layer = "softmax (10)"
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        return self._outputs(images)[1].softmax(dim=1)
+        from fact_metrics.features.images import to_gray
+
+        return self._outputs(to_gray(images))[1].softmax(dim=1)
+
+
+@register_detector
+class StackedDigitsProbs(_DigitsDetector):
+    name = "stacked_digits_probs"
+    width = 30
+    gives = ("class probabilities of channels",)
+    needs_trait = "stacked digits"
+    label = "class probabilities of the digit classifier in each channel"
+    summary = "class probabilities of the same digit classifier in each of three channels"
+    layer = "softmax (3 x 10)"
+    range = "[0, 1], each channel by itself"
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        from fact_metrics.features.images import to_rgb
+
+        channels = to_rgb(images).flatten(0, 1)[:, None].float()
+        return self._outputs(channels)[1].softmax(dim=1).view(len(images), self.width)
 
 
 def digits_card() -> dict:
