@@ -63,6 +63,8 @@ def test_a_checkpoint_scores_as_its_snapshot_does_and_its_rows_say_where_it_is_f
         assert record.training["imported"]["file"] == "faces.pkl"
         assert record.training["imported"]["file_sha256"] == record.snapshot_sha256
     assert "nothing left to do" in score(call, "faces.pkl")[2]
+    code, _, err = call("recompute", "runs/imported-faces", "--device", "cpu")
+    assert code == 1 and "score faces.pkl with fact-eval run" in err
     assert call("convert", "faces.pkl", "--out", "ours.safetensors")[:2] == (0, "ours.safetensors\n")
     assert score(call, "ours.safetensors", "--out", "other")[0] == 0
     again = read_records(place / "other" / "imported-ours" / RESULTS)
