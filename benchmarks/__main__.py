@@ -24,12 +24,14 @@ BENCHMARKS = (
     "verdicts",
     "growth",
     "hostile",
+    "faults",
     "attfind",
 )
 OPTIONS = {
     "one_pass": ("files",),
     "known": ("files",),
     "detectors": ("images", "only"),
+    "faults": ("kills", "inputs", "every", "seed", "parts", "only"),
 }  # of one benchmark alone
 
 
@@ -39,18 +41,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="about this long per case")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--kills", type=int, help="faults: how many kills; default 20, 100 are published")
+    parser.add_argument("--inputs", type=int, help="faults: bad inputs per kind of file; default 1000")
+    parser.add_argument("--every", type=int, help="faults: a full disk at every n-th write; default 1")
+    parser.add_argument("--seed", type=int, help="faults: of kills and inputs; default 0")
     parser.add_argument("--files", type=int, help="one_pass, known: how many; default 5000 of each, 2000")
     parser.add_argument("--images", type=int, help="detectors: how many a level; into detectors-IMAGES.json")
-    parser.add_argument("--only", help="detectors: these alone, by names with commas between; default all")
+    parser.add_argument("--only", help="detectors, faults: these alone, by names with commas between")
     parser.add_argument("--minutes", type=float, default=8.0, help="gpu: at most this long")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark"), help="gpu: folder of its tables")
-    parser.add_argument("--parts", default="", help="gpu: these alone, by names with commas between")
+    parser.add_argument("--parts", help="gpu, faults: these alone, by names with commas between")
     parser.add_argument("--peer", type=Path, help="gpu: checkout of NVlabs/stylegan2-ada-pytorch to time too")
     args = parser.parse_args()
     if args.names == ["gpu"]:
         from benchmarks import gpu
 
-        parts = tuple(name for name in args.parts.split(",") if name)
+        parts = tuple(name for name in (args.parts or "").split(",") if name)
         known = [part.name for part in gpu.PARTS]
         if unknown := [name for name in parts if name not in known]:
             parser.error(f"--parts {unknown[0]}: no such part; there are {', '.join(known)}")
@@ -66,6 +72,8 @@ def main() -> None:
         module = importlib.import_module(f"benchmarks.{name}")
         own = {option: getattr(args, option) for option in OPTIONS.get(name, ()) if getattr(args, option)}
         result = module.run(seconds=args.seconds, device=args.device, threads=args.threads, **own)
+        if hasattr(module, "publish"):
+            result = module.publish(result)
         print(module.table(result))
         write_result(f"{name}-{args.images}" if "images" in own else name, result)
 

@@ -45,7 +45,7 @@ def _rewritten(link: re.Match, repository_path: str, here: str) -> str:
     path = posixpath.normpath(posixpath.join(posixpath.dirname(repository_path), target))
     if path in INCLUDED:
         on_site = path
-    elif path.startswith("docs/") and path.endswith(".md"):
+    elif path.startswith("docs/") and path.endswith((".md", ".png")):
         on_site = path.removeprefix("docs/")
     else:
         return text if (ROOT / path).exists() else link[0]

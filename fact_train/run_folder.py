@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -172,9 +172,10 @@ def locked(outdir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
-        if new and not any(Path(outdir).iterdir()):
-            Path(outdir).rmdir()
+        with suppress(OSError):  # a disk that turned read-only keeps the file; nobody holds the lock
+            Path(lock.lock_file).unlink(missing_ok=True)
+            if new and not any(Path(outdir).iterdir()):
+                Path(outdir).rmdir()
 
 
 def check_folder(outdir: Path, cfg: TrainConfig) -> None:

@@ -27,6 +27,7 @@ class Cell:
     mean: Mean
     n_requested: int | None
     n_effective: int | None
+    degenerate: str | None = None  # why the value means nothing
 
     @property
     def short(self) -> bool:
@@ -114,7 +115,8 @@ class Section:
         means = {column.metric: [] for column in self.columns}
         for row in self.ranked:
             for metric, cell in row.cells.items():
-                means[metric].append(cell.mean)
+                if not cell.degenerate:  # never the best, nor equal to it
+                    means[metric].append(cell.mean)
         return means
 
 
@@ -327,7 +329,8 @@ def _cell(records: Sequence[Record]) -> Cell:
     rounding = variance_floor(step=_step(records[0].metric))
     evaluation = variance_floor(stderrs=[r.stderr for r in records]) / min(map(len, by_run.values()))
     mean = mean_over_seeds(values, floor=rounding + evaluation)
-    return Cell(mean, records[0].n_requested, records[0].n_effective)
+    reason = next((r.degenerate for r in records if r.degenerate), None)
+    return Cell(mean, records[0].n_requested, records[0].n_effective, reason)
 
 
 def _step(metric: str) -> float | None:
@@ -382,12 +385,13 @@ def _group_key(record: Record, local: bool) -> tuple:
 
 
 def _rank_key(row: Row, columns: Sequence[Column], higher: dict[str, bool]) -> tuple:
-    """By the first column, then the next; rows without a value come last."""
+    """By the first column, then the next; degenerate values come after others, rows without one last."""
     key: list = []
     for column in columns:
         cell = row.cells.get(column.metric)
-        value = None if cell is None else cell.mean.mean
-        key.append((value is None, 0.0 if value is None else (-value if higher[column.metric] else value)))
+        value = 0.0 if cell is None else cell.mean.mean
+        group = 2 if cell is None else int(cell.degenerate is not None)
+        key.append((group, -value if higher[column.metric] else value))
     return (*key, row.label, row.kimg or 0.0, row.local)
 
 

@@ -7,7 +7,7 @@ from fact_leaderboard.build import Row, Section
 from fact_leaderboard.columns import Column
 from fact_leaderboard.render import header, row_marks, section_title
 from fact_metrics.base.errors import UsageError
-from fact_metrics.base.plain_text import for_terminal
+from fact_metrics.base.plain_text import DEGENERATE, for_terminal
 
 INK, MUTED, LINE, BEST = "#1b1f24", "#6a737d", "#d0d7de", "#0a5c36"
 NAMES, WIDTH, LINE_HEIGHT, SAMPLES = (
@@ -93,14 +93,14 @@ def _draw_cell(axis, x: float, y: float, row: Row, column: Column, section: Sect
     cell = row.cells.get(column.metric)
     if cell is None:
         return
-    control = row in section.controls
-    best = not control and cell.mean.mean == section.best(column.metric)
-    color = MUTED if control else BEST if best else INK
+    muted = row in section.controls or cell.degenerate is not None
+    best = not muted and cell.mean.mean == section.best(column.metric)
+    color = MUTED if muted else BEST if best else INK
     weight = "bold" if best else "normal"
-    text = format(cell.mean.mean, column.format)
+    text = format(cell.mean.mean, column.format) + (f" {DEGENERATE}" if cell.degenerate else "")
     axis.text(x, y, text, fontsize=8, color=color, weight=weight, ha="right", va="center")
     if cell.mean.half_width is not None:
-        tied = " ≈" if not control and cell.mean in section.tied(column.metric) else ""
+        tied = " ≈" if not muted and cell.mean in section.tied(column.metric) else ""
         error = f" ± {format(cell.mean.half_width, column.format)}{tied}"
         axis.text(x, y, error, fontsize=6.5, color=MUTED, ha="left", va="center")
 

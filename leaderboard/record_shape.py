@@ -1,4 +1,4 @@
-"""The shape of a line of results.jsonl: what `Record.from_json` checks before anything reads a field."""
+"""The shapes of records and verifications: what `from_json` checks before anything reads a field."""
 
 from typing import Any, Literal
 
@@ -85,8 +85,44 @@ class RecordShape(msgspec.Struct, kw_only=True):
             check_file_name(getattr(self, name), name)
 
 
+class CheckShape(StartShape, kw_only=True):
+    """How a verification was made: code, machine and time."""
+
+    platform: str | None = None
+    device: str | None = None
+    argv: list[str] = msgspec.field(default_factory=list)
+    finished: str | None = None
+
+
+class VerificationShape(msgspec.Struct, kw_only=True):
+    """The fields of a verification; `Verification` says what they mean."""
+
+    kind: str
+    run_id: str
+    snapshot_sha256: str
+    metric: str
+    metric_version: int
+    protocol_sha256: str
+    seed: int
+    claimed: float
+    found: float
+    difference: float
+    tolerance: float | None
+    reason: str
+    holds: bool | None
+    by: str
+    basis: str
+    provenance: CheckShape
+    schema: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        check_run_id(self.run_id)
+        for name in ("snapshot_sha256", "metric"):
+            check_file_name(getattr(self, name), name)
+
+
 def parse_line(line: str | bytes) -> dict[str, Any]:
-    """A line of results.jsonl as a dictionary. ValueError for anything else, and for a line too long."""
+    """A line of JSON as a dictionary. ValueError for anything else, and for a line too long."""
     if len(line) > RECORD.most:
         raise ValueError(f"{RECORD.text(len(line))}, at most {RECORD.text(RECORD.most)} are read")
     data = parse_json(line)
@@ -98,6 +134,11 @@ def parse_line(line: str | bytes) -> dict[str, Any]:
 def check_shape(data: dict[str, Any]) -> None:
     """Raise ValueError unless every field of a record has its type."""
     fits(data, RecordShape)
+
+
+def check_verification(data: dict[str, Any]) -> None:
+    """Raise ValueError unless every field of a verification has its type."""
+    fits(data, VerificationShape)
 
 
 def check_run_id(run_id: str) -> None:

@@ -104,6 +104,12 @@ class Record:
         """Why the value is not a valid measurement; None if it is one."""
         return "random weights, a smoke test" if is_random(self.protocol) else None
 
+    @property
+    def degenerate(self) -> str | None:
+        """Why the value means nothing, by its own extras; None if nothing is wrong."""
+        reason = self.extras.get("degenerate")
+        return None if reason is None or self.value is None else str(reason)
+
     def to_json(self) -> str:
         """The record as one line of JSON, without the line end. NaN and infinities inside become null."""
         return json.dumps(finite(dataclasses.asdict(self)), allow_nan=False, ensure_ascii=False)

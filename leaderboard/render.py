@@ -13,7 +13,7 @@ from fact_leaderboard.columns import EXPLANATIONS, Column
 from fact_leaderboard.records import Record
 from fact_leaderboard.verifications import Verification
 from fact_leaderboard.verified import render_verified
-from fact_metrics.base.plain_text import for_cell, for_code, for_html, for_markdown, for_terminal
+from fact_metrics.base.plain_text import DEGENERATE, for_cell, for_code, for_html, for_markdown, for_terminal
 
 LEGEND = (
     "↓ lower is better, ↑ higher is better. **Bold** is the best ranked value of a column. ≈ marks values "
@@ -71,6 +71,7 @@ def render_terminal(sections: Sequence[Section]) -> str:
         rows = [*sorted(ranked, key=lambda row: not row[1].local), *((None, row) for row in section.controls)]
         for start in range(0, len(rows), MODELS_ABREAST):
             blocks.append(_abreast(section, rows[start : start + MODELS_ABREAST]))
+        blocks += map(for_terminal, degenerate_lines(section))
         blocks += [for_terminal(f"not ranked: {row_name(row)}: {row.why}") for row in section.unranked]
     return "\n\n".join(blocks) or NO_RECORDS.replace("`", "")
 
@@ -85,6 +86,7 @@ def board_json(sections: Sequence[Section]) -> list[dict]:
             "n_train_seeds": c.mean.n,
             "n_requested": c.n_requested,
             "n_effective": c.n_effective,
+            **({"degenerate": c.degenerate} if c.degenerate else {}),
         }
 
     def row(r: Row) -> dict:
@@ -138,7 +140,9 @@ def cell_text(section: Section, row: Row, column: Column, *, best: str | None = 
     if cell is None:
         return ""
     text = format(cell.mean.mean, column.format)
-    if best and cell.mean.mean == section.best(column.metric):
+    if cell.degenerate:
+        text += f" {DEGENERATE}"
+    elif best and cell.mean.mean == section.best(column.metric):
         text = best.format(text)
     if cell.mean.half_width is not None:
         text += f" ± {format(cell.mean.half_width, column.format)}"
@@ -149,6 +153,16 @@ def cell_text(section: Section, row: Row, column: Column, *, best: str | None = 
     if cell.short:
         text += f" ({cell.n_effective:,} images)"
     return text
+
+
+def degenerate_lines(section: Section) -> list[str]:
+    """A line per marked number of a section: row, column, reason."""
+    return [
+        f"{DEGENERATE} {row_name(row)}: {column.header}: {row.cells[column.metric].degenerate}"
+        for row in (*section.ranked, *section.controls, *section.unranked)
+        for column in section.columns
+        if column.metric in row.cells and row.cells[column.metric].degenerate
+    ]
 
 
 def row_marks(row: Row) -> list[str]:
@@ -174,6 +188,8 @@ def _render_section(section: Section) -> list[str]:
     ]
     if section.unranked:
         blocks += ["Not ranked:", _table(section, section.unranked, ranked=False)]
+    if marked := degenerate_lines(section):
+        blocks.append("\n".join(f"- {for_markdown(line)}" for line in marked))
     blocks += ["### How each number was made", _render_protocols(section)]
     blocks += ["Detectors and samples:", _render_detectors(section)]
     blocks += ["Commands:", _render_commands(section)]

@@ -9,14 +9,15 @@ import fcntl
 import json
 import math
 import os
-import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fact_leaderboard.record_shape import check_verification, parse_line
 from fact_leaderboard.records import RESULTS, Key, Record
 from fact_metrics.base.canonical import finite
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.plain_text import for_terminal
 
 SCHEMA = 1
 VERIFICATIONS = "verifications.jsonl"
@@ -50,10 +51,7 @@ class Verification:
     schema: int = SCHEMA
 
     def __post_init__(self):
-        for field, wanted in _TYPES.items():
-            value = getattr(self, field)
-            if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in _as_tuple(wanted)):
-                raise ValueError(f"{field} is {value!r}")
+        check_verification(dataclasses.asdict(self))
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}, not one of {', '.join(KINDS)}")
         numbers = [self.claimed, self.found, self.difference, self.tolerance or 0.0]
@@ -84,8 +82,8 @@ class Verification:
     @property
     def is_clean(self) -> bool:
         """Whether the checking code is a commit that others can check out."""
-        git = self.provenance.get("git")
-        return isinstance(git, dict) and bool(git.get("commit")) and git.get("dirty") is False
+        git = self.provenance.get("git") or {}
+        return bool(git.get("commit")) and git.get("dirty") is False
 
     def to_json(self) -> str:
         """The verification as one line of JSON, without the line end."""
@@ -94,12 +92,13 @@ class Verification:
     @classmethod
     def from_json(cls, line: str) -> "Verification":
         """Inverse of `to_json`. Raises ValueError if the line is not a verification of this schema."""
-        data = json.loads(line)
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise ValueError(f"not a verification of schema {SCHEMA}")
+        data = parse_line(line)
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"schema {for_terminal(data.get('schema'))[:40]}; this version reads {SCHEMA}")
         names = {field.name for field in dataclasses.fields(cls)}
         if odd := sorted(names ^ set(data)):
-            raise ValueError(f"field {odd[0]!r} is {'missing' if odd[0] in names else 'unknown'}")
+            state = "missing" if odd[0] in names else "unknown"
+            raise ValueError(f"field {for_terminal(odd[0])[:40]!r} is {state}")
         return cls(**data)
 
 
@@ -163,23 +162,27 @@ def read_verifications(path: Path) -> list[Verification]:
 
     Raises UserError with file and line number for any other broken line.
     """
+    return list(_iter_verifications(Path(path)))
+
+
+def _iter_verifications(path: Path) -> Iterator[Verification]:
     try:
-        lines = Path(path).read_bytes().split(b"\n")
+        file = open(path, "rb")
     except FileNotFoundError:
-        return []
-    found = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            found.append(Verification.from_json(line.decode()))
-        except (ValueError, TypeError, RecursionError) as error:
-            if number == len(lines):  # no line end after it: a torn write
-                break
-            raise UserError(
-                f"{path} line {number} is not a verification ({error}): remove the line, then run again"
-            ) from error
-    return found
+        return
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                found = Verification.from_json(line.decode())
+            except ValueError as error:
+                if not line.endswith(b"\n"):  # a torn write, the last line of the file
+                    return
+                raise UserError(
+                    f"{path} line {number} is not a verification ({error}): remove the line, then run again"
+                ) from error
+            yield found
 
 
 def append_verifications(path: Path, verifications: Iterable[Verification]) -> None:
@@ -214,19 +217,3 @@ def of_records(verifications: Iterable[Verification], records: Sequence[Record])
     values = {record.key: record.value for record in records}
     clean = (v for v in verifications if v.is_clean and values.get(v.key) == v.claimed)
     return latest_verifications(clean)
-
-
-def _as_tuple(kinds) -> tuple:
-    return kinds if isinstance(kinds, tuple) else (kinds,)
-
-
-def _types() -> dict[str, tuple]:
-    """Python types of every field, for isinstance; an int is also a float."""
-    types = {}
-    for name, hint in typing.get_type_hints(Verification).items():
-        kinds = typing.get_args(hint) or (hint,)
-        types[name] = tuple(kinds) + ((int,) if float in kinds else ())
-    return types
-
-
-_TYPES = _types()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fact_leaderboard.build import CONTROLS, Section
 from fact_leaderboard.records import Record
 from fact_leaderboard.verifications import Verification, of_records
+from fact_metrics.base.plain_text import for_cell
 
 TITLE = "### Which numbers have been checked"
 MADE_AGAIN = (
@@ -80,7 +81,8 @@ def _details(verifications: Sequence[Verification], records: dict[tuple, Record]
         }
         for v in sorted(verifications, key=lambda v: (_model(records[v.key]), v.run_id, v.metric, v.kind))
     ]
-    return f"<details><summary>Every value, claimed and recomputed</summary>\n\n{table(lines)}\n\n</details>"
+    found = table(lines, ours=["holds"])
+    return f"<details><summary>Every value, claimed and recomputed</summary>\n\n{found}\n\n</details>"
 
 
 def _second_code(verifications: Sequence[Verification], records: dict[tuple, Record]) -> str:
@@ -106,11 +108,12 @@ def _second_code(verifications: Sequence[Verification], records: dict[tuple, Rec
     return table(lines)
 
 
-def table(rows: Sequence[dict[str, str]]) -> str:
-    """Dictionaries of texts as a Markdown table; a | inside a text is escaped."""
+def table(rows: Sequence[dict[str, str]], *, ours: Sequence[str] = ()) -> str:
+    """Dictionaries of texts as a Markdown table. Texts are escaped, but for those of the columns `ours`."""
     names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    lines = [names, ["---"] * len(names)]
+    lines += [[row[name] if name in ours else for_cell(row[name]) for name in names] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _model(record: Record) -> str:
@@ -122,15 +125,14 @@ def _seed(record: Record) -> str:
 
 
 def _commit(v: Verification) -> str:
-    return str(v.provenance["git"]["commit"])[:12]
+    return v.provenance["git"]["commit"][:12]
 
 
 def _date(v: Verification) -> str:
-    return str(v.provenance.get("finished", ""))[:10]
+    return (v.provenance.get("finished") or "")[:10]
 
 
 def _machine(v: Verification) -> str:
     packages = v.provenance.get("packages") or {}
-    return f"{v.provenance.get('platform', '?')}, {v.provenance.get('device', '?')}, torch " + str(
-        packages.get("torch", "?")
-    )
+    platform, device = (v.provenance.get(name) or "?" for name in ("platform", "device"))
+    return f"{platform}, {device}, torch {packages.get('torch', '?')}"

@@ -5,7 +5,7 @@ The same protocols, detectors and numbers as `fact-eval`, on images in memory: i
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import torch
@@ -16,7 +16,7 @@ from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.tf32 import tf32
 from fact_metrics.features import get_detector
 from fact_metrics.images import ValueRange, batches, check_value_range, to_uint8
-from fact_metrics.registry import compute_metric, get_spec
+from fact_metrics.registry import compute_metric, fewest_images, get_spec
 from fact_metrics.spec import FeatureNeed, MetricSpec, MetricValue
 
 T = TypeVar("T")
@@ -78,8 +78,7 @@ class ImageMetrics:
         for name, spec in self.metrics.items():
             if spec.needs_generator or spec.needs_encoder or not spec.needs:
                 raise UsageError(f"metric {name!r} needs a generator, not images; score it with fact-eval")
-        if count is not None and (type(count) is not int or count < 1):
-            raise UsageError(f"count {count!r}: give a whole number of images from 1")
+        _check_count(count, self.metrics.values())
         check_value_range(value_range)
         self.device, self.seed, self.count, self._range = (
             resolve_device(str(device)),
@@ -132,9 +131,13 @@ class ImageMetrics:
         rows = {key: torch.cat(each) for key, each in parts.items()}
         self._shape.warn_of_half_a_range(self._range)
         with tf32(False), torch.inference_mode():
-            return {
+            values = {
                 name: compute_metric(spec, _Inputs(self, spec, rows)) for name, spec in self.metrics.items()
             }
+        for name, value in values.items():
+            if value.degenerate:
+                warnings.warn(f"{name} means little: {value.degenerate}", stacklevel=2)
+        return values
 
     def reset(self, *, real: bool = False) -> None:
         """Forget the generated images; the real ones too under `real`."""
@@ -163,9 +166,12 @@ class _Inputs:
         """[N, D] float32 on the CPU."""
         rows = self._rows.get((self._source(need), need.detector))
         there, count = 0 if rows is None else len(rows), self._scores.asked(need)
-        if there == 0 or (count is not None and there < count):
+        fewest = fewest_images(self._spec)
+        if there < fewest or (count is not None and there < count):
             asked = "some" if count is None else f"{count:,}"
-            way_out = f"give more, or count={there} for a value of its own" if there else "give them"
+            way_out = f"give more, or count={there} for a value of its own"
+            if there < fewest:
+                way_out = f"it needs {fewest} at least; with fewer than {asked}, give count=N as well"
             raise UserError(
                 f"{self._spec.name} asks for {asked} {need.side} images, there are {there:,}; {way_out}"
             )
@@ -235,6 +241,17 @@ class _Shape:
 
 def _named(side: str) -> str:
     return "generated" if side == "generated" else "real"
+
+
+def _check_count(count: object, specs: Iterable[MetricSpec]) -> None:
+    """UsageError for a `count` that is no number of images, or too small for a metric."""
+    if count is None:
+        return
+    if type(count) is not int or count < 1:
+        raise UsageError(f"count {count!r}: give a whole number of images from 1")
+    for spec in specs:
+        if count < (fewest := fewest_images(spec)):
+            raise UsageError(f"{spec.name} needs {fewest} images or more; count is {count}")
 
 
 def _side(real: bool | Split) -> str:

@@ -4,15 +4,23 @@ Every module of `families/` is read here; it lists its `Family` records as FAMIL
 file there; another protocol of a known family is a name (family.py has the grammar) and no edit at all.
 """
 
+from __future__ import annotations
+
 import importlib
 import pkgutil
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import fact_metrics.families
-from fact_metrics.base.errors import UsageError
+from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.family import Family, parse
 from fact_metrics.inputs import DeclaredInputs, MetricInputs
 from fact_metrics.spec import MetricSpec, MetricValue
+
+if TYPE_CHECKING:
+    from fact_metrics.engines.degenerate import Rows
 
 FAMILIES: dict[str, Family] = {}  # by key: the name, and the variant if there are several
 
@@ -72,8 +80,42 @@ def list_specs() -> list[MetricSpec]:
 
 
 def compute_metric(spec: MetricSpec, inputs: MetricInputs) -> MetricValue:
-    """The value of a metric. Raises UndeclaredNeed if it reads what its spec does not declare."""
-    return _resolve(spec.name)[0].compute(spec, DeclaredInputs(spec, inputs))
+    """The value of a metric, with `extras["degenerate"]` if it means nothing.
+
+    Raises UserError for too few images, UndeclaredNeed if it reads what its spec does not declare.
+    """
+    from fact_metrics.engines.degenerate import find_degenerate
+
+    declared = DeclaredInputs(spec, inputs)
+    sides = _describe_sides(spec, declared)
+    value = _resolve(spec.name)[0].compute(spec, declared)
+    reason = find_degenerate(spec, value, sides)
+    return replace(value, extras={**value.extras, "degenerate": reason}) if reason else value
+
+
+def fewest_images(spec: MetricSpec) -> int:
+    """The fewest images of each side that a value follows from; k neighbours take one image more."""
+    return max(_resolve(spec.name)[0].minimum, int(spec.settings.get("k", 0)) + 1)
+
+
+def _describe_sides(spec: MetricSpec, inputs: DeclaredInputs) -> dict[str, Rows]:
+    """The features of a metric by side, as far as there are any. UserError where they are too few."""
+    from fact_metrics.engines.degenerate import describe_rows
+
+    sides, fewest = {}, fewest_images(spec)
+    for need in spec.needs:
+        if need.side == "real" and spec.from_statistics:
+            correction = 0 if spec.settings.get("covariance") == "N" else 1
+            if inputs.statistics(need, correction=correction) is not None:
+                continue
+        if (there := len(inputs.features(need))) < fewest:
+            raise UserError(f"{spec.name} needs {fewest} {need.side} images or more, there are {there}")
+        if need.side == "real":
+            sides[need.side] = inputs.cached_real(need, "equal rows", describe_rows)
+        else:
+            own = partial(describe_rows, inputs.features(need))
+            sides[need.side] = inputs.shared(("equal rows", need), own)
+    return sides
 
 
 def compute_difference(spec: MetricSpec, gen_a, gen_b, real) -> tuple[float, float | None]:

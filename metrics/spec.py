@@ -131,3 +131,8 @@ class MetricValue:
     n_generated: int | None = None
     n_real: int | None = None
     extras: dict = field(default_factory=dict)
+
+    @property
+    def degenerate(self) -> str | None:
+        """Why the value means nothing (`extras["degenerate"]`); None if nothing is wrong."""
+        return self.extras.get("degenerate")

@@ -10,10 +10,12 @@ from eval_toys import make_data, make_run
 
 from fact_eval.jobs.plan import describe_training
 from fact_eval.jobs.runs import read_run
+from fact_eval.scoring.diverged import record_divergence
 from fact_leaderboard.build import build_board
 from fact_leaderboard.publish import publish_records
 from fact_leaderboard.records import DIVERGED, read_records
 from fact_leaderboard.render import board_json, render_board, seeds_text
+from fact_metrics.base.errors import UserError
 from fact_train import cli
 
 
@@ -45,6 +47,15 @@ def test_a_run_that_diverges_leaves_one_record(train, tmp_path: Path) -> None:
     changed, refused = publish_records([folder], tmp_path / "results", allow_dirty=True)
     assert len(changed) == 1 and not refused
     assert build_board(read_records(changed[0])) == []  # no row on a board
+
+
+@pytest.mark.parametrize("text", ["{}", "[" * 100_000, '{"kimg": "x"}', ""])
+def test_a_broken_diverged_json_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    folder = make_run(tmp_path, make_data(tmp_path / "data"))
+    (folder / "diverged.json").write_text(text)
+    with pytest.raises(UserError, match=r"diverged\.json cannot be read .*delete it") as error:
+        record_divergence(folder)
+    assert "\n" not in str(error.value) and not (folder / "results.jsonl").exists()
 
 
 def test_a_run_that_trains_leaves_no_record(train) -> None:

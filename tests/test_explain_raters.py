@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -22,7 +23,7 @@ from fact_eval.explain.agreement import (
     mean_cohen_kappa,
     wilson_interval,
 )
-from fact_eval.explain.raters import FILMS, FORM, KEY, REFERENCES, read_key, strongest, write_pack
+from fact_eval.explain.raters import FILMS, FORM, KEY, read_key, strongest, write_pack
 from fact_eval.explain.ratings import (
     COLUMNS,
     find_answers,
@@ -119,26 +120,25 @@ def test_films_show_the_attribute_of_the_key_on_different_images(pack) -> None:
     for part in frames.parts:
         for sweep in part.sweeps:
             name = f"{sweep.attribute.layer}.{sweep.attribute.index}"
-            of.setdefault((part.method, name), []).append(sweep.frames.images[:, :, 0])
+            of[part.method, part.target, name] = sweep.frames.images[:, :, 0]
 
-    def image_of(film: str, method: str, name: str) -> list[tuple[int, int]]:
+    def image_of(film: str, question, name: str) -> int:
+        """The image of a film: of the class of the question, whichever attribute it shows."""
         wanted = shown_frames(film)
-        every = enumerate(of[method, name])
-        return [(s, i) for s, rows in every for i, row in enumerate(rows) if torch.equal(row, wanted)]
+        rows = of[question.method, question.class_index, name]
+        (image,) = [i for i, row in enumerate(rows) if torch.equal(row, wanted)]
+        return image
 
     for question in key.questions:
         shown = films[question.id]
         right = "AB".index(question.answer) if question.answer else None
         names = [question.attribute] * len(shown)
         if right is not None:
-            assert len(shown) == REFERENCES + 2 and question.distractor != question.attribute
-            names[REFERENCES + 1 - right] = question.distractor
-        else:
-            assert len(shown) == FILMS
-        places = [image_of(film, question.method, n) for film, n in zip(shown, names, strict=True)]
-        assert all(places), question
-        same = [tuple(p) for p, n in zip(places, names, strict=True) if n == question.attribute]
-        assert len(set(same)) == len(same)  # no image twice
+            assert question.distractor != question.attribute
+            names[3 - right] = question.distractor
+        assert len(shown) == FILMS
+        images = [image_of(film, question, name) for film, name in zip(shown, names, strict=True)]
+        assert len(set(images)) == FILMS
 
 
 def test_the_form_does_not_say_what_the_key_says(pack) -> None:
@@ -175,11 +175,17 @@ def test_a_seed_gives_the_same_form_and_another_seed_another_one(pack, tmp_path)
     assert read_key(tmp_path / "other" / KEY).pack != read_key(pack / KEY).pack
 
 
-def test_a_study_of_one_attribute_is_refused(tmp_path) -> None:
+def test_a_study_without_a_second_attribute_or_enough_images_is_refused(tmp_path) -> None:
+    frames = toy_frames()
+    part = frames.parts[0]
+    single = dataclasses.replace(part, sweeps=part.sweeps[:1])
     with pytest.raises(
-        UserError, match="attfind-greedy found 1 attributes of toy-seed0, a study compares two"
+        UserError, match="attfind-greedy found one attribute for class disc, a study compares"
     ):
-        write_pack(tmp_path, toy_frames(), attributes=1)
+        write_pack(tmp_path, dataclasses.replace(frames, parts=(single,)))
+    few = dataclasses.replace(part.sweeps[0], own=part.sweeps[0].own[:3])
+    with pytest.raises(UserError, match="class disc is shown on 3 images, a study needs 4"):
+        write_pack(tmp_path, dataclasses.replace(frames, parts=(dataclasses.replace(part, sweeps=(few,)),)))
     assert not list(tmp_path.iterdir())
 
 

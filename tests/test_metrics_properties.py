@@ -123,6 +123,7 @@ IMAGE_PAIRS = {
 }
 # The file with a test that fails when the function gives wrong values.
 ELSEWHERE = {
+    "attributes.compute_cout": "test_metrics_attributes.py",
     "consistency.compute_consistency_psnr": "test_metrics_consistency.py",
     "diversity.compute_group_distance": "test_metrics_diversity.py",
     "diversity.compute_noise_diversity": "test_metrics_diversity.py",

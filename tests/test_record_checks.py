@@ -23,7 +23,7 @@ from fact_leaderboard.verifications import (
     read_verifications,
     verify,
 )
-from fact_leaderboard.verified import render_verified
+from fact_leaderboard.verified import render_verified, table
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UserError
 from fact_train.data import open_dataset
@@ -188,6 +188,31 @@ def test_a_verification_says_only_what_its_numbers_say(results):
     ):
         with pytest.raises(ValueError):
             dataclasses.replace(good, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run_id": "../x"}, "cannot name a file"),
+        ({"claimed": "1"}, "claimed: expected float"),
+        ({"provenance": {"git": {"commit": 5}}}, "provenance.git.commit: expected str"),
+        ({"schema": 2}, "schema 2"),
+        ({"more": 1}, "'more' is unknown"),
+        ({"by": "x" * 2**20}, "at most"),
+    ],
+)
+def test_a_verification_of_a_stranger_is_checked_before_it_is_used(results, change: dict, message: str):
+    record = read_records(results / FILE)[0]
+    line = json.dumps({**json.loads(verified(record, record.value).to_json()), **change})
+    with pytest.raises(ValueError, match=message):
+        Verification.from_json(line)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        Verification.from_json("[" * 100_000 + "]" * 100_000)
+
+
+def test_text_of_verifications_is_no_markup_on_the_board():
+    lines = table([{"by": "<script>|x\n# H1", "holds": "**no**"}], ours=["holds"]).splitlines()
+    assert lines[2] == r"| &lt;script>&#124;x\n# H1 | **no** |" and len(lines) == 3
 
 
 def test_digits_count_the_leading_decimals_that_agree():

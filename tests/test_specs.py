@@ -234,22 +234,19 @@ def test_every_column_of_the_board_is_a_metric():
 # Reading specs --------------------------------------------------------------------------------------------
 
 WITHOUT_TORCH = """
-import sys, time
-started = time.perf_counter()
+import sys
 from fact_metrics.registry import list_specs
 from fact_metrics.features import detector_spec, list_detectors
 from fact_train.datasets import DATASETS
 protocols = [spec.protocol for spec in list_specs()]
 fingerprints = [detector_spec(name).fingerprint for name in list_detectors()]
 print(len(protocols), len(fingerprints), sorted({"torch", "numpy"} & set(sys.modules)))
-print(time.perf_counter() - started, file=sys.stderr)
 """
 
 
-def test_specs_of_all_metrics_and_detectors_are_read_without_torch_in_half_a_second():
+def test_specs_of_all_metrics_and_detectors_are_read_without_torch():
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(len(list_metrics())), str(len(DETECTORS)), "[]"]
-    assert float(done.stderr) < 0.5
 
 
 def test_fact_eval_list_needs_no_torch():

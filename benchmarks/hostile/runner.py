@@ -5,6 +5,7 @@ arguments. Everything that a command may write lies below one folder, so a file 
 outside.
 """
 
+import math
 import os
 import re
 import resource
@@ -12,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,60 +49,115 @@ class Outcome:
     faults: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit code, negative for a signal. `hung`: it was killed for its time."""
+
+    code: int
+    hung: bool
+    seconds: float
+    peak_mb: float
+    output: str
+
+
 def run_case(case: Case, folder: Path) -> Outcome:
     """Run one case below `folder`, which is new."""
     inside = folder / "inside"
     inside.mkdir(parents=True)
     case.make(inside)
     before = _listing(folder)
-    began = time.monotonic()
-    code, peak = _fork(case, inside, folder)
-    seconds = time.monotonic() - began
-    output = (folder / "output").read_text(errors="replace")
+    ended = run_command(case.argv, inside, environment=case.environment)
+    output = ended.output
     shown = "".join(_text(inside / name) for name in case.shown)
     outside = sorted(_listing(folder) - before)
     faults = {
         "traceback": "Traceback (most recent call last)" in output,
-        "crash": code < 0 and code != -signal.SIGKILL,
-        "hang": code == -signal.SIGKILL,
+        "crash": ended.code < 0 and not ended.hung,
+        "hang": ended.hung,
         "execution": any(path.name == "harm" for path in folder.rglob("harm")),
         "write outside": bool(outside),
         "raw text": bool(HIDDEN.search(output + shown) or MARKUP.search(shown)),
-        "accepted": case.refused and code == 0,
+        "accepted": case.refused and ended.code == 0,
         "no line": case.refused and not output.strip(),
     }
-    return Outcome(code, seconds, peak, output, tuple(name for name, holds in faults.items() if holds))
+    return Outcome(
+        ended.code,
+        ended.seconds,
+        ended.peak_mb,
+        output,
+        tuple(name for name, holds in faults.items() if holds),
+    )
 
 
-def _fork(case: Case, inside: Path, folder: Path) -> tuple[int, float]:
+def run_command(
+    argv: Sequence[str],
+    inside: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    prepare: Callable[[], object] | None = None,
+    kill_after: float | None = None,
+) -> Ended:
+    """Run a command in a folder, after `prepare` in its process; SIGKILL ends it after `kill_after`."""
     sys.stdout.flush()
+    reader, writer = os.pipe()
+    began = time.monotonic()
     pid = os.fork()
     if not pid:
-        _child(case, inside, folder)
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
+        os.close(reader)
+        _child(argv, inside, environment or {}, prepare, writer)
+    os.close(writer)
+    os.set_blocking(reader, False)
+    output, hung = bytearray(), False
+    deadline = began + (SECONDS if kill_after is None else kill_after)
+    while True:
         done, status, usage = os.wait4(pid, os.WNOHANG)
+        output += _available(reader)
         if done:
-            return os.waitstatus_to_exitcode(status), usage.ru_maxrss / 1024
-        time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    _, status, usage = os.wait4(pid, 0)
-    return os.waitstatus_to_exitcode(status), usage.ru_maxrss / 1024
+            break
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            hung, deadline = kill_after is None, math.inf
+        time.sleep(0.005)
+    os.close(reader)
+    code = os.waitstatus_to_exitcode(status)
+    seconds, text = time.monotonic() - began, output.decode(errors="replace")
+    return Ended(code, hung and code == -signal.SIGKILL, seconds, usage.ru_maxrss / 1024, text)
 
 
-def _child(case: Case, inside: Path, folder: Path) -> None:
+def _available(reader: int) -> bytes:
+    """What a pipe holds now."""
+    parts = []
+    while True:
+        try:
+            part = os.read(reader, 1 << 16)
+        except BlockingIOError:
+            break
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _child(
+    argv: Sequence[str],
+    inside: Path,
+    environment: Mapping[str, str],
+    prepare: Callable[[], object] | None,
+    output: int,
+) -> None:
     """Run the command and end the process."""
-    output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
-    for descriptor in (1, 2):
-        os.dup2(output, descriptor)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.chdir(inside)
-    os.environ.update(case.environment)
     code = 1
     try:
-        code = _main(case.argv)
+        for descriptor in (1, 2):
+            os.dup2(output, descriptor)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.chdir(inside)
+        os.environ.update(environment)
+        if prepare is not None:
+            prepare()
+        code = _main(argv)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
@@ -128,8 +184,8 @@ def _main(argv: Sequence[str]) -> int:
 
 def _listing(folder: Path) -> set[Path]:
     """Everything below the folder that the command has no business with."""
-    own = {folder / "output", folder / "inside"}
-    return {p for p in folder.rglob("*") if p not in own and folder / "inside" not in p.parents}
+    inside = folder / "inside"
+    return {p for p in folder.rglob("*") if p != inside and inside not in p.parents}
 
 
 def _text(path: Path) -> str:

@@ -35,6 +35,14 @@ def documents(given: Given) -> Iterator[Case]:
                 ("fact-eval", "leaderboard", "--results", "published", "--out", "board.md"),
             ],
         ),
+        "verifications": (
+            given.with_verifications,
+            [
+                ("fact-eval", "publish", "run", "--results", "p", "--allow-dirty"),
+                ("fact-eval", "leaderboard", "--results", "published", "--out", "board.md"),
+                ("fact-eval", "leaderboard", "--results", "published", "--check"),
+            ],
+        ),
         "manifest": (
             lambda at, text: write(at / "weights" / "manifest.json", text),
             [("fact-eval", "weights", "list"), ("fact-eval", "weights", "check")],
@@ -72,6 +80,18 @@ def documents(given: Given) -> Iterator[Case]:
             lambda at, text: write(at / "s.safetensors", _statistics(text)),
             [("fact-eval", "ref", "s.safetensors")],
         ),
+        "answer key": (
+            lambda at, text: write(at / "key.json", text),
+            [("fact-eval", "study-score", "key.json", "key.json")],
+        ),
+        "answers": (
+            given.with_answers,
+            [("fact-eval", "study-score", "key.json", "answers.csv")],
+        ),
+        "attributes": (
+            given.with_attributes,
+            [("fact-eval", "study-pack", "run", "--device", "cpu")],
+        ),
         "labels": (
             given.with_labels,
             [("fact-train", "classifier", "--data", "pictures", "--out", "c.safetensors")],
@@ -83,6 +103,7 @@ def documents(given: Given) -> Iterator[Case]:
             for command in commands:
                 refused = not any(name in " ".join(command) for name in lenient)
                 refused = refused and not (place in ("records", "labels") and kind in ("empty", "null"))
+                refused = refused and not (place == "verifications" and kind == "empty")
                 yield Case(
                     f"{place}: {kind}: {' '.join(command[:2])}",
                     command,
@@ -122,6 +143,21 @@ def fields(given: Given) -> Iterator[Case]:
                 f"options with {name} {value!r}: {command[0]}",
                 command,
                 lambda at, text=text: given.with_options(at, text),
+            )
+    wrong = {
+        "kind": "faith", "run_id": "../x", "metric_version": "x", "claimed": "x", "tolerance": [], "holds": 5,
+        "by": None, "basis": {}, "provenance": {"git": {"commit": 5}}, "difference": 1.0,
+    }  # fmt: skip
+    for name, value in wrong.items():
+        line = json.dumps({**given.verification, name: value})
+        for command in (
+            ("fact-eval", "publish", "run", "--results", "p", "--allow-dirty"),
+            ("fact-eval", "leaderboard", "--results", "published", "--out", "board.md"),
+        ):
+            yield Case(
+                f"verification with {name} {value!r}: {command[1]}",
+                command,
+                lambda at, line=line: given.with_verifications(at, line),
             )
     meta = read_metadata(given.snapshot)
     wrong = {
@@ -197,6 +233,17 @@ def texts(given: Given) -> Iterator[Case]:
             yield Case(
                 f"{name} of markup: {' '.join(command[1:4])}", command, make, refused=False, shown=shown
             )
+
+    for name in ("by", "basis", "reason"):
+        line = json.dumps({**given.verification, name: EVIL})
+        command = ("fact-eval", "leaderboard", "--results", "published", "--out", "board.md")
+        yield Case(
+            f"{name} of a verification of markup",
+            command,
+            lambda at, line=line: given.with_verifications(at, line),
+            refused=False,
+            shown=("board.md",),
+        )
 
     def formulas(at: Path) -> None:
         for name in ("=cmd|calc!A0", "+1", "@SUM(1)", "-2", "\x1b[2Jx"):

@@ -27,11 +27,15 @@ class Comparison:
     b: float
     difference: DifferenceEstimate
     p: float | None
+    degenerate: tuple[str | None, str | None] = (None, None)  # why A's and B's value mean nothing
 
     @property
     def better(self) -> str:
-        """`A` or `B` if the difference is significant at 5 %, else `tie`; blank without an error."""
-        if self.p is None:
+        """`A` or `B` if the difference is significant at 5 %, else `tie`.
+
+        Blank without an error, and if a value means nothing.
+        """
+        if self.p is None or any(self.degenerate):
             return ""
         if self.p >= 0.05:
             return "tie"
@@ -70,7 +74,15 @@ def compare(
     differences = [_difference(left, right, paired) for _, left, right in pairs]
     corrected = holm([difference.p for difference in differences])
     comparisons = [
-        Comparison(metric, left[0].higher_is_better, _mean(left), _mean(right), difference, p)
+        Comparison(
+            metric,
+            left[0].higher_is_better,
+            _mean(left),
+            _mean(right),
+            difference,
+            p,
+            (_degenerate(left), _degenerate(right)),
+        )
         for (metric, left, right), difference, p in zip(pairs, differences, corrected, strict=True)
     ]
     return comparisons, left_out
@@ -102,6 +114,10 @@ def _difference(a: list[Record], b: list[Record], paired: ImagePairing | None) -
         return DifferenceEstimate(_mean(b) - _mean(a), None, None, "no error known")
     difference = analytic_difference(a[0].value, a[0].stderr, b[0].value, b[0].stderr, floor=rounding)
     return replace(difference, method=f"{difference.method}: {why_not}") if why_not else difference
+
+
+def _degenerate(records: list[Record]) -> str | None:
+    return next((r.degenerate for r in records if r.degenerate), None)
 
 
 def _mean(records: list[Record]) -> float:

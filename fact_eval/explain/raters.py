@@ -5,7 +5,6 @@ of two other films shows the same one? Description: what changes in these films,
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +23,7 @@ from fact_train.seeds import generator_for
 SCHEMA = 1
 FORM, KEY = "study-form.html", "answer-key.json"
 OPTIONS = ("A", "B")
-REFERENCES, FILMS = 2, 4  # films of the attribute in an identification, films of a description
+FILMS = 4  # of a question; the first two of an identification are the examples
 ATTRIBUTES = 6  # of a method, as in the paper
 
 
@@ -76,8 +75,10 @@ class _Shown:
         return f"{self.sweep.attribute.layer}.{self.sweep.attribute.index}"
 
     @property
-    def images(self) -> int:
-        return len(self.sweep.own)
+    def others(self) -> list["_Shown"]:
+        """Other attributes of the same method and class: the same images show them."""
+        siblings = (_Shown(self.part, sweep) for sweep in self.part.sweeps)
+        return [one for one in siblings if one.name != self.name]
 
     def film(self, image: int) -> str:
         """A row of frames from minimum to maximum, as an address."""
@@ -87,8 +88,8 @@ class _Shown:
 def write_pack(folder: Path, frames: Frames, *, attributes: int = ATTRIBUTES, seed: int = 0) -> list[Path]:
     """Write the form and, apart from it, the key. Returns both paths.
 
-    Each method is shown by its strongest attributes over all classes. UserError if a method has fewer than
-    two, or if an attribute has too few images.
+    Each method is shown by its strongest attributes over all classes. Both options of an identification are
+    attributes of one class, so images do not give the answer away. UserError if a class has only one.
     """
     generator = generator_for("cpu", "study-pack", seed)
     asked = [
@@ -143,48 +144,38 @@ def _questions(
 ) -> list[tuple[dict, QuestionShape]]:
     """Both questions about each attribute of a method, as (what the form shows, what the key says)."""
     shown = strongest(frames, method, attributes)
-    if len(shown) < 2:
-        raise UserError(
-            f"{method} found {len(shown)} attributes of {frames.run_id}, a study compares two; leave the "
-            "method out, or explain more images"
-        )
     asked = []
     right = [OPTIONS[i % 2] for i in range(len(shown))]  # as often A as B
     right = [right[i] for i in torch.randperm(len(right), generator=generator).tolist()]
-    for i, one in enumerate(shown):
-        if one.images <= REFERENCES:
+    for one, answer in zip(shown, right, strict=True):
+        name = frames.classes[one.part.target]
+        if len(one.sweep.own) < FILMS:
             raise UserError(
-                f"class {frames.classes[one.part.target]} has {one.images} images of other classes, a study "
-                f"takes {REFERENCES + 1}; explain more images"
+                f"class {name} is shown on {len(one.sweep.own)} images, a study needs {FILMS}; explain more "
+                "images"
             )
-        others = [other for other in shown if other is not one]
-        other = others[int(torch.randint(len(others), [1], generator=generator))]
-        order = torch.randperm(one.images, generator=generator).tolist()
-        same, different = one.film(order[REFERENCES]), other.film(_distinct(other, order, generator))
+        if not one.others:
+            raise UserError(
+                f"{method} found one attribute for class {name}, a study compares two; leave the method out, "
+                "or explain more images"
+            )
+        other = one.others[int(torch.randint(len(one.others), [1], generator=generator))]
+        images = torch.randperm(len(one.sweep.own), generator=generator)[:FILMS].tolist()
+        *references, last, different = images
+        options = [one.film(last), other.film(different)]
         about = dict(
             id="",
-            method=one.part.method,
+            method=method,
             class_index=one.part.target,
-            class_name=frames.classes[one.part.target],
+            class_name=name,
             attribute=one.name,
         )
-        films = [same, different] if right[i] == OPTIONS[0] else [different, same]
+        identification = [*map(one.film, references), *(options if answer == OPTIONS[0] else options[::-1])]
         asked.append(
             (
-                {"films": [*(one.film(k) for k in order[:REFERENCES]), *films]},
-                QuestionShape(kind="identification", distractor=other.name, answer=right[i], **about),
+                {"films": identification},
+                QuestionShape(kind="identification", distractor=other.name, answer=answer, **about),
             )
         )
-        asked.append(
-            (
-                {"films": [one.film(k) for k in order[:FILMS]]},
-                QuestionShape(kind="description", **about),
-            )
-        )
+        asked.append(({"films": [*map(one.film, images)]}, QuestionShape(kind="description", **about)))
     return asked
-
-
-def _distinct(other: _Shown, order: Sequence[int], generator: torch.Generator) -> int:
-    """An image for the distractor: not one of the references if the distractor has another."""
-    free = [k for k in range(other.images) if k not in order[: REFERENCES + 1]] or [0]
-    return free[int(torch.randint(len(free), [1], generator=generator))]

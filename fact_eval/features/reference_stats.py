@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import torch
 
-from fact_metrics.base.arrays import open_npz
+from fact_metrics.base.arrays import DAMAGED, open_npz
 from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.canonical import canonical_json
 from fact_metrics.base.errors import UserError
@@ -133,7 +133,7 @@ def is_statistics(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any({f"{mu}.npy", f"{sigma}.npy"} <= set(archive.namelist()) for mu, sigma in PAIRS)
-    except (OSError, zipfile.BadZipFile):
+    except DAMAGED:
         return False
 
 

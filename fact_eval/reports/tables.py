@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fact_eval.compare.records import Comparison
 from fact_leaderboard.records import Record
 from fact_leaderboard.verifications import Verification
-from fact_metrics.base.plain_text import for_terminal
+from fact_metrics.base.plain_text import DEGENERATE, for_terminal
 from fact_metrics.family import Family
 from fact_metrics.features import DetectorSpec
 from fact_metrics.spec import MetricSpec
@@ -19,7 +19,7 @@ def records_table(records: Sequence[Record]) -> str:
             "kimg": "" if r.kimg is None else f"{r.kimg:g}",
             "metric": r.metric + (" ↑" if r.higher_is_better else " ↓"),
             "seed": str(r.seed),
-            "value": "" if r.value is None else f"{r.value:.6g}",
+            "value": "" if r.value is None else _marked(f"{r.value:.6g}", r.degenerate),
             "± se": "" if r.stderr is None else f"{r.stderr:.2g}",
             "interval": _interval(r.ci),
             "generated": "" if r.n_effective is None else f"{r.n_effective:,}",
@@ -71,8 +71,8 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
     rows = [
         {
             "metric": c.metric + (" ↑" if c.higher_is_better else " ↓"),
-            "A": f"{c.a:.6g}",
-            "B": f"{c.b:.6g}",
+            "A": _marked(f"{c.a:.6g}", c.degenerate[0]),
+            "B": _marked(f"{c.b:.6g}", c.degenerate[1]),
             "B - A": f"{c.difference.value:+.4g}",
             "± se": "" if c.difference.stderr is None else f"{c.difference.stderr:.2g}",
             "p (Holm)": "" if c.p is None else f"{c.p:.3g}",
@@ -81,7 +81,13 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
         }
         for c in comparisons
     ]
-    return plain_table(rows)
+    reasons = [
+        for_terminal(f"{DEGENERATE} {c.metric} of {side}: {reason}")
+        for c in comparisons
+        for side, reason in zip("AB", c.degenerate, strict=True)
+        if reason
+    ]
+    return "\n".join([plain_table(rows), *reasons])
 
 
 def verifications_table(verifications: Sequence[Verification]) -> str:
@@ -120,8 +126,12 @@ def plain_table(rows: Sequence[dict[str, str]]) -> str:
 def _status(record: Record) -> str:
     if reason := record.error or record.invalid:
         return f"{record.status}: {reason}"
-    verdict = record.extras.get("verdict")
-    return f"{record.status}, {verdict}" if verdict else record.status
+    notes = (record.extras.get("verdict"), record.degenerate and f"{DEGENERATE} {record.degenerate}")
+    return ", ".join([record.status, *(str(note) for note in notes if note)])
+
+
+def _marked(number: str, degenerate: str | None) -> str:
+    return f"{number} {DEGENERATE}" if degenerate else number
 
 
 def _interval(ci: dict | None) -> str:

@@ -206,5 +206,5 @@ def _image_request(job: Job, seed: int, held_out: str, specs: Sequence[MetricSpe
 
 def _shown(value: MetricValue) -> str:
     shown = "no value" if value.value is None else f"{value.value:.6g}"
-    verdict = value.extras.get("verdict")
-    return f"{shown}, {verdict}" if verdict else shown
+    notes = (value.extras.get("verdict"), value.degenerate and f"means little: {value.degenerate}")
+    return ", ".join([shown, *(note for note in notes if note)])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fact_eval.weights.download import download
+from fact_metrics.base.arrays import DAMAGED
 from fact_metrics.base.atomic import write_atomically, write_json
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.provenance import utc_now
@@ -130,10 +131,12 @@ def guess_format(path: Path) -> Format:
     """Format of an unknown file, from its name and the names inside; no code in it is executed."""
     if path.suffix == ".safetensors":
         return "safetensors"
-    if zipfile.is_zipfile(path):
+    try:
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return "torchscript"
+    except DAMAGED:  # no zip, or a damaged one: the reader of state_dicts says which
+        pass
     return "state_dict"
 
 

@@ -32,7 +32,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Sna
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"checkpoint {path} does not exist; give a file")
-    if is_safetensors(path):
+    if is_safetensors(path) or path.suffix == ".safetensors":  # a torn snapshot is named as one
         return load_snapshot(path, device)
     meta, tensors = read_foreign(path)
     return rebuild(path, meta, tensors, file_sha256=meta["origin"]["file_sha256"], device=device)

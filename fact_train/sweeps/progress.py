@@ -28,6 +28,8 @@ class DivergedShape(msgspec.Struct):
 
     kimg: float
     message: str
+    term: str
+    step: int
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,8 @@ def read_progress(run: PlannedRun) -> Progress:
                 f" is {getattr(there, name)} there and {getattr(run.config, name)} here" if fields else ""
             )
             return Progress(CONFLICT, 0.0, f"{run.outdir} holds another run: {name}{values}.")
-        diverged = run.outdir / DIVERGED_FILE
-        if diverged.exists():
-            found = decode(diverged.read_bytes(), DivergedShape, diverged, way_out="delete it")
+        if (run.outdir / DIVERGED_FILE).exists():
+            found = read_diverged(run.outdir)
             return Progress(DIVERGED, found.kimg, found.message)
         snapshots = list_snapshots(run.outdir)
         nimg = snapshot_nimg(snapshots[-1]) if snapshots else -1
@@ -65,6 +66,12 @@ def read_progress(run: PlannedRun) -> Progress:
         return Progress(TRAINED, nimg / 1000)
     saved = list_checkpoints(run.outdir)
     return Progress(PARTIAL, checkpoint_nimg(saved[-1]) / 1000 if saved else 0.0)
+
+
+def read_diverged(outdir: Path) -> DivergedShape:
+    """The diverged.json of a run folder. Raises UserError if it cannot be read."""
+    path = outdir / DIVERGED_FILE
+    return decode(path.read_bytes(), DivergedShape, path, way_out="delete it and train again")
 
 
 def last_tick(outdir: Path) -> dict | None:

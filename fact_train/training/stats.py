@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -77,6 +79,8 @@ class StatsWriter:
 
         self.path, self._tracker = Path(outdir) / "stats.jsonl", tracker
         _rewind(self.path, nimg=nimg)
+        if not isinstance(threading.excepthook, _QuietThreads):
+            threading.excepthook = _QuietThreads(threading.excepthook)
         self._board = SummaryWriter(log_dir=str(outdir), purge_step=nimg // 1000 if nimg else None)
 
     def write(self, values: dict, *, nimg: int) -> None:
@@ -103,6 +107,17 @@ class StatsWriter:
         self._board.close()
         if self._tracker is not None:
             self._tracker.call("close")
+
+
+class _QuietThreads:
+    """A threading.excepthook for TensorBoard: its next call raises the error again, where it counts."""
+
+    def __init__(self, before: Callable[[threading.ExceptHookArgs], object]) -> None:
+        self._before = before
+
+    def __call__(self, args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
+            self._before(args)
 
 
 def peak_memory_gb(device: torch.device) -> float:

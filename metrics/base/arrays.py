@@ -2,6 +2,7 @@
 
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,7 +19,11 @@ from fact_metrics.base.limits import check_unpacked
 
 BLOCK = 16 << 20  # bytes of rows in memory at once
 LONGEST_HEADER = 10_000
-DAMAGED = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+# What a damaged zip or npy makes its readers raise; numpy's tokenizer of headers included.
+DAMAGED = (
+    *(OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+    *(tokenize.TokenError, SyntaxError),
+)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, flush: bool =
             f"could not save {path}: {refusal.strerror or refusal}. {WAYS_OUT.get(refusal.errno, FULL)}"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses even to remove nothing
+            partial.unlink()
 
 
 def write_torch(path: Path, state: Any) -> None:

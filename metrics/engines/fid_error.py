@@ -270,6 +270,8 @@ def _second_derivatives(
     u = centred @ directions.basis[:, kept] / roots.sqrt()
     own_part = 0.5 * (u.square().sum(dim=1) - roots.sum() / 2)
     psi = 2 * u @ u.T - own_part[:, None] - own_part
+    if not len(roots):  # a set of equal images: the root of the covariances is 0 in all directions
+        return psi
     first, last = math.log(1e-4 / roots[-1].item()), math.log(30 / roots[0].item())
     for node in torch.arange(first, last, LOG_STEP, dtype=torch.float64).exp().tolist():
         psi += LOG_STEP * node * (u * (-node * roots).exp() @ u.T).square()

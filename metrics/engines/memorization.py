@@ -18,6 +18,7 @@ from fact_metrics.engines.neighbours import find_neighbours
 THRESHOLD = 0.1  # Kaggle's, for Inception
 SMALLEST_DISTANCE = 1e-14
 SMALLEST_FID = 1e-8
+SMALLEST_MEANINGFUL = 1e-6  # of a mean cosine distance: ten times the rounding of float32 features
 
 
 def find_authentic(features_gen: torch.Tensor, features_real: torch.Tensor) -> torch.Tensor:

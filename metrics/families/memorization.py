@@ -49,13 +49,13 @@ def compute_authentic(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
 
 def compute_mifid(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
     """FID over the distance, or FID; `extras` have both."""
-    from fact_metrics.engines.memorization import measure_mifid
+    from fact_metrics.engines.memorization import SMALLEST_MEANINGFUL, measure_mifid
 
     gen, real = (inputs.features(need).to(inputs.device) for need in spec.needs)
     found = measure_mifid(gen, real, threshold=spec.settings["threshold"])
     return MetricValue(
         found.value,
-        stderr=found.stderr,
+        stderr=None if found.distance < SMALLEST_MEANINGFUL else found.stderr,  # else divided by 0
         n_generated=len(gen),
         n_real=len(real),
         extras={"fid": found.fid, "cosine_distance": found.distance},

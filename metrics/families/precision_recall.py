@@ -34,15 +34,16 @@ def measure(spec: MetricSpec, inputs: DeclaredInputs, *, closed: bool) -> Overla
     from fact_metrics.engines.overlap import measure_overlap
 
     balls = Balls(spec.settings["k"], closed=closed)
+    gen, real = (inputs.features(need) for need in spec.needs)
     both = (IMPROVED, PRDC)
-    if balls not in both:
+    if balls not in both or min(len(gen), len(real)) <= PRDC.k:
         both = (Balls(balls.k, closed=True), Balls(balls.k, closed=False))
 
     def measured() -> list[Overlap]:
-        gen, real = (inputs.features(need).to(inputs.device) for need in spec.needs)
         ks = [one.k for one in both]
         radii = inputs.cached_real(spec.needs[1], f"radii of {ks}", partial(find_radii, ks=ks))
-        return measure_overlap(gen, real, conventions=both, real_radii=radii)
+        sides = gen.to(inputs.device), real.to(inputs.device)
+        return measure_overlap(*sides, conventions=both, real_radii=radii)
 
     overlaps = inputs.shared(("overlap", spec.needs, both), measured)
     return next(overlap for overlap in overlaps if overlap.balls == balls)
