@@ -141,9 +141,14 @@ def _states(given: Given) -> tuple[Source, ...]:
     def around(at: Path) -> None:
         shutil.copytree(given.run, at / "run")
 
-    return (
-        Source(f"run/{newest.name}", newest.read_bytes(), mutate.of_zip, (command,), around),
-        Source("run/training-state-999999999.pt", newest.read_bytes(), mutate.of_zip, (command,), around),
+    def alone(at: Path) -> None:
+        around(at)
+        for path in (at / "run").glob("training-state-*.pt"):
+            path.unlink()
+
+    name = f"run/{newest.name}"  # where an older one can stand in, and where none can
+    return tuple(
+        Source(name, newest.read_bytes(), mutate.of_zip, (command,), make) for make in (around, alone)
     )
 
 
