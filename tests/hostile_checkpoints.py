@@ -199,8 +199,8 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
         "promises 2,500,000,000 values in storage 0",
     ),
     "another count in a legacy file": (
-        lambda path: _legacy(path, _tensors(4, (2,), (1,)), struct.pack("<Q", 2**60), ["0"]),
-        "promises 4 values in storage 0",
+        lambda path: _legacy(path, _tensors(4, (2,), (1,)), struct.pack("<Q", 2**60) + bytes(16), ["0"]),
+        "promises 4 values in storage 0, which holds 1,152,921,504,606,846,976$",
     ),
     "a tensor of 10 GB in 4 values": (
         lambda path: _zip(path, _tensors(4, (50_000, 50_000), (0, 0)), {"0": bytes(16)}),

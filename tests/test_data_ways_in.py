@@ -387,3 +387,29 @@ def test_a_signal_ends_a_command_whose_threads_hang(tmp_path, signal_name, code)
             process.kill()
     assert process.returncode == code
     assert errors.splitlines()[-1].startswith("fact-eval: ") and "Traceback" not in errors
+
+
+def test_a_classifier_is_trained_on_the_labels_of_folders(tmp_path, capsys):
+    from fact_train.cli import app
+
+    files = {f"{kind}/{i}.png": encode(rgb(i + 40 * (kind == "b"))) for i in range(20) for kind in "ab"}
+    data, out = write_files(tmp_path / "data", files), tmp_path / "c.safetensors"
+    argv = [
+        "classifier",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--labels",
+        "folders",
+        "--epochs",
+        "12",
+        "--batch",
+        "8",
+    ]
+    try:
+        app([*map(str, argv), "--device", "cpu", "--threads", "1"], standalone_mode=False)
+    except UserError as error:  # noise may be too much for it; the labels were read
+        assert "same class" in str(error)
+    said = capsys.readouterr().err
+    assert "training images of each class: 0 18, 1 18" in said

@@ -55,7 +55,7 @@ class Sweep:
 class Part:
     """What one method finds for one target class, shown on N images that have another class.
 
-    Step k of `together` has the first k attributes edited; step 0 is the reconstruction.
+    Step k of `together` has the first k attributes edited; step 0 is the unedited image.
     """
 
     method: str

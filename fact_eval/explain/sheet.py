@@ -70,7 +70,7 @@ def draw_sweeps(frames: Frames, part: Part, path: Path) -> Path:
 
 
 def draw_counterfactuals(frames: Frames, part: Part, path: Path) -> Path:
-    """A PNG with three tiles for each image: its reconstruction, the counterfactual, and what changed.
+    """A PNG with three tiles for each image: unedited, the counterfactual, and what changed.
 
     Red is brighter in the counterfactual, blue is darker; the strength is relative to the largest change of
     the picture.
@@ -87,7 +87,7 @@ def draw_counterfactuals(frames: Frames, part: Part, path: Path) -> Path:
     for i in range(n):
         left, top = GAP + (i % columns) * width, 5 * LETTERS + (i // columns) * row
         if i < columns:
-            for k, name in enumerate(("reconstruction", "counterfactual", "change")):
+            for k, name in enumerate(("unedited", "counterfactual", "change")):
                 sheet.text(left + k * (size + GAP), 3 * LETTERS, name, MUTED)
         for k, step in enumerate((0, last)):
             sheet.tile(left + k * (size + GAP), top, size, part.together, (i, step), part.target)

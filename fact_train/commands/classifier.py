@@ -48,6 +48,10 @@ def classifier(
     max_images: Annotated[
         int | None, typer.Option(metavar="INT", help="As in fact-train --max-images.")
     ] = None,
+    labels: Annotated[str, typer.Option(metavar="NAME", help="As in fact-train --labels.")] = "auto",
+    image_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="As in fact-train --image-key.")
+    ] = None,
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.")
     ] = "auto",
@@ -92,6 +96,8 @@ def classifier(
         channels=channels,
         alpha=alpha,
         max_images=max_images,
+        labels=labels,
+        image_key=image_key,
     )
     report(f"next: fact-train --preset stylex-plants64 --data {data} --classifier {out}")
     print(out)

@@ -87,7 +87,7 @@ function fillColumn(column, method) {
   }
   const most = shown.together.p[0].length - 1;
   column.append(newRow(shown.together, "All together", "together", () => 0,
-    (step) => step ? `first ${step} of ${most} attributes edited` : "no attribute edited: the reconstruction"));
+    (step) => step ? `first ${step} of ${most} attributes edited` : "no attribute edited"));
   shown.attributes.forEach((attribute, i) => {
     const effect = `${attribute.effect >= 0 ? "+" : ""}${attribute.effect.toFixed(2)}`;
     const end = attribute.direction > 0 ? "maximum" : "minimum";
