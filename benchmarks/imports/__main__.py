@@ -131,7 +131,7 @@ def main() -> None:
     for folder in args.peer:
         command = [sys.executable, "-m", "benchmarks.imports", "--rows", "--peer", str(folder.resolve())]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        rows += [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        rows += [json.loads(row) for row in done.stdout.splitlines() if row.startswith("{")]
     print(table(rows))
     write_result("imports", {"tolerance": TOLERANCE, "rows": rows})
     if wrong := faults(rows):
