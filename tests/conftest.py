@@ -5,7 +5,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -102,3 +102,16 @@ def stylex32_config(stylex_config: TrainConfig, tiny_classifier32: str) -> Train
         channel_base=256,
         pl_weight=0.0,
     )
+
+
+@pytest.fixture
+def call(capfd) -> Callable[..., tuple[int, str, str]]:
+    """Runs fact-eval in this process; returns its exit code, stdout and stderr."""
+    from fact_eval import cli
+
+    def run(*argv: object) -> tuple[int, str, str]:
+        code = cli._run([str(a) for a in argv])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run

@@ -14,7 +14,6 @@ from eval_toys import COUNT, TRAIN, make_data, make_pictures, make_record, make_
 from PIL import Image
 
 import fact_metrics.registry
-from fact_eval import cli
 from fact_eval.jobs.plan import Request, plan_run
 from fact_eval.jobs.runs import read_run
 from fact_leaderboard import columns
@@ -38,18 +37,6 @@ def toys(monkeypatch, tmp_path):
     monkeypatch.setattr(columns, "COLUMNS", tuple(columns.Column(name, name) for name in names))
     monkeypatch.setattr("fact_leaderboard.publish.RESULTS", tmp_path / "published")
     (tmp_path / "published").mkdir()
-
-
-@pytest.fixture
-def call(capfd):
-    """Runs fact-eval in this process; returns its exit code, stdout and stderr."""
-
-    def run(*argv):
-        code = cli._run([str(a) for a in argv])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 def error_line(result):

@@ -9,7 +9,6 @@ from eval_toys import make_data, make_run, register_toys
 from foreign_checkpoints import rosinality, stylegan2_ada, toy_networks, write_pickle
 
 import fact_metrics.registry
-from fact_eval import cli
 from fact_leaderboard import columns
 from fact_leaderboard.build import build_board, git_problem
 from fact_leaderboard.records import RESULTS, read_records
@@ -29,16 +28,6 @@ def place(monkeypatch, tmp_path):
     monkeypatch.setattr(columns, "COLUMNS", tuple(columns.Column(name, name) for name in names))
     make_data(tmp_path / "toy", labelled=True)
     return tmp_path
-
-
-@pytest.fixture
-def call(capfd):
-    def run(*argv):
-        code = cli._run([str(a) for a in argv])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 def write(place, name="faces.pkl", **fields):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from eval_toys import make_data, make_run, make_stylex_run
 
-from fact_eval import cli
 from fact_eval.explain.document import (
     AttributeShape,
     ClassifierShape,
@@ -102,16 +101,6 @@ def place(tmp_path_factory) -> dict:
     plain = make_run(root / "runs", data, name="plain")
     documents = {stylex: explain(stylex, None), plain: explain(plain, classifier)}
     return {"stylex": stylex, "plain": plain, "classifier": classifier, "documents": documents}
-
-
-@pytest.fixture
-def call(capfd):
-    def run(*argv):
-        code = cli._run([str(a) for a in argv])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.mark.parametrize("name", ["stylex", "plain"])

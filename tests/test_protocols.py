@@ -10,7 +10,6 @@ from torch import nn
 from weight_toys import publish, sha256, use_empty_folders
 
 import fact_metrics.registry
-from fact_eval import cli
 from fact_eval.compare.records import compare
 from fact_eval.jobs.protocols import ProtocolChoice
 from fact_eval.weights.files import add_weights
@@ -90,16 +89,6 @@ def toys(monkeypatch, tmp_path):
         (Column("toy_standard", "standard", protocol="standard"), Column("toy_embedded", "embedded")),
     )
     return tmp_path / "downloads" / "toy-1.pth"
-
-
-@pytest.fixture
-def call(capfd):
-    def run(*argv):
-        code = cli._run([str(a) for a in argv])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from eval_toys import make_data, make_pictures
 from metric_toys import toy_metric
 
 import fact_metrics.registry
-from fact_eval import cli
 from fact_eval.features.reference_stats import is_statistics, read_statistics, save_statistics
 from fact_leaderboard.records import RESULTS, read_records
 from fact_metrics.base.errors import UserError
@@ -303,16 +302,6 @@ def toys(monkeypatch, tmp_path):
     monkeypatch.setattr(
         "fact_leaderboard.columns.metrics_for", lambda *a: list(fact_metrics.registry.FAMILIES)
     )
-
-
-@pytest.fixture
-def call(capfd):
-    def run(*argv):
-        code = cli._run([str(a) for a in argv])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -36,14 +36,14 @@ _STYLEGAN2 = {
 }
 # One change at a time: no schedule, and images enough for all ten digits. Chosen by FID and digits covered
 # from 16 trials on seed 90 (docs/trials.md).
-_STUDY = {
+STUDY = {
     **_STYLEGAN2,
     **dict(r1_gamma=3.0, r1_gamma_final=None, g_lr=0.007, d_lr=0.007),
     **dict(kimg=48, kimg_per_tick=8, snapshot_ticks=1000, image_ticks=1000),
 }
-# What the StyleGAN2 paper has and _STUDY leaves out.
+# What the StyleGAN2 paper has and STUDY leaves out.
 _FULL = {
-    **_STUDY,
+    **STUDY,
     **dict(g_arch="skip", d_arch="resnet", noise="random", style_mixing_prob=0.9, pl_weight=2.0),
 }
 _COND = {**_MNIST, **dict(cond=True, g_lr=0.008, d_lr=0.008, kimg=80)}
@@ -85,7 +85,7 @@ STYLEGAN2_PRESETS = {
         memory_gb=0.9,
     ),
     "mnist-stylegan2-study": Preset(
-        TrainConfig(**_STUDY),
+        TrainConfig(**STUDY),
         summary="The base of the ablations: mnist-stylegan2 with constant gamma and half as many images",
         source="mnist-stylegan2; gamma, rate, width chosen by FID and digits covered in 16 trials, seed 90",
     ),
