@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fact_eval.commands.options import AsJson, Batch, Data, DeviceName, Metrics, Threads, finish, say
+from fact_eval.commands.options import AsJson, Batch, Data, DeviceName, Threads, finish, say
 from fact_metrics.base.errors import UsageError
 from fact_metrics.base.processes import launched_world_size
 
@@ -16,6 +16,14 @@ Records = Annotated[
     typer.Argument(
         help="Run folders, folders of records, or .jsonl files. [default: the published records]",
         show_default=False,
+    ),
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Check these metrics only, separated by commas or by repeating the option. "
+        "[default: all that the records hold]",
     ),
 ]
 
