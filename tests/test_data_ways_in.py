@@ -382,7 +382,7 @@ def test_a_signal_ends_a_command_whose_threads_hang(tmp_path, signal_name, code)
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(getattr(signal, signal_name))
         try:
-            _, errors = process.communicate(timeout=5)
+            _, errors = process.communicate(timeout=60)  # a thread would hang for ever
         finally:
             process.kill()
     assert process.returncode == code

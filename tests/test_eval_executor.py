@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from eval_toys import make_data, make_run
-from test_eval_cli import call, error_line, toys  # noqa: F401
+from test_eval_cli import error_line, toys  # noqa: F401
 
 from fact_eval.scoring import tasks
 from fact_leaderboard.records import RESULTS, read_records
@@ -44,7 +44,7 @@ def values(root: Path) -> dict:
     }
 
 
-def test_tasks_write_the_records_of_one_process(tmp_path, commands, call) -> None:  # noqa: F811
+def test_tasks_write_the_records_of_one_process(tmp_path, commands, call) -> None:
     data = make_data(tmp_path / "toy")
     for root in ("alone", "tasks"):
         for seed in (0, 1):
@@ -59,7 +59,7 @@ def test_tasks_write_the_records_of_one_process(tmp_path, commands, call) -> Non
     assert (code, again) == (0, out) and "nothing left to do" in err and len(commands) == 2
 
 
-def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path, commands, call) -> None:  # noqa: F811
+def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path, commands, call) -> None:
     data = make_data(tmp_path / "toy")
     good, bad = (make_run(tmp_path / "runs", data, seed=seed) for seed in (0, 1))
     snapshot = next(bad.glob("*.safetensors"))

@@ -53,14 +53,18 @@ def test_an_exception_is_raised_where_its_result_is_due():
 
 
 def test_a_caller_that_stops_early_starts_no_further_item_and_leaves_no_thread_running():
-    computed, release, before = [], threading.Event(), set(threading.enumerate())
+    computed, begun, release = [], threading.Event(), threading.Event()
+    before = set(threading.enumerate())
 
     def compute(i):
-        assert i == 0 or release.wait(SECONDS)
+        if i > 0:
+            begun.set()
+            assert release.wait(SECONDS)
         computed.append(i)
 
     values = prefetch(compute, range(100), depth=3)
-    next(values)  # 1 is being computed, 2 and 3 are pending
+    next(values)
+    assert begun.wait(SECONDS)  # 1 is being computed, 2 and 3 are pending
     timer = threading.Timer(0.2, release.set)
     timer.start()
     values.close()  # waits for 1
