@@ -14,13 +14,12 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from fact_metrics.base.waiting import SPINS, VARIABLES
-
 ROUNDS = 3
 COMPETITORS = (0, 1, 2)
+VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # of libgomp, read once when it is loaded
 WAITING = {
     "as torch comes": {},
-    "short spin, ours": {"GOMP_SPINCOUNT": str(SPINS)},
+    "10,000 spins": {"GOMP_SPINCOUNT": "10000"},
     "no spin": {"GOMP_SPINCOUNT": "0"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
 }

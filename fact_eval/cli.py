@@ -27,7 +27,6 @@ from fact_eval.commands.weights import weights_app
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.interruption import INTERRUPTED, STOPPED, exit_now
 from fact_metrics.base.plain_text import for_terminal
-from fact_metrics.base.waiting import bound_spinning
 
 COMMANDS = {
     "all": all_,
@@ -72,7 +71,6 @@ class Stopped(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: a user's mistake is one line on stderr and an exit code, never a traceback."""
-    bound_spinning()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # our own checks of pictures say more
     code = _run(argv)
     if code in (INTERRUPTED, STOPPED):

@@ -15,7 +15,6 @@ import typer
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.interruption import INTERRUPTED, exit_now
 from fact_metrics.base.plain_text import for_terminal
-from fact_metrics.base.waiting import bound_spinning
 from fact_train.commands.classifier import classifier
 from fact_train.commands.field_options import changed_fields, field_parameters
 from fact_train.commands.help import PanelGroup
@@ -223,7 +222,6 @@ app.command()(tune)
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and an exit code, never a traceback."""
-    bound_spinning()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # our own checks of pictures say more
     try:
         app(standalone_mode=True)

@@ -169,6 +169,15 @@ def test_an_unknown_protocol_is_left_out_with_the_commit_that_scored_it(scored):
     assert "nothing could be made again" in err
 
 
+def test_numbers_of_the_training_log_are_left_out(scored):
+    spec = get_spec("seconds1k")
+    of_the_log = dict(metric=spec.name, metric_version=spec.version)
+    of_the_log |= dict(protocol=spec.protocol, protocol_sha256=spec.protocol_sha256)
+    rewrite(scored / "results.jsonl", lambda record: dataclasses.replace(record, **of_the_log))
+    code, _, err = call("recompute", scored)
+    assert code == 1 and "seconds1k: measured from the log of the run, not from a snapshot" in err
+
+
 def test_a_sample_is_drawn_at_random_and_has_the_size_asked_for():
     claims = [Claims(Path("x"), (make_record(run_id=str(i)),)) for i in range(30)]
     samples = {tuple(c.records[0].run_id for c in draw(claims, 5)) for _ in range(20)}

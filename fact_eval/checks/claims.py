@@ -109,6 +109,9 @@ def _fill(job: Job, records: Sequence[Record], basis: str) -> Planned:
             commit = str(git.get("commit") or "none")[:12]
             left_out.append(f"{record.metric}: another protocol than this code's; scored by commit {commit}")
             continue
+        if spec.needs_training:
+            left_out.append(f"{record.metric}: measured from the log of the run, not from a snapshot")
+            continue
         kept.append(record)
         missing.append((spec, record.seed))
     job = dataclasses.replace(job, missing=tuple(missing))
