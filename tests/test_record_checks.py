@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from eval_toys import make_record
@@ -46,6 +47,9 @@ def results(tmp_path):
     folder.mkdir()
     for name in (FILE, "noise-mnist-32px-8629d600.jsonl", "reals-mnist-32px-8629d600.jsonl"):
         shutil.copy(RESULTS / name, folder)
+    snapshots_folder(folder).mkdir()
+    for path in snapshots_folder(RESULTS).glob(f"{Path(FILE).stem}-*"):
+        shutil.copy(path, snapshots_folder(folder))
     return folder
 
 
@@ -151,14 +155,15 @@ def test_a_protocol_edited_without_its_hash_is_no_record(results):
 
 
 def test_two_values_under_one_key_are_a_fault_and_two_equal_ones_are_not(results):
-    (first, *_) = read_records(results / FILE)
+    (first, *others) = read_records(results / FILE)
     append_records(results / FILE, [first], again=True)
     assert check_results(results) == []
     append_records(
         results / FILE, [dataclasses.replace(first, value=0.5, stderr=None, extras={})], again=True
     )
     (fault,) = check_results(results)
-    assert "line 20: value: 0.5" in fault and f"line 1 has {first.value} under the same key" in fault
+    last = 1 + len(others) + 2
+    assert f"line {last}: value: 0.5" in fault and f"line 1 has {first.value} under the same key" in fault
 
 
 def test_the_known_hashes_are_those_of_the_bundled_images():
