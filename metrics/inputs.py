@@ -98,7 +98,9 @@ class Counterfactuals:
 
     image, target: [P]. before [P, C] and after [P, K, C]: logits of the explained classifier without edits
     and with the first 1 to K attributes together; `second_before` and `second_after` are those of an
-    independently trained classifier, or None. Pictures uint8 [P, C, H, W], `edited` with all K attributes.
+    independently trained classifier, or None. Pictures uint8: `originals` and `unedited` [P, C, H, W] are
+    what the images were made from (held-out pictures of a StylEx run, else the images themselves) and the
+    images; `edits` [P, K, C, H, W] those with the first 1 to K attributes.
     """
 
     image: torch.Tensor
@@ -107,8 +109,14 @@ class Counterfactuals:
     after: torch.Tensor
     second_before: torch.Tensor | None
     second_after: torch.Tensor | None
+    originals: torch.Tensor
     unedited: torch.Tensor
-    edited: torch.Tensor
+    edits: torch.Tensor
+
+    @property
+    def edited(self) -> torch.Tensor:
+        """Pictures [P, C, H, W] with all attributes."""
+        return self.edits[:, -1]
 
 
 class ExplanationInputs(Protocol):

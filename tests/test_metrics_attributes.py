@@ -29,8 +29,9 @@ def counterfactuals(after, *, second=None, edited=None, target=(1, 1, 1, 0), ima
         after=logits(torch.as_tensor(after)),
         second_before=None if second is None else before,
         second_after=None if second is None else logits(torch.as_tensor(second)),
+        originals=unedited,
         unedited=unedited,
-        edited=unedited if edited is None else edited,
+        edits=(unedited if edited is None else edited)[:, None],
     )
 
 
@@ -72,7 +73,7 @@ def test_an_explanation_of_its_own_classifier_alone_is_marked() -> None:
         one = counterfactuals(both[0], second=second, target=(1, 1, 1, 1))
         parts = {
             name: getattr(one, name)[rows]
-            for name in ("before", "after", "second_before", "second_after", "unedited", "edited")
+            for name in ("before", "after", "second_before", "second_after", "originals", "unedited", "edits")
         }
         return Counterfactuals(**many, **parts)
 

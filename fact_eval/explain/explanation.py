@@ -27,6 +27,7 @@ from fact_metrics.base.pixels import to_uint8
 from fact_metrics.base.processes import Processes
 from fact_metrics.base.progress import Progress
 from fact_metrics.inputs import Counterfactuals
+from fact_train.data.pixels import allocate_images
 
 TARGETS = 2  # classes that every image is edited towards, at most
 CONTROL = "control"
@@ -128,9 +129,9 @@ class Explanation:
         return lists
 
     def counterfactuals(self, method: str) -> Counterfactuals:
-        """Edits of a method or of the control; computed once."""
+        """Edits of a method or of the control; those of the last method are kept, since they are large."""
         if method not in self._counterfactuals:
-            self._counterfactuals[method] = self._edit(method)
+            self._counterfactuals = {method: self._edit(method)}
         return self._counterfactuals[method]
 
     def halves(self, method: str) -> list[tuple[list[Attribute], list[Attribute]]]:
@@ -192,6 +193,9 @@ class Explanation:
         moved = self.search.moved(images.styles)
         afters, seconds = [], []
         before = self.subject.render(images.styles[rows], indices)
+        unedited = to_uint8(before).cpu()
+        edits = torch.from_numpy(allocate_images((len(plan) * COUNT, *unedited.shape[1:])))
+        edits = edits.unflatten(0, (len(plan), COUNT))
         with self.progress.stage(f"edits of {method}", COUNT * len(plan)) as stage:
             for k in range(1, COUNT + 1):
                 styles = torch.stack(
@@ -201,10 +205,12 @@ class Explanation:
                     ]
                 )
                 after = self.subject.render(styles, indices)
+                edits[:, k - 1] = to_uint8(after).cpu()
                 afters.append(self.logits(after))
                 seconds.append(None if self.second is None else self.second.logits(after).cpu())
                 stage.update(k * len(plan))
         has_second = self.second is not None
+        pictures = self.subject.pictures
         return Counterfactuals(
             image=rows,
             target=targets,
@@ -212,8 +218,9 @@ class Explanation:
             after=torch.stack(afters, dim=1),
             second_before=self.second.logits(before).cpu() if has_second else None,
             second_after=torch.stack(seconds, dim=1) if has_second else None,
-            unedited=to_uint8(before).cpu(),
-            edited=to_uint8(after).cpu(),
+            originals=unedited if pictures is None else pictures.images(indices).cpu(),
+            unedited=unedited,
+            edits=edits,
         )
 
     def _plan(self, method: str) -> tuple[Images, list[tuple[int, int, list[Attribute]]]]:
