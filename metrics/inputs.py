@@ -123,6 +123,7 @@ class ExplanationInputs(Protocol):
     """The attributes that methods found for a classifier, and their edits."""
 
     classes: Sequence[str]
+    attribute_count: int  # of which the methods choose: two directions of every coordinate
 
     def counterfactuals(self, method: str) -> Counterfactuals:
         """Edits with the attributes of a method (attfind-greedy, random, ...)."""
@@ -130,8 +131,8 @@ class ExplanationInputs(Protocol):
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Logits [N, C] of the explained classifier, of float images in [-1, 1]."""
 
-    def halves(self, method: str) -> Sequence[tuple[Sequence, Sequence]]:
-        """Attributes of each class from either half of the searched images."""
+    def halves(self, method: str, splits: int) -> Sequence[Sequence[Sequence[Hashable]]]:
+        """By class: attributes from both halves of each of several random splits of the searched images."""
 
     def latents(self, space: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents [N, D] of generated images in the space `w` or `s`, and the classifier's logits [N, C]."""

@@ -17,9 +17,8 @@ from fact_eval.explain.effects import Effects, Search, measure_effects
 from fact_eval.explain.explanation import Explanation
 from fact_eval.explain.selection import (
     draw_random,
-    overlap,
+    first_order_effects,
     rank_class_mean,
-    rank_gradient,
     select_greedy,
     select_largest,
     select_subset,
@@ -296,12 +295,7 @@ def test_class_mean_ranks_the_coordinate_that_tells_the_class() -> None:
 def test_gradient_scores_are_first_order_effects() -> None:
     gradients = torch.tensor([[2.0, -1.0]])
     distances = torch.tensor([[[-1.0, -3.0], [0.5, 1.0]]])
-    assert rank_gradient(gradients, distances).tolist() == [[0.0, 3.0], [1.0, 0.0]]
-
-
-def test_overlap_is_the_jaccard_index() -> None:
-    assert overlap([(0, 1), (1, 2)], [(0, 1), (0, 2)]) == pytest.approx(1 / 3)
-    assert overlap([], []) is None
+    assert first_order_effects(gradients, distances).tolist() == [[[0.0, 3.0], [1.0, 0.0]]]
 
 
 # The document and what is refused

@@ -136,6 +136,7 @@ ELSEWHERE = {
     "modes.compute_channels_legible": "test_metrics_modes.py",
     "modes.compute_mode_kl": "test_metrics_modes.py",
     "modes.compute_modes": "test_metrics_modes.py",
+    "stability.compute_stability": "test_explain_stability.py",
     "w_gap.compute_w_gap_frechet": "test_metrics_explanation.py",
     "w_gap.compute_w_gap_kernel": "test_metrics_explanation.py",
     "density_coverage.compute_prdc": "test_metrics_density_coverage.py",

@@ -88,7 +88,11 @@ class Explanation:
     @cached_property
     def lists(self) -> dict[int, dict[str, list[Attribute]]]:
         """By target class and method: the attributes of the methods with one list for all images."""
-        return {target: self.methods.find(self.methods.of_class(target)) for target in self.subject.wanted}
+        lists = {}
+        for target in self.subject.wanted:
+            known = self.methods.of_class(target)
+            lists[target] = {method: self.methods.find(known, method) for method in GLOBAL}
+        return lists
 
     @cached_property
     def single_lists(self) -> dict[tuple[int, int], dict[str, list[Attribute]]]:
@@ -134,16 +138,30 @@ class Explanation:
             self._counterfactuals = {method: self._edit(method)}
         return self._counterfactuals[method]
 
-    def halves(self, method: str) -> list[tuple[list[Attribute], list[Attribute]]]:
-        """By class: the attributes from either half of the search, with equally many images of each class."""
+    @property
+    def attribute_count(self) -> int:
+        """How many attributes the methods choose from: two directions of every coordinate."""
+        return self.search.targets.numel()
+
+    def halves(self, method: str, splits: int) -> list[list[list[Attribute]]]:
+        """By class: the attributes from both halves of random splits, equally many images of each class."""
         predicted = self.searched.predicted
+        generator = torch.Generator().manual_seed(self.seed)
         own = [(predicted == k).nonzero().flatten() for k in predicted.unique().tolist()]
-        rows = [torch.cat([of_class[half::2] for of_class in own]).sort().values for half in (0, 1)]
-        pairs = []
+        parts = []
+        for _ in range(splits):
+            mixed = [rows[torch.randperm(len(rows), generator=generator)] for rows in own]
+            parts += [torch.cat([rows[half::2] for rows in mixed]).sort().values for half in (0, 1)]
+        found = []
         for target in self.subject.wanted:
             known = self.methods.of_class(target)
-            pairs.append(tuple(self.methods.find(known, within=half)[method] for half in rows))
-        return pairs
+            found.append(
+                [
+                    self.methods.find(known, method, within=part, draw=draw)
+                    for draw, part in enumerate(parts, start=1)
+                ]
+            )
+        return found
 
     @cached_property
     def _drawn(self) -> dict[str, list[Tensor]]:
