@@ -102,6 +102,20 @@ def test_a_plain_run_is_explained_once_and_its_numbers_are_records(place, capsys
     assert len(json.loads(again.out)["explanations"]) == len(records)
 
 
+def test_the_attributes_of_two_copies_of_a_run_agree(place, tmp_path, capsys) -> None:
+    runs = [tmp_path / name for name in ("toy-seed0", "toy-seed1")]
+    for run in runs:
+        shutil.copytree(place["run"], run)
+    options = {"classifier": place["classifier"], "images": IMAGES, "methods": "attfind-greedy", "seeds": "5"}
+    with pytest.raises(UsageError, match="--across compares two or more runs"):
+        explain(runs[:1], threads=1, device="cpu", batch=16, across=True, **options)
+    capsys.readouterr()
+    explain(runs, threads=1, device="cpu", batch=16, across=True, as_json=True, **options)
+    found = json.loads(capsys.readouterr().out)["across"]
+    assert {one["class_name"] for one in found} == {"low", "high"}
+    assert all(one["value"] == pytest.approx(1, abs=1e-5) for one in found)
+
+
 def test_the_board_has_a_section_for_each_classifier(place, capsys, monkeypatch) -> None:
     for name in (place["classifier"], place["second"]):
         explained(place, capsys, classifier=name, second=None, methods="random", seeds="7")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from fact_eval.explain.across import Agreement, summarise
 from fact_eval.reports.tables import plain_table
 from fact_leaderboard.records import Record
 from fact_metrics.base.plain_text import for_terminal
@@ -60,6 +61,24 @@ def verdicts(methods: Methods) -> list[str]:
         what = "near chance" if near else "above chance: flips do not depend on the classifier alone"
         lines.append(f"control with random weights: {control.value:.3f}, random: {chance.value:.3f}, {what}")
     return lines
+
+
+def agreement_table(found: Sequence[Agreement]) -> str:
+    """Agreement of runs on attributes, a row per method; empty without runs that were compared."""
+    rows = [
+        {
+            "method": one.method,
+            "matched correlation": f"{one.value:.3f}",
+            "95 % interval": f"{one.low:.3f} to {one.high:.3f}",
+            "pairs of runs": f"{one.lowest:.3f} to {one.highest:.3f}",
+        }
+        for one in summarise(found)
+    ]
+    return (
+        f"attributes of {len({r for one in found for r in one.runs})} runs\n{plain_table(rows)}\n"
+        if rows
+        else ""
+    )
 
 
 def _group(key: tuple, methods: Methods) -> str:
