@@ -74,6 +74,11 @@ def open_explained(
             f"{document.classifier.sha256[:12]}, not {subject.classifier.name} with "
             f"{subject.classifier.sha256[:12]}; name the first one with --classifier"
         )
+    if len(subject.classifier.classes) != len(document.classifier.classes):
+        raise UserError(
+            f"{path} names {len(document.classifier.classes)} classes, and the classifier has "
+            f"{len(subject.classifier.classes)}; run `fact-eval explain` again."
+        )
     for one in document.found:
         _check_layers(subject, one.attributes, path)
     return Explained(job, subject, document, *_images(subject, document, path))
