@@ -193,7 +193,7 @@ class _Experiment:
         }
 
     def _share_of_class_part(self) -> float:
-        """Share of the variance of styles, over images of both classes, that comes from the class part of w."""
+        """Share of the variance of styles over images that comes from the class part of w."""
         ws, width = self._ws(self.searched), self.subject.generator.G.w_dim
         fixed = ws.clone()
         fixed[..., :width] = ws[..., :width].mean(dim=0, keepdim=True)
@@ -208,10 +208,10 @@ def table(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         interval = f"{row['low']:.2f} to {row['high']:.2f}"
         lines.append(f"| {row['setting']} | {row['flips']:.2f} | {interval} | {row['margin']:+.1f} |")
-    singles, share = result["singles"], 100 * result["share_of_class_part"]
+    found, share = result["singles"], 100 * result["share_of_class_part"]
     return "\n".join(lines) + (
-        f"\n\n{result['images']} images, {result['coordinates']} coordinates. To flip, the margin has to rise "
-        f"by {singles['needed']:.1f} logits (deviation {singles['needed_deviation']:.1f}). Ten attributes raise "
-        f"it by {singles['sum_of_singles']:.1f} one by one, {singles['joint']:.1f} together. The class part of "
-        f"w accounts for {share:.0f} % of the variance of styles."
+        f"\n\n{result['images']} images, {result['coordinates']} coordinates. To flip, the margin has to "
+        f"rise by {found['needed']:.1f} logits (deviation {found['needed_deviation']:.1f}). Ten attributes "
+        f"raise it by {found['sum_of_singles']:.1f} one by one, {found['joint']:.1f} together. The class part "
+        f"of w accounts for {share:.0f} % of the variance of styles."
     )
