@@ -212,6 +212,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + (
         f"\n\n{result['images']} images, {result['coordinates']} coordinates. To flip, the margin has to "
         f"rise by {found['needed']:.1f} logits (deviation {found['needed_deviation']:.1f}). Ten attributes "
-        f"raise it by {found['sum_of_singles']:.1f} one by one, {found['joint']:.1f} together. The class part "
-        f"of w accounts for {share:.0f} % of the variance of styles."
+        f"raise it by {found['sum_of_singles']:.1f} one by one, {found['joint']:.1f} together. The class "
+        f"part of w accounts for {share:.0f} % of the variance of styles."
     )

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from fact_eval.explain.across import Agreement, summarise
 from fact_eval.reports.tables import plain_table
+from fact_leaderboard.explained import control_is_above_chance, flagged_methods
 from fact_leaderboard.records import Record
-from fact_metrics.base.plain_text import for_terminal
+from fact_metrics.base.plain_text import FLAGGED, for_terminal
 from fact_metrics.families.attributes import METHODS
 
 HEADERS = {
@@ -50,17 +51,21 @@ def _line(record: Record) -> str:
 
 def verdicts(methods: Methods) -> list[str]:
     """What the controls say of a group of records: one line per finding."""
-    lines = []
     flips = {method: rows["flips"] for method, rows in methods.items() if "flips" in rows}
-    for method, record in flips.items():
-        if record.extras.get("own_only"):
-            lines.append(f"{method}: flips its own classifier only, not the second one")
-    control, chance = flips.get("control"), flips.get("random")
-    if control and chance and control.ci and chance.ci:
-        near = control.ci["low"] <= chance.ci["high"]
-        what = "near chance" if near else "above chance: flips do not depend on the classifier alone"
-        lines.append(f"control with random weights: {control.value:.3f}, random: {chance.value:.3f}, {what}")
+    flagged = flagged_methods(flips)
+    lines = [f"{FLAGGED} {', '.join(own)}: {reason}" for reason, own in _grouped(flagged).items()]
+    if control_is_above_chance(flips) is False:
+        control, chance = flips["control"].value, flips["random"].value
+        lines.append(f"control with random weights: {control:.3f}, random: {chance:.3f}, near chance")
     return lines
+
+
+def _grouped(reasons: dict[str, str]) -> dict[str, list[str]]:
+    """Methods by reason."""
+    groups: dict[str, list[str]] = {}
+    for method, reason in reasons.items():
+        groups.setdefault(reason, []).append(method.replace("_", "-"))
+    return groups
 
 
 def agreement_table(found: Sequence[Agreement]) -> str:
