@@ -76,6 +76,7 @@ class _Experiment:
             self._row("no image counts as explained", {t: self._greedy(t, enough=1e9) for t in CLASSES}),
             self._row("unstable images too", {t: self._greedy(t, stable=False) for t in CLASSES}),
             self._row("ToRGB layers too", {t: self._greedy(t, torgb=True) for t in CLASSES}),
+            self._class_logits("the two logits in the class part of w as coordinates"),
             self._class_part("class part of w exchanged, no attribute", {}),
             self._class_part("class part exchanged and 10 attributes", usual),
             self._class_part("encoder part exchanged, no attribute", {}, swap_class=False),
@@ -86,6 +87,7 @@ class _Experiment:
             "coordinates": int(self.without_torgb.sum()),
             "rows": rows,
             "singles": self._singles(usual),
+            "parts": self._parts(usual),
             "share_of_class_part": self._share_of_class_part(),
         }
 
@@ -148,6 +150,15 @@ class _Experiment:
             mixed[row, ..., part] = ws[other, ..., part]
         return self._flips(name, self._edit(self.search, self.subject.space.read(mixed), lists))
 
+    def _class_logits(self, name: str) -> dict[str, Any]:
+        """The class logits in w at the extremes of the searched images, as an edit moves a style."""
+        width = self.subject.generator.G.w_dim
+        ranges, ws = self._ws(self.searched)[:, 0, width:], self._ws(self.judged).clone()
+        for row, target in self._pairs():
+            ws[row, :, width + target] = ranges[:, target].max()
+            ws[row, :, width + sum(CLASSES) - target] = ranges[:, sum(CLASSES) - target].min()
+        return self._flips(name, self.subject.space.read(ws))
+
     def _ws(self, images: Images) -> Tensor:
         pictures = self.subject.pictures.images(images.indices)
         return self.subject.generator.snapshot.reconstruction_ws(pictures)
@@ -161,9 +172,24 @@ class _Experiment:
         own = self.judged.predicted
         before, after = self.judged.logits, self._logits(styles, self.judged)
         share = (after.argmax(dim=1) == target).double().mean().item()
+        left = (after.argmax(dim=1) != own).double().mean().item()
         low, high = wilson_interval(share, len(rows))
         margins = [(x[rows, target] - x[rows, own]).mean().item() for x in (before, after)]
-        return {"setting": name, "flips": share, "low": low, "high": high, "margin": margins[1]}
+        return {
+            **{"setting": name, "flips": share, "low": low, "high": high},
+            **{"leaves": left, "margin": margins[1]},
+        }
+
+    def _parts(self, lists: dict[int, list[Attribute]]) -> dict[str, float]:
+        """Flips by the class that an edit is to reach, and of the halves with smaller and larger margins."""
+        rows, target = torch.tensor(self._pairs()).T
+        before = self.judged.logits
+        needed = before.amax(dim=1) - before[rows, target]
+        after = self._logits(self._edit(self.search, self.judged.styles, lists), self.judged)
+        flipped = (after.argmax(dim=1) == target).double()
+        groups = {f"towards {k}": target == k for k in CLASSES}
+        groups |= {"smaller margins": needed <= needed.median(), "larger margins": needed > needed.median()}
+        return {name: flipped[group].mean().item() for name, group in groups.items()}
 
     def _singles(self, lists: dict[int, list[Attribute]]) -> dict[str, float]:
         """Mean margin to make up for, the effects of ten attributes one by one, and their joint effect."""
@@ -204,14 +230,20 @@ class _Experiment:
 
 def table(result: dict[str, Any]) -> str:
     """Flips of every setting, and what one edit adds, as Markdown."""
-    lines = ["| setting | flips | 95 % | margin of the target |", "|---|---:|---|---:|"]
+    lines = [
+        "| setting | flips | 95 % | leaves its class | margin of the target |",
+        "|---|---:|---|---:|---:|",
+    ]
     for row in result["rows"]:
         interval = f"{row['low']:.2f} to {row['high']:.2f}"
-        lines.append(f"| {row['setting']} | {row['flips']:.2f} | {interval} | {row['margin']:+.1f} |")
+        flips, left = (f"{row[name]:.2f}" for name in ("flips", "leaves"))
+        lines.append(f"| {row['setting']} | {flips} | {interval} | {left} | {row['margin']:+.1f} |")
     found, share = result["singles"], 100 * result["share_of_class_part"]
     return "\n".join(lines) + (
         f"\n\n{result['images']} images, {result['coordinates']} coordinates. To flip, the margin has to "
         f"rise by {found['needed']:.1f} logits (deviation {found['needed_deviation']:.1f}). Ten attributes "
         f"raise it by {found['sum_of_singles']:.1f} one by one, {found['joint']:.1f} together. The class "
-        f"part of w accounts for {share:.0f} % of the variance of styles."
+        f"part of w accounts for {share:.0f} % of the variance of styles. Flips with 10 attributes: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in result["parts"].items())
+        + "."
     )
