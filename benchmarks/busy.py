@@ -1,7 +1,7 @@
 """Speed of training and scoring while other programs use the cores.
 
 `python -m benchmarks busy` times both beside 0, 1 and 2 busy processes: on one thread, on all cores, and
-training on the number that it chooses for itself. All is measured in turn, ROUNDS times, in one process. A
+on the number that each chooses for itself. All is measured in turn, ROUNDS times, in one process. A
 share is that of the better of one thread and the fair share of all threads, which is
 `cores / (cores + processes)` of their quiet speed. It takes about five minutes with the default --seconds.
 """
@@ -21,8 +21,9 @@ import torch
 from benchmarks.checkpoints import untrained_run
 from benchmarks.training import MNIST
 from fact_eval.images.sources import GeneratorSource
-from fact_metrics.base.devices import available_threads, set_threads
+from fact_metrics.base.devices import available_threads
 from fact_metrics.base.memory import keep_freed_memory
+from fact_metrics.base.threads import Choice, choose, seconds_of_convolutions
 from fact_metrics.features import get_detector
 from fact_train import run_folder
 from fact_train.data import open_dataset
@@ -34,7 +35,7 @@ ROUNDS = 3
 COMPETITORS = (0, 1, 2)
 CHOSEN = "chosen"
 DETECTORS = ("efficientnet_lite0", "stlpips_alex", "digits")  # of the board's FID, precision and recall
-BATCH = 64  # of scoring
+BATCH = 32  # of scoring
 LOOP = "print(flush=True)\nwhile True: pass"
 Step = Callable[[], int]  # returns how many images it took
 
@@ -42,7 +43,7 @@ Step = Callable[[], int]  # returns how many images it took
 def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = None) -> dict[str, Any]:
     """Images per second, {task: {case: {competitors: [rates]}}}; `seconds` for a case of training in all.
 
-    Scoring takes half as long. `choices` has what was chosen, and how long the choice took, in order.
+    Scoring takes a third of that. `choices` has what was chosen and how long the choice took, in order.
     """
     if device not in ("auto", "cpu"):
         raise ValueError(f"--device {device}: this benchmark is about CPU threads")
@@ -50,23 +51,26 @@ def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = No
     cores = threads or available_threads()
     trainer = _trainer()
     cases = {"one thread": 1, f"{cores} threads": cores, CHOSEN: None}
-    tasks = {"training": (cases, lambda: _train(trainer), seconds / ROUNDS)}
-    fixed = {name: n for name, n in cases.items() if n is not None}
-    tasks["scoring"] = (fixed, _scorer(), seconds / ROUNDS / 2)
-    rates = {
-        task: {name: {n: [] for n in COMPETITORS} for name in named} for task, (named, *_) in tasks.items()
+    choosers = {
+        "training": lambda: choose_threads(trainer, most=cores),
+        "scoring": lambda: choose(cores, seconds_of_convolutions),
     }
-    choices: dict[int, list[dict[str, float]]] = {n: [] for n in COMPETITORS}
+    steps = {"training": lambda: _train(trainer), "scoring": _scorer()}
+    spans = {"training": seconds / ROUNDS, "scoring": seconds / ROUNDS / 3}
+    rates = {task: {name: {n: [] for n in COMPETITORS} for name in cases} for task in steps}
+    choices: dict[str, dict[int, list[dict[str, float]]]] = {
+        task: {n: [] for n in COMPETITORS} for task in steps
+    }
     for _ in range(ROUNDS):
         for competitors in COMPETITORS:
             with _busy(competitors):
-                for task, (named, step, each) in tasks.items():
-                    for name, number in named.items():
+                for task, step in steps.items():
+                    for name, number in cases.items():
                         if number is None:
-                            choices[competitors].append(_choose(trainer, cores))
-                        else:
-                            trainer.use_threads(number)
-                        rates[task][name][competitors].append(_rate(step, each))
+                            number, took = _chosen(choosers[task])
+                            choices[task][competitors].append({"threads": number, "seconds": took})
+                        trainer.use_threads(number)
+                        rates[task][name][competitors].append(_rate(step, spans[task]))
     return {"threads": cores, "seconds": seconds, "tasks": rates, "choices": choices}
 
 
@@ -88,12 +92,12 @@ def table(result: dict[str, Any]) -> str:
             lines.append(
                 f"| {task}, {name} | {' | '.join(cells)} | {' | '.join(f'{s:.2f}' for s in shares)} |"
             )
-    chosen = {str(n): [c["threads"] for c in choices] for n, choices in result["choices"].items()}
-    took = [c["seconds"] for choices in result["choices"].values() for c in choices]
-    by_level = "; ".join(f"{n} busy: {', '.join(map(str, chosen[n]))}" for n in levels)
-    return "\n".join(
-        [*lines, "", f"Threads chosen: {by_level}. A choice took {min(took):.1f} - {max(took):.1f} s."]
-    )
+    for task, by_level in result["choices"].items():
+        levels = {str(n): found for n, found in by_level.items()}
+        chosen = "; ".join(f"{n} busy: {', '.join(str(c['threads']) for c in levels[n])}" for n in levels)
+        took = [c["seconds"] for found in levels.values() for c in found]
+        lines += ["", f"Threads chosen, {task}: {chosen}. A choice took {min(took):.1f} - {max(took):.1f} s."]
+    return "\n".join(lines)
 
 
 def _trainer() -> Trainer:
@@ -123,17 +127,16 @@ def _scorer() -> Step:
     return step
 
 
-def _choose(trainer: Trainer, cores: int) -> dict[str, float]:
-    set_threads(cores)
+def _chosen(choose_now: Callable[[], Choice]) -> tuple[int, float]:
+    """The number of threads, and how many seconds the choice took."""
     start = time.perf_counter()
-    choice = choose_threads(trainer, most=cores)
-    return {"threads": choice.threads, "seconds": time.perf_counter() - start}
+    choice = choose_now()
+    return choice.threads, time.perf_counter() - start
 
 
 def _rate(step: Step, seconds: float) -> float:
-    """Images per second of steps, after two that warm up."""
-    for _ in range(2):
-        step()
+    """Images per second of steps, after one that warms up."""
+    step()
     images, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         images += step()

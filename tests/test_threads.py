@@ -102,7 +102,12 @@ def test_the_busy_table_divides_by_what_is_fairly_ours() -> None:
         "chosen": {0: [294.0], 1: [150.0], 2: [75.0]},
     }
     choices = {n: [{"threads": 1 + (n == 0), "seconds": 0.5 + n}] for n in (0, 1, 2)}
-    result = {"threads": 2, "seconds": 20.0, "tasks": {"training": training}, "choices": choices}
+    result = {
+        "threads": 2,
+        "seconds": 20.0,
+        "tasks": {"training": training},
+        "choices": {"training": choices},
+    }
     shown = table(result)
     assert table(json.loads(json.dumps(result))) == shown  # as it is read from its file
     rows = {
@@ -112,4 +117,4 @@ def test_the_busy_table_divides_by_what_is_fairly_ours() -> None:
     # Of two threads' 300, two thirds beside one process and half beside two; one thread makes less.
     assert rows["training, 2 threads"] == ["1.00", f"{80 / 200:.2f}", f"{40 / 150:.2f}"]
     assert rows["training, chosen"] == ["0.98", "0.75", "0.50"]
-    assert "Threads chosen: 0 busy: 2; 1 busy: 1; 2 busy: 1. A choice took 0.5 - 2.5 s." in shown
+    assert "Threads chosen, training: 0 busy: 2; 1 busy: 1; 2 busy: 1. A choice took 0.5 - 2.5 s." in shown
