@@ -27,11 +27,13 @@ BENCHMARKS = (
     "hostile",
     "faults",
     "attfind",
+    "sufficiency",
 )
 OPTIONS = {
     "one_pass": ("files",),
     "known": ("files",),
     "detectors": ("images", "only"),
+    "sufficiency": ("images",),
     "faults": ("kills", "inputs", "every", "seed", "parts", "only"),
 }  # of one benchmark alone
 
@@ -47,7 +49,11 @@ def main() -> None:
     parser.add_argument("--every", type=int, help="faults: a full disk at every n-th write; default 1")
     parser.add_argument("--seed", type=int, help="faults: of kills and inputs; default 0")
     parser.add_argument("--files", type=int, help="one_pass, known: how many; default 5000 of each, 2000")
-    parser.add_argument("--images", type=int, help="detectors: how many a level; into detectors-IMAGES.json")
+    parser.add_argument(
+        "--images",
+        type=int,
+        help="detectors: how many a level; sufficiency: how many are searched; into NAME-IMAGES.json",
+    )
     parser.add_argument("--only", help="detectors, faults: these alone, by names with commas between")
     parser.add_argument("--minutes", type=float, default=8.0, help="gpu: at most this long")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark"), help="gpu: folder of its tables")

@@ -84,6 +84,13 @@ COLUMNS = (
     Column("sparsity250_attfind_greedy", "needed", ".1f", protocol=EXPLANATIONS),
     Column("cflpips250_attfind_greedy_stlpips_alex", "LPIPS", protocol=EXPLANATIONS),
     Column("cfmse250_attfind_greedy", "MSE", protocol=EXPLANATIONS),
+    Column("cffid250_attfind_greedy_digits", "FID digits", ".2f", protocol=EXPLANATIONS),
+    Column("cfsplitfid250_attfind_greedy_digits", "split FID digits", ".2f", protocol=EXPLANATIONS),
+    Column("cffid250_attfind_greedy_efficientnet_lite0", "FID EffNet", ".2f", protocol=EXPLANATIONS),
+    Column(
+        "cfsplitfid250_attfind_greedy_efficientnet_lite0", "split FID EffNet", ".2f", protocol=EXPLANATIONS
+    ),
+    Column("minimality250_attfind_greedy_digits", "minimality", protocol=EXPLANATIONS),
     Column("cout250_attfind_greedy", "COUT", protocol=EXPLANATIONS),
     Column("attstability250_attfind_greedy", "stability", protocol=EXPLANATIONS),
     Column("ls10k_w", "separability W", ".2f", protocol=EXPLANATIONS),

@@ -10,10 +10,19 @@ from collections.abc import Iterable, Sequence
 from fact_baselines.load import ReportedSet, measured_presets
 from fact_leaderboard.build import Cell, Row, Section, explained_classifier, flatten, short
 from fact_leaderboard.columns import EXPLANATIONS, Column
+from fact_leaderboard.explained import flagged_metrics
 from fact_leaderboard.records import Record
 from fact_leaderboard.verifications import Verification
 from fact_leaderboard.verified import render_verified
-from fact_metrics.base.plain_text import DEGENERATE, for_cell, for_code, for_html, for_markdown, for_terminal
+from fact_metrics.base.plain_text import (
+    DEGENERATE,
+    FLAGGED,
+    for_cell,
+    for_code,
+    for_html,
+    for_markdown,
+    for_terminal,
+)
 
 LEGEND = (
     "↓ lower is better, ↑ higher is better. **Bold** is the best ranked value of a column. ≈ marks values "
@@ -71,7 +80,7 @@ def render_terminal(sections: Sequence[Section]) -> str:
         rows = [*sorted(ranked, key=lambda row: not row[1].local), *((None, row) for row in section.controls)]
         for start in range(0, len(rows), MODELS_ABREAST):
             blocks.append(_abreast(section, rows[start : start + MODELS_ABREAST]))
-        blocks += map(for_terminal, degenerate_lines(section))
+        blocks += map(for_terminal, marked_lines(section))
         blocks += [for_terminal(f"not ranked: {row_name(row)}: {row.why}") for row in section.unranked]
     return "\n\n".join(blocks) or NO_RECORDS.replace("`", "")
 
@@ -93,6 +102,8 @@ def board_json(sections: Sequence[Section]) -> list[dict]:
         cells = {metric: cell(c) for metric, c in sorted(r.cells.items())}
         known = {"label": r.label, "source": r.source, "kimg": r.kimg, "train_seeds": list(r.train_seeds)}
         known |= {"diverged_seeds": list(r.diverged)}
+        if flagged := flagged_metrics(r.records):
+            known |= {"flagged": flagged}
         return known | {"published": not r.local, "why": r.why, "metrics": cells}
 
     def ranked(section: Section, r: Row) -> dict:
@@ -148,6 +159,8 @@ def cell_text(section: Section, row: Row, column: Column, *, best: str | None = 
         text += f" ± {format(cell.mean.half_width, column.format)}"
     if best and cell.mean in section.tied(column.metric):
         text += " ≈"
+    if section.protocol == EXPLANATIONS and column.metric in flagged_metrics(row.records):
+        text += f" {FLAGGED}"
     if seeds and cell.mean.n != seeds:
         text += f" (n={cell.mean.n})"
     if cell.short:
@@ -155,14 +168,16 @@ def cell_text(section: Section, row: Row, column: Column, *, best: str | None = 
     return text
 
 
-def degenerate_lines(section: Section) -> list[str]:
+def marked_lines(section: Section) -> list[str]:
     """A line per marked number of a section: row, column, reason."""
-    return [
-        f"{DEGENERATE} {row_name(row)}: {column.header}: {row.cells[column.metric].degenerate}"
-        for row in (*section.ranked, *section.controls, *section.unranked)
-        for column in section.columns
-        if column.metric in row.cells and row.cells[column.metric].degenerate
-    ]
+    lines = []
+    for row in (*section.ranked, *section.controls, *section.unranked):
+        flagged = flagged_metrics(row.records)
+        for column in section.columns:
+            cell = row.cells.get(column.metric)
+            reasons = {DEGENERATE: cell and cell.degenerate, FLAGGED: cell and flagged.get(column.metric)}
+            lines += [f"{mark} {row_name(row)}: {column.header}: {r}" for mark, r in reasons.items() if r]
+    return lines
 
 
 def row_marks(row: Row) -> list[str]:
@@ -188,7 +203,7 @@ def _render_section(section: Section) -> list[str]:
     ]
     if section.unranked:
         blocks += ["Not ranked:", _table(section, section.unranked, ranked=False)]
-    if marked := degenerate_lines(section):
+    if marked := marked_lines(section):
         blocks.append("\n".join(f"- {for_markdown(line)}" for line in marked))
     blocks += ["### How each number was made", _render_protocols(section)]
     blocks += ["Detectors and samples:", _render_detectors(section)]

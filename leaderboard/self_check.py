@@ -26,7 +26,8 @@ SHARE, NOT_NEGATIVE = (0.0, 1.0), (0.0, math.inf)
 RANGES = {
     **dict.fromkeys(("precision", "recall", "coverage", "reconprecision", "reconrecall"), SHARE),
     **dict.fromkeys(("legible", "reconlegible", "agreement"), SHARE),
-    **dict.fromkeys(("flips", "effectiveness", "cfchanged", "attstability"), SHARE),
+    **dict.fromkeys(("flips", "effectiveness", "cfchanged", "minimality"), SHARE),
+    **dict.fromkeys(("cffid", "cfsplitfid"), NOT_NEGATIVE),
     **dict.fromkeys(("fid", "fd", "sfid", "reconfid", "density", "ppl", "sharpness", "mifid"), NOT_NEGATIVE),
     "is": (1.0, math.inf),
     "authpct": (0.0, 100.0),

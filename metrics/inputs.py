@@ -98,7 +98,9 @@ class Counterfactuals:
 
     image, target: [P]. before [P, C] and after [P, K, C]: logits of the explained classifier without edits
     and with the first 1 to K attributes together; `second_before` and `second_after` are those of an
-    independently trained classifier, or None. Pictures uint8 [P, C, H, W], `edited` with all K attributes.
+    independently trained classifier, or None. Pictures uint8: `originals` and `unedited` [P, C, H, W] are
+    what the images were made from (held-out pictures of a StylEx run, else the images themselves) and the
+    images; `edits` [P, K, C, H, W] those with the first 1 to K attributes.
     """
 
     image: torch.Tensor
@@ -107,14 +109,21 @@ class Counterfactuals:
     after: torch.Tensor
     second_before: torch.Tensor | None
     second_after: torch.Tensor | None
+    originals: torch.Tensor
     unedited: torch.Tensor
-    edited: torch.Tensor
+    edits: torch.Tensor
+
+    @property
+    def edited(self) -> torch.Tensor:
+        """Pictures [P, C, H, W] with all attributes."""
+        return self.edits[:, -1]
 
 
 class ExplanationInputs(Protocol):
     """The attributes that methods found for a classifier, and their edits."""
 
     classes: Sequence[str]
+    attribute_count: int  # of which the methods choose: two directions of every coordinate
 
     def counterfactuals(self, method: str) -> Counterfactuals:
         """Edits with the attributes of a method (attfind-greedy, random, ...)."""
@@ -122,8 +131,8 @@ class ExplanationInputs(Protocol):
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Logits [N, C] of the explained classifier, of float images in [-1, 1]."""
 
-    def halves(self, method: str) -> Sequence[tuple[Sequence, Sequence]]:
-        """Attributes of each class from either half of the searched images."""
+    def halves(self, method: str, splits: int) -> Sequence[Sequence[Sequence[Hashable]]]:
+        """By class: attributes from both halves of each of several random splits of the searched images."""
 
     def latents(self, space: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents [N, D] of generated images in the space `w` or `s`, and the classifier's logits [N, C]."""

@@ -1,6 +1,7 @@
 """AttFind on a planted generator and classifier: found first and in order, equal to one-by-one renders."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,8 @@ from fact_eval.explain.effects import Effects, Search, measure_effects
 from fact_eval.explain.explanation import Explanation
 from fact_eval.explain.selection import (
     draw_random,
-    overlap,
+    first_order_effects,
     rank_class_mean,
-    rank_gradient,
     select_greedy,
     select_largest,
     select_subset,
@@ -296,12 +296,7 @@ def test_class_mean_ranks_the_coordinate_that_tells_the_class() -> None:
 def test_gradient_scores_are_first_order_effects() -> None:
     gradients = torch.tensor([[2.0, -1.0]])
     distances = torch.tensor([[[-1.0, -3.0], [0.5, 1.0]]])
-    assert rank_gradient(gradients, distances).tolist() == [[0.0, 3.0], [1.0, 0.0]]
-
-
-def test_overlap_is_the_jaccard_index() -> None:
-    assert overlap([(0, 1), (1, 2)], [(0, 1), (0, 2)]) == pytest.approx(1 / 3)
-    assert overlap([], []) is None
+    assert first_order_effects(gradients, distances).tolist() == [[[0.0, 3.0], [1.0, 0.0]]]
 
 
 # The document and what is refused
@@ -323,6 +318,90 @@ def test_the_document_is_read_as_it_was_written(explanation, tmp_path) -> None:
         read_explanation(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_explanation(tmp_path / "none.json")
+
+
+ATTRIBUTE = dict(layer="b4.conv1", index=3, direction=1, size=0.5, effect=1.0, by="c", target=2.0)
+LIST = dict(method="random", class_index=0, attributes=[ATTRIBUTE])
+GOOD = dict(
+    schema=1,
+    run_id="toy-seed0",
+    snapshot="network-snapshot-000004.safetensors",
+    snapshot_sha256="0" * 64,
+    classifier=dict(name="c", sha256="1" * 64, classes=["a", "b"]),
+    images=dict(kind="generated", count=2, seed=0, indices=[0, 1], predicted=[0, 1], judged=[2]),
+    shift=1.0,
+    found=[LIST],
+)
+
+
+def attribute(**changes):
+    return {"found": [{**LIST, "attributes": [{**ATTRIBUTE, **changes}]}]}
+
+
+def images(**changes):
+    return {"images": {**GOOD["images"], **changes}}
+
+
+HOSTILE = [
+    ({"run_id": "../../etc/passwd"}, "run_id '../../etc/passwd' cannot name a file"),
+    ({"run_id": 5}, "run_id: expected str, got int"),
+    ({"snapshot": "/root/x.safetensors"}, "snapshot .* cannot name a file"),
+    ({"snapshot": "a\nb"}, "snapshot .* cannot name a file"),
+    ({"schema": "1"}, "schema: expected int"),
+    ({"shift": 0}, "shift is 0; an edit has a length above 0"),
+    ({"shift": -1.0}, "shift is -1"),
+    ({"shift": 1e300}, r"shift is 1e\+300"),
+    ({"classifier": {**GOOD["classifier"], "classes": "ab"}}, "classifier.classes: expected array"),
+    ({"classifier": {**GOOD["classifier"], "classes": []}}, "class 0 is none of 0"),
+    (images(predicted=[0, 2]), "class 2 is none of 2"),
+    (images(predicted=[0]), "2 images with 2 indices and 1 classes"),
+    (images(count=10**9), "1000000000 images with 2 indices"),
+    (images(seed=-1), "seed is -1"),
+    (images(seed=10**30), "seed"),
+    (images(indices=[0, -1]), "image index is -1"),
+    (images(judged=[10**7]), "image index is 10000000"),
+    (images(judged=[0] * 100_001), "100,001 images, at most 100,000"),
+    (images(kind="stolen"), "images.kind: invalid enum value 'stolen'"),
+    ({"found": {}}, "found: expected array"),
+    ({"found": [LIST, LIST]}, "a method has two lists of one class"),
+    ({"found": [{**LIST, "method": "<script>"}]}, "invalid enum value '<script>'"),
+    ({"found": [{**LIST, "class_index": -1}]}, "class -1 is none of 2"),
+    ({"found": [{**LIST, "attributes": [ATTRIBUTE] * 101}]}, "a list of 101 attributes, at most 100"),
+    (attribute(index=-1), "index is -1"),
+    (attribute(index=1.5), "index: expected int, got float"),
+    (attribute(direction=0), "direction: invalid enum value 0"),
+    (attribute(target=1e30), r"target is 1e\+30, beyond 1e\+06"),
+    (attribute(effect="NaN"), "effect: expected float, got str"),
+    (attribute(layer=None), "layer: expected str, got null"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), HOSTILE, ids=[message[:40] for _, message in HOSTILE])
+def test_a_hostile_document_is_one_line_with_the_field(tmp_path, changes, message) -> None:
+    path = tmp_path / "attributes.json"
+    path.write_text(json.dumps(GOOD))
+    assert read_explanation(path).found[0].attributes[0].target == 2.0
+    path.write_text(json.dumps({**GOOD, **changes}))
+    with pytest.raises(UserError, match=message) as error:
+        read_explanation(path)
+    assert str(path) in str(error.value) and "run `fact-eval explain` again" in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300 + len(str(path))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_are_none_are_refused(tmp_path, number) -> None:
+    path = tmp_path / "attributes.json"
+    path.write_text(json.dumps(GOOD).replace("1.0", number))
+    with pytest.raises(UserError, match=r"attributes.json cannot be read \((JSON is malformed|.*number out)"):
+        read_explanation(path)
+
+
+def test_a_document_without_end_is_read_up_to_the_limit(tmp_path) -> None:
+    path = tmp_path / "attributes.json"
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)  # sparse: reading all of it would end the process
+    with pytest.raises(UserError, match=r"JSON text of 16.0 MiB, at most 16.0 MiB are read"):
+        read_explanation(path)
 
 
 def test_too_few_images_are_refused() -> None:

@@ -74,8 +74,16 @@ def explained(place, capsys, **options):
 
 def test_a_plain_run_is_explained_once_and_its_numbers_are_records(place, capsys, monkeypatch) -> None:
     monkeypatch.setattr(explanation, "ONE_BY_ONE", 4)  # of 60 images that are explained one by one
-    shown = explained(place, capsys)
+    methods = "attfind-greedy,attfind-subset,random"
+    shown = explained(place, capsys, methods=methods)
     assert "wrote" in shown.err and "attfind-subset" in shown.out and "ls320_w" in shown.out
+    (curve,) = [line for line in shown.out.splitlines() if line.startswith("random") and "split FID" in line]
+    split = next(
+        record
+        for record in read_records(place["run"] / "results.jsonl")
+        if record.metric == f"cfsplitfid{IMAGES}_random_efficientnet_lite0"
+    )
+    assert curve.split()[-1] == f"{split.value:.3g}" and len(split.extras["curve"]) == 11
     records = [r for r in read_records(place["run"] / "results.jsonl") if r.seed == 0]
     values = {record.metric: record for record in records}
     assert {record.status for record in records} == {"ok"}
@@ -89,9 +97,23 @@ def test_a_plain_run_is_explained_once_and_its_numbers_are_records(place, capsys
     assert document.snapshot_sha256 == records[0].snapshot_sha256
     assert len(document.attributes("attfind-greedy", 0)) == 10
     assert len(document.attributes("attfind-subset", 0, document.images.indices[0])) in (0, 10)
-    again = explained(place, capsys, as_json=True)
+    again = explained(place, capsys, methods=methods, as_json=True)
     assert "wrote" not in again.err and len(read_records(place["run"] / "results.jsonl")) == len(records)
     assert len(json.loads(again.out)["explanations"]) == len(records)
+
+
+def test_the_attributes_of_two_copies_of_a_run_agree(place, tmp_path, capsys) -> None:
+    runs = [tmp_path / name for name in ("toy-seed0", "toy-seed1")]
+    for run in runs:
+        shutil.copytree(place["run"], run)
+    options = {"classifier": place["classifier"], "images": IMAGES, "methods": "attfind-greedy", "seeds": "5"}
+    with pytest.raises(UsageError, match="--across compares two or more runs"):
+        explain(runs[:1], threads=1, device="cpu", batch=16, across=True, **options)
+    capsys.readouterr()
+    explain(runs, threads=1, device="cpu", batch=16, across=True, as_json=True, **options)
+    found = json.loads(capsys.readouterr().out)["across"]
+    assert {one["class_name"] for one in found} == {"low", "high"}
+    assert all(one["value"] == pytest.approx(1, abs=1e-5) for one in found)
 
 
 def test_the_board_has_a_section_for_each_classifier(place, capsys, monkeypatch) -> None:

@@ -192,7 +192,8 @@ def test_mistakes_are_one_line(place, call, argv, code, message) -> None:
     [
         ({"snapshot_sha256": "0" * 64}, "explains another version of"),
         ({"images": {"judged": [10**6]}}, "names no images that can be shown"),
-        ({"images": {"judged": [-1]}}, "names no images that can be shown"),
+        ({"images": {"judged": [-1]}}, "image index is -1"),
+        ({"classifier": ["a"] * 7}, "names 7 classes, and the classifier has 3"),
         ({"images": {"judged": []}}, "names no images that can be shown"),
         ({"layer": "b4.conv9"}, "the generator has no style b4.conv9.3"),
         ({"index": 10**6}, "the generator has no style"),
@@ -205,6 +206,7 @@ def test_documents_that_do_not_fit_the_run_are_refused(place, tmp_path, change, 
     kept = path.read_bytes()
     first = document["found"][0]["attributes"][0]
     document["images"] |= change.pop("images", {})
+    document["classifier"]["classes"] = change.pop("classifier", document["classifier"]["classes"])
     first |= {name: change.pop(name) for name in ("layer", "index") if name in change}
     try:
         path.write_text(json.dumps(document | change))

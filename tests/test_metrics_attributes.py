@@ -8,6 +8,7 @@ import torch
 from fact_eval.jobs.plan import Request
 from fact_metrics.base.errors import UsageError
 from fact_metrics.engines import attributes as engine
+from fact_metrics.engines.stability import compute_stability
 from fact_metrics.families.attributes import FAMILIES, NUMBERS
 from fact_metrics.inputs import Counterfactuals, DeclaredInputs, UndeclaredNeed
 from fact_metrics.registry import compute_metric, get_spec
@@ -29,8 +30,9 @@ def counterfactuals(after, *, second=None, edited=None, target=(1, 1, 1, 0), ima
         after=logits(torch.as_tensor(after)),
         second_before=None if second is None else before,
         second_after=None if second is None else logits(torch.as_tensor(second)),
+        originals=unedited,
         unedited=unedited,
-        edited=unedited if edited is None else edited,
+        edits=(unedited if edited is None else edited)[:, None],
     )
 
 
@@ -72,7 +74,7 @@ def test_an_explanation_of_its_own_classifier_alone_is_marked() -> None:
         one = counterfactuals(both[0], second=second, target=(1, 1, 1, 1))
         parts = {
             name: getattr(one, name)[rows]
-            for name in ("before", "after", "second_before", "second_after", "unedited", "edited")
+            for name in ("before", "after", "second_before", "second_after", "originals", "unedited", "edits")
         }
         return Counterfactuals(**many, **parts)
 
@@ -132,10 +134,18 @@ def test_cout_of_a_classifier_that_reads_one_pixel() -> None:
     assert same.item() == -1.0
 
 
-def test_stability_is_the_mean_overlap_of_halves() -> None:
-    halves = [([(0, 1), (1, 2)], [(0, 1), (1, 2)]), ([(0, 1)], [(1, 1)])]
-    value = value_of("attstability100_gradient", None, halves=lambda method: halves)
-    assert value.value == 0.5 and value.extras["by_class"] == [1.0, 0.0]
+def test_stability_is_the_mean_over_classes_of_the_lists_from_halves() -> None:
+    """Class 0: equal lists. Class 1: splits that share nothing, then everything."""
+    a, b = [(0, 1), (1, 2)], [(1, 1), (0, 2)]
+    halves = [[a, a, a, a], [a, b, a, a]]
+    more = {"halves": lambda method, splits: halves, "attribute_count": 8}
+    value = value_of("attstability100_gradient", None, **more)
+    expected = [compute_stability(lists, 8) for lists in halves]
+    assert value.extras["by_class"] == [1.0, expected[1][0]]
+    assert value.value == pytest.approx((1 + expected[1][0]) / 2)
+    assert value.stderr == pytest.approx(expected[1][1] / 2)
+    assert value.ci["low"] < value.value <= value.ci["high"] <= 1
+    assert value.extras["jaccard"] == value.extras["rank_biased_overlap"] == 0.75
 
 
 def test_composition_is_the_drift_after_cycles_without_an_edit() -> None:

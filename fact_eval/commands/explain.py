@@ -90,6 +90,12 @@ def explain(
         bool,
         typer.Option("--page", help="Also write an HTML page with sliders and pictures of every method."),
     ] = False,
+    across: Annotated[
+        bool,
+        typer.Option(
+            "--across", help="Also compare the attributes of the runs, such as seeds of one preset."
+        ),
+    ] = False,
 ) -> None:
     """Report on StylEx runs, and explain a classifier with any generator.
 
@@ -97,11 +103,12 @@ def explain(
     The explanation finds attributes in StyleSpace by AttFind and by baselines, judges them, and writes
     explanations/SNAPSHOT/attributes.json into the run folder.
     """
+    from fact_eval.explain.across import check_count
     from fact_eval.explain.session import ExplainOptions, Plan, explain_jobs, plan_explanations
     from fact_eval.images.sampling import parse_seeds
     from fact_eval.jobs.plan import Request, plan_run
     from fact_eval.jobs.runs import find_runs
-    from fact_eval.reports.attributes import attributes_table
+    from fact_eval.reports.attributes import agreement_table, attributes_table
     from fact_eval.reports.explain import draw_w_gap, health_lines, measure_health
     from fact_eval.reports.tables import records_table
     from fact_eval.scoring.session import score
@@ -129,6 +136,8 @@ def explain(
     request = Request(specs, parse_seeds(seeds), snapshot=snapshot, data=data)
     jobs = [job for run in found for job in plan_run(run, request)]
     explained = found if classifier is None else everything
+    if across:
+        check_count(len(explained))
     searches = Plan([], set())
     if images:
         searches = plan_explanations(explained, options, seeds=request.seeds, snapshot=snapshot, data=data)
@@ -140,8 +149,10 @@ def explain(
         failures += outcome.problems()
     if not is_rank_zero():  # rank 0 has the records, and speaks
         return
+    opened = {"snapshot": snapshot, "data": data, "device": device, "batch": batch}
     if page:
-        _write_pages(explained, options, snapshot=snapshot, data=data, device=device, batch=batch)
+        _write_pages(explained, options, **opened)
+    agreements = _compare_runs(explained, options, **opened) if across else []
     names = {spec.name for spec in specs}
     wanted = {job.content_sha256 for job in jobs}
     all_records = [
@@ -160,11 +171,13 @@ def explain(
             "records": [json.loads(record.to_json()) for record in records],
             "health": [dataclasses.asdict(one) for one in health],
             "explanations": [json.loads(record.to_json()) for record in judged],
+            "across": [dataclasses.asdict(one) for one in agreements],
         }
         print(json.dumps(shown, indent=1))
     else:
         print(records_table(records) if records else "", end="\n" if records else "")
         print("\n".join([*(line for one in health for line in health_lines(one)), attributes_table(judged)]))
+        print(agreement_table(agreements), end="")
     finish(failures)
 
 
@@ -192,3 +205,26 @@ def _write_pages(runs, options, *, snapshot: str, data: str | None, device: str,
         )
         page, *pictures = write_pictures(document_path(job.results.parent, job.snapshot.name).parent, frames)
         say(f"wrote {page} and {len(pictures)} pictures")
+
+
+def _compare_runs(runs, options, *, snapshot: str, data: str | None, device: str, batch: int) -> list:
+    """Agreement of the attributes of every pair of explained snapshots."""
+    from fact_eval.explain.across import compare_attributes
+    from fact_eval.explain.filming import open_explained
+    from fact_eval.jobs.plan import Request, plan_run
+    from fact_metrics.base.devices import resolve_device
+    from fact_metrics.base.progress import Progress
+
+    progress = Progress()
+    jobs = [job for run in runs for job in plan_run(run, Request((), snapshot=snapshot, data=data))]
+    explained = [
+        open_explained(
+            job,
+            classifier=options.classifier,
+            device=str(resolve_device(device)),
+            batch=batch,
+            progress=progress,
+        )
+        for job in jobs
+    ]
+    return compare_attributes(explained, progress=progress)

@@ -5,20 +5,26 @@ an edit goes: a style s becomes s + shift (target - s), where the target is the 
 largest (direction +1) style of the coordinate among the explained images.
 """
 
-import math
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from fact_eval.images.sampling import MAX_SEED, SEED_STRIDE
 from fact_metrics.base.atomic import write_text
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.limits import DOCUMENT
+from fact_metrics.base.plain_text import check_file_name
 from fact_metrics.base.schema import decode
 
 SCHEMA = 1
 FOLDER = "explanations"
 FILE = "attributes.json"
 WAY_OUT = "run `fact-eval explain` again."
+# What a document can hold: pictures and pages take time and memory for all of it.
+LARGEST = 1e6  # of styles, effects and shifts; styles of trained networks are of the order of 1
+MOST_ATTRIBUTES = 100  # of a list
+MOST_IMAGES = 100_000
 
 Method = Literal[
     "attfind-greedy", "attfind-independent", "attfind-subset", "class-mean", "gradient", "random"
@@ -42,8 +48,12 @@ class AttributeShape(msgspec.Struct, kw_only=True):
     target: float  # the style that a shift of 1 reaches
 
     def __post_init__(self) -> None:
-        if self.index < 0 or not all(map(math.isfinite, (self.size, self.effect, self.target))):
-            raise ValueError(f"{self.layer}.{self.index} is no attribute")
+        numbers = {"size": self.size, "effect": self.effect, "target": self.target}
+        if self.index < 0:
+            raise ValueError(f"index is {self.index}")
+        for name, value in numbers.items():
+            if abs(value) > LARGEST:
+                raise ValueError(f"{name} is {value:g}, beyond {LARGEST:g}")
 
 
 class ClassifierShape(msgspec.Struct, kw_only=True):
@@ -83,7 +93,16 @@ class ImagesShape(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         if not len(self.indices) == len(self.predicted) == self.count:
-            raise ValueError(f"{self.count} images with {len(self.predicted)} classes")
+            raise ValueError(
+                f"{self.count} images with {len(self.indices)} indices and {len(self.predicted)} classes"
+            )
+        if max(self.count, len(self.judged)) > MOST_IMAGES:
+            raise ValueError(f"{max(self.count, len(self.judged)):,} images, at most {MOST_IMAGES:,}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed is {self.seed}, not 0 to {MAX_SEED}")
+        for index in (*self.indices, *self.judged):
+            if not 0 <= index < SEED_STRIDE:
+                raise ValueError(f"image index is {index}, not 0 to {SEED_STRIDE - 1}")
 
 
 class ExplanationShape(msgspec.Struct, kw_only=True):
@@ -101,9 +120,20 @@ class ExplanationShape(msgspec.Struct, kw_only=True):
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise ValueError(f"schema {self.schema}; this version reads {SCHEMA}")
+        for field in ("run_id", "snapshot"):
+            check_file_name(getattr(self, field), field)
+        if not 0 < self.shift <= LARGEST:
+            raise ValueError(f"shift is {self.shift:g}; an edit has a length above 0")
         classes = len(self.classifier.classes)
-        if any(not 0 <= one.class_index < classes for one in self.found):
-            raise ValueError(f"an attribute is of none of {classes} classes")
+        for number in (*(one.class_index for one in self.found), *self.images.predicted):
+            if not 0 <= number < classes:
+                raise ValueError(f"class {number} is none of {classes}")
+        known = [(one.method, one.class_index, one.image) for one in self.found]
+        if len(set(known)) < len(known):
+            raise ValueError("a method has two lists of one class")
+        longest = max((len(one.attributes) for one in self.found), default=0)
+        if longest > MOST_ATTRIBUTES:
+            raise ValueError(f"a list of {longest:,} attributes, at most {MOST_ATTRIBUTES}")
 
     def attributes(self, method: Method, class_index: int, image: int | None = None) -> list[AttributeShape]:
         """The list of a method for a class, empty if it found none."""
@@ -130,7 +160,8 @@ def write_explanation(run: Path, explanation: ExplanationShape) -> Path:
 def read_explanation(path: Path) -> ExplanationShape:
     """The document of a file. UserError if it is missing or does not fit."""
     try:
-        text = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            text = file.read(DOCUMENT.most + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {WAY_OUT}") from error
     return decode(text, ExplanationShape, path, way_out=WAY_OUT)

@@ -27,6 +27,7 @@ from fact_metrics.base.pixels import to_uint8
 from fact_metrics.base.processes import Processes
 from fact_metrics.base.progress import Progress
 from fact_metrics.inputs import Counterfactuals
+from fact_train.data.pixels import allocate_images
 
 TARGETS = 2  # classes that every image is edited towards, at most
 CONTROL = "control"
@@ -87,7 +88,11 @@ class Explanation:
     @cached_property
     def lists(self) -> dict[int, dict[str, list[Attribute]]]:
         """By target class and method: the attributes of the methods with one list for all images."""
-        return {target: self.methods.find(self.methods.of_class(target)) for target in self.subject.wanted}
+        lists = {}
+        for target in self.subject.wanted:
+            known = self.methods.of_class(target)
+            lists[target] = {method: self.methods.find(known, method) for method in GLOBAL}
+        return lists
 
     @cached_property
     def single_lists(self) -> dict[tuple[int, int], dict[str, list[Attribute]]]:
@@ -128,21 +133,35 @@ class Explanation:
         return lists
 
     def counterfactuals(self, method: str) -> Counterfactuals:
-        """Edits of a method or of the control; computed once."""
+        """Edits of a method or of the control; those of the last method are kept, since they are large."""
         if method not in self._counterfactuals:
-            self._counterfactuals[method] = self._edit(method)
+            self._counterfactuals = {method: self._edit(method)}
         return self._counterfactuals[method]
 
-    def halves(self, method: str) -> list[tuple[list[Attribute], list[Attribute]]]:
-        """By class: the attributes from either half of the search, with equally many images of each class."""
+    @property
+    def attribute_count(self) -> int:
+        """How many attributes the methods choose from: two directions of every coordinate."""
+        return self.search.targets.numel()
+
+    def halves(self, method: str, splits: int) -> list[list[list[Attribute]]]:
+        """By class: the attributes from both halves of random splits, equally many images of each class."""
         predicted = self.searched.predicted
+        generator = torch.Generator().manual_seed(self.seed)
         own = [(predicted == k).nonzero().flatten() for k in predicted.unique().tolist()]
-        rows = [torch.cat([of_class[half::2] for of_class in own]).sort().values for half in (0, 1)]
-        pairs = []
+        parts = []
+        for _ in range(splits):
+            mixed = [rows[torch.randperm(len(rows), generator=generator)] for rows in own]
+            parts += [torch.cat([rows[half::2] for rows in mixed]).sort().values for half in (0, 1)]
+        found = []
         for target in self.subject.wanted:
             known = self.methods.of_class(target)
-            pairs.append(tuple(self.methods.find(known, within=half)[method] for half in rows))
-        return pairs
+            found.append(
+                [
+                    self.methods.find(known, method, within=part, draw=draw)
+                    for draw, part in enumerate(parts, start=1)
+                ]
+            )
+        return found
 
     @cached_property
     def _drawn(self) -> dict[str, list[Tensor]]:
@@ -192,6 +211,9 @@ class Explanation:
         moved = self.search.moved(images.styles)
         afters, seconds = [], []
         before = self.subject.render(images.styles[rows], indices)
+        unedited = to_uint8(before).cpu()
+        edits = torch.from_numpy(allocate_images((len(plan) * COUNT, *unedited.shape[1:])))
+        edits = edits.unflatten(0, (len(plan), COUNT))
         with self.progress.stage(f"edits of {method}", COUNT * len(plan)) as stage:
             for k in range(1, COUNT + 1):
                 styles = torch.stack(
@@ -201,10 +223,12 @@ class Explanation:
                     ]
                 )
                 after = self.subject.render(styles, indices)
+                edits[:, k - 1] = to_uint8(after).cpu()
                 afters.append(self.logits(after))
                 seconds.append(None if self.second is None else self.second.logits(after).cpu())
                 stage.update(k * len(plan))
         has_second = self.second is not None
+        pictures = self.subject.pictures
         return Counterfactuals(
             image=rows,
             target=targets,
@@ -212,8 +236,9 @@ class Explanation:
             after=torch.stack(afters, dim=1),
             second_before=self.second.logits(before).cpu() if has_second else None,
             second_after=torch.stack(seconds, dim=1) if has_second else None,
-            unedited=to_uint8(before).cpu(),
-            edited=to_uint8(after).cpu(),
+            originals=unedited if pictures is None else pictures.images(indices).cpu(),
+            unedited=unedited,
+            edits=edits,
         )
 
     def _plan(self, method: str) -> tuple[Images, list[tuple[int, int, list[Attribute]]]]:

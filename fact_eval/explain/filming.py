@@ -1,10 +1,17 @@
 """From the document in a run folder to frames: the networks are opened again, nothing is searched."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from fact_eval.explain.document import ExplanationShape, document_path, read_explanation
+from fact_eval.explain.document import (
+    AttributeShape,
+    ExplanationShape,
+    Method,
+    document_path,
+    read_explanation,
+)
 from fact_eval.explain.frames import ATTRIBUTES, Frames, film
 from fact_eval.explain.session import ExplainOptions, open_subject
 from fact_eval.explain.subject import Images, Subject
@@ -13,6 +20,68 @@ from fact_metrics.base.errors import UserError, unknown_name
 from fact_metrics.base.progress import Progress
 
 CANDIDATES = 120  # judged images of which some are shown
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A snapshot whose explanation was read: its networks, its document, searched and first judged images."""
+
+    job: Job
+    subject: Subject
+    document: ExplanationShape
+    search: Images
+    judged: Images
+
+    def lists(self, methods: Sequence[str] = ()) -> dict[tuple[Method, int], list[AttributeShape]]:
+        """By method and class the lists for all images; `methods` empty: of all methods."""
+        common = [one for one in self.document.found if one.image is None and one.attributes]
+        known = dict.fromkeys(one.method for one in common)
+        for method in methods:
+            if method not in known:
+                raise unknown_name("method", method, known)
+        return {
+            (one.method, one.class_index): one.attributes
+            for one in common
+            if one.method in (methods or known)
+        }
+
+
+def open_explained(
+    job: Job,
+    *,
+    classifier: str | None = None,
+    device: str = "cpu",
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Explained:
+    """The explanation that a run holds of a snapshot, with its networks.
+
+    `classifier` names the one that was explained; None: that of the StylEx run. UserError if there is no
+    explanation, or if snapshot or classifier are not those that it explains.
+    """
+    path = document_path(job.results.parent, job.snapshot.name)
+    document = read_explanation(path)
+    if document.snapshot_sha256 != job.content_sha256:
+        raise UserError(f"{path} explains another version of {job.snapshot}; run `fact-eval explain` again.")
+    options = ExplainOptions(classifier=classifier)
+    progress = progress or Progress(quiet=True)
+    subject = open_subject(
+        job, options, seed=document.images.seed, device=device, batch=batch, progress=progress
+    )
+    if subject.classifier.sha256 != document.classifier.sha256:
+        raise UserError(
+            f"{path} explains the classifier {document.classifier.name} with weights "
+            f"{document.classifier.sha256[:12]}, not {subject.classifier.name} with "
+            f"{subject.classifier.sha256[:12]}; name the first one with --classifier"
+        )
+    if len(subject.classifier.classes) != len(document.classifier.classes):
+        raise UserError(
+            f"{path} names {len(document.classifier.classes)} classes, and the classifier has "
+            f"{len(subject.classifier.classes)}; run `fact-eval explain` again."
+        )
+    for one in document.found:
+        _check_layers(subject, one.attributes, path)
+    return Explained(job, subject, document, *_images(subject, document, path))
 
 
 def film_explanation(
@@ -27,44 +96,30 @@ def film_explanation(
 ) -> Frames:
     """The frames of the explanation that a run holds of a snapshot; `methods` empty: all with common lists.
 
-    `classifier` names the one that was explained; None: that of the StylEx run. UserError if there is no
-    explanation, or if snapshot or classifier are not those that it explains.
+    UserError as `open_explained`, and for a method that the explanation does not have.
     """
-    path = document_path(job.results.parent, job.snapshot.name)
-    document = read_explanation(path)
-    if document.snapshot_sha256 != job.content_sha256:
-        raise UserError(f"{path} explains another version of {job.snapshot}; run `fact-eval explain` again.")
     progress = progress or Progress(quiet=True)
-    options = ExplainOptions(classifier=classifier)
-    subject = open_subject(
-        job, options, seed=document.images.seed, device=device, batch=batch, progress=progress
-    )
-    if subject.classifier.sha256 != document.classifier.sha256:
-        raise UserError(
-            f"{path} explains the classifier {document.classifier.name} with weights "
-            f"{document.classifier.sha256[:12]}, not {subject.classifier.name} with "
-            f"{subject.classifier.sha256[:12]}; name the first one with --classifier"
-        )
-    common = [one for one in document.found if one.image is None and one.attributes]
-    known = dict.fromkeys(one.method for one in common)
-    for method in methods:
-        if method not in known:
-            raise unknown_name("method", method, known)
-    lists = {
-        (one.method, one.class_index): one.attributes for one in common if one.method in (methods or known)
-    }
+    explained = open_explained(job, classifier=classifier, device=device, batch=batch, progress=progress)
+    document, lists = explained.document, explained.lists(methods)
     if not lists:
+        path = document_path(job.results.parent, job.snapshot.name)
         raise UserError(f"{path} has no attribute to show; explain more images, or train on")
-    for attributes in lists.values():
-        _check_layers(subject, attributes, path)
-    search, judged = _images(subject, document, path)
+    parts = film(
+        explained.subject,
+        explained.search,
+        explained.judged,
+        lists,
+        shift=document.shift,
+        most=most,
+        progress=progress,
+    )
     return Frames(
         run_id=job.run_id,
         snapshot=job.snapshot.stem,
         snapshot_sha256=job.content_sha256,
         classifier=document.classifier.name,
         classes=tuple(document.classifier.classes),
-        parts=film(subject, search, judged, lists, shift=document.shift, most=most, progress=progress),
+        parts=parts,
     )
 
 

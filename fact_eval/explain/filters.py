@@ -22,6 +22,7 @@ class DiscriminatorFilter:
 
     def __init__(self, subject: Subject, search: Search, *, most: float) -> None:
         self._subject, self._search, self._most = subject, search, most
+        self._changes: dict[tuple[Attribute, int], float] = {}  # halves of the images ask for them again
         self._D = subject.generator.snapshot.D
         if self._D is None:
             raise UsageError(
@@ -36,6 +37,11 @@ class DiscriminatorFilter:
         return any(self._change(attribute, row) > self._most for row in affected.tolist())
 
     def _change(self, attribute: Attribute, row: int) -> float:
+        if (attribute, row) not in self._changes:
+            self._changes[attribute, row] = self._measure_change(attribute, row)
+        return self._changes[attribute, row]
+
+    def _measure_change(self, attribute: Attribute, row: int) -> float:
         """Change of the score of one image; alone, as scores depend on the images beside it."""
         direction, place = attribute
         images, search = self._search.images, self._search

@@ -11,8 +11,8 @@ from fact_eval.explain.selection import (
     UNSTABLE_SIZE,
     Attribute,
     draw_random,
+    first_order_effects,
     rank_class_mean,
-    rank_gradient,
     select_greedy,
     select_largest,
     select_subset,
@@ -49,6 +49,7 @@ class Methods:
     ) -> None:
         self._subject, self._effects, self._search = subject, effects, effects.search
         self._seed, self._rejected = seed, rejected
+        self._gradients: dict[int, Tensor] = {}
         images = self._search.images
         entries = effects.width
         spread = images.logits.std().item()
@@ -64,25 +65,34 @@ class Methods:
         enough = (own - images.logits[rows, target]).double()
         return ClassEffects(target, rows, self._effects.on_class(target)[rows], enough)
 
-    def find(self, known: ClassEffects, *, within: Tensor | None = None) -> dict[str, list[Attribute]]:
-        """The lists of all methods with one list for all images; `within`: from these rows of the search."""
+    def find(
+        self, known: ClassEffects, method: str, *, within: Tensor | None = None, draw: int = 0
+    ) -> list[Attribute]:
+        """The list of a method with one list for all images.
+
+        `within`: from these rows of the search alone. `draw` numbers such draws: random attributes of another
+        draw are others.
+        """
         kept = torch.ones(len(known.rows), dtype=torch.bool)
         if within is not None:
             kept = torch.isin(known.rows, within)
-            kept = kept if kept.any() else ~kept  # no stable image of another class in this half
-        everything = torch.arange(len(self._search.images)) if within is None else within
-        effects, rows = known.effects[kept], known.rows[kept]
-        draw = 2 * self._seed * 1000 + 2 * known.target + (0 if within is None else int(within[0]) + 1)
-        return {
-            "attfind-greedy": select_greedy(
+            kept = kept if kept.any() else ~kept  # no stable image of another class among them
+        if method == "attfind-greedy":
+            effects, rows = known.effects[kept], known.rows[kept]
+            return select_greedy(
                 effects,
                 enough=known.enough[kept],
                 rejected=lambda one: self._rejected is not None and self._rejected(one, rows, effects),
-            ),
-            "class-mean": select_largest(self._class_mean(everything, known.target)),
-            "gradient": select_largest(self._gradient(rows, known.target)),
-            "random": draw_random(len(self._search.coordinates), seed=draw),
-        }
+            )
+        if method == "class-mean":
+            everything = torch.arange(len(self._search.images)) if within is None else within
+            return select_largest(self._class_mean(everything, known.target))
+        if method == "gradient":
+            return select_largest(self._first_order(known)[kept].mean(dim=0))
+        return draw_random(len(self._search.coordinates), seed=self._random_seed(known.target, draw))
+
+    def _random_seed(self, target: int, draw: int) -> int:
+        return 2 * self._seed * 1000 + 2 * target + 1_000_003 * draw
 
     def find_single(
         self, known: ClassEffects, row: int, joint: Callable[[list[list[Attribute]]], Tensor]
@@ -107,20 +117,27 @@ class Methods:
             target,
         )
 
-    def _gradient(self, rows: Tensor, target: int) -> Tensor:
+    def _first_order(self, known: ClassEffects) -> Tensor:
+        """First-order effects [M, 2, J] of the images, at least 0; those of the last class are kept."""
+        if known.target not in self._gradients:
+            self._gradients = {known.target: self._measure_first_order(known)}
+        return self._gradients[known.target]
+
+    def _measure_first_order(self, known: ClassEffects) -> Tensor:
         subject, search = self._subject, self._search
         parts = []
-        for part in rows.split(subject.batch):
+        for part in known.rows.split(subject.batch):
             indices = [search.images.indices[row] for row in part.tolist()]
             with torch.inference_mode(False), torch.enable_grad():
                 styles = search.images.styles[part].clone().requires_grad_()
                 noise = [one.clone() for one in subject.noise(indices)]
                 scores = subject.classifier.scores(subject.space.render(styles, noise))
-                (gradient,) = torch.autograd.grad(scores[:, target].sum(), styles)
+                (gradient,) = torch.autograd.grad(scores[:, known.target].sum(), styles)
             parts.append(gradient[:, search.coordinates])
-        styles = search.images.styles[rows]
-        distances = search.moved(styles) - styles[:, None, search.coordinates]
-        return rank_gradient(torch.cat(parts), distances)
+        styles = search.images.styles[known.rows]
+        return first_order_effects(
+            torch.cat(parts), search.moved(styles) - styles[:, None, search.coordinates]
+        )
 
 
 def edited(styles: Tensor, moved: Tensor, coordinates: Tensor, attributes: Sequence[Attribute]) -> Tensor:

@@ -11,7 +11,7 @@ the published constants fit only the authors' models:
     rest      when every image is explained, all images count again, so that there are always `count`
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -109,9 +109,9 @@ def rank_class_mean(styles: Tensor, predicted: Tensor, confidence: Tensor, targe
     return torch.stack([-score, score])
 
 
-def rank_gradient(gradients: Tensor, distances: Tensor) -> Tensor:
-    """Scores [2, J]: mean over images of gradient [N, J] times distance [N, 2, J], the first-order effect."""
-    return (gradients[:, None] * distances).clamp(min=0).mean(dim=0)
+def first_order_effects(gradients: Tensor, distances: Tensor) -> Tensor:
+    """Gradient [N, J] times distance [N, 2, J], at least 0: what the gradient expects of an edit."""
+    return (gradients[:, None] * distances).clamp(min=0)
 
 
 def draw_random(places: int, *, seed: int, count: int = COUNT) -> list[Attribute]:
@@ -120,8 +120,3 @@ def draw_random(places: int, *, seed: int, count: int = COUNT) -> list[Attribute
     order = torch.randperm(places, generator=generator)[:count].tolist()
     directions = torch.randint(2, (count,), generator=generator).tolist()
     return list(zip(directions, order, strict=False))
-
-
-def overlap(a: Sequence[Attribute], b: Sequence[Attribute]) -> float | None:
-    """Jaccard index of two sets of attributes, directions included; None if both are empty."""
-    return len(set(a) & set(b)) / len(set(a) | set(b)) if a or b else None

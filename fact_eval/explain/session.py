@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,14 @@ from fact_metrics.base.memory import keep_freed_memory
 from fact_metrics.base.processes import Processes, launched_world_size
 from fact_metrics.base.progress import Progress
 from fact_metrics.base.tf32 import tf32
-from fact_metrics.families.attributes import GLOBAL, METHODS, NUMBERS
+from fact_metrics.families.attributes import METHODS, NUMBERS
+from fact_metrics.families.edited_images import ON_FEATURES
 from fact_metrics.families.separability import SPACES
 from fact_metrics.family import spell_count
-from fact_metrics.registry import compute_metric, get_spec
+from fact_metrics.registry import FAMILIES, compute_metric, get_spec
 from fact_metrics.spec import MetricSpec
 from fact_train.classifiers.classifier import load_classifier
+from fact_train.datasets import dataset_entry
 from fact_train.snapshot import Snapshot
 
 DISTANCE = "stlpips_alex"  # of cflpips
@@ -80,19 +82,32 @@ def explanation_specs(run: Run, options: ExplainOptions) -> list[MetricSpec]:
         "shift": options.shift,
         "discriminator_filter": options.discriminator_filter,
     }
-    specs = []
-    for number, (*_, fields) in NUMBERS.items():
-        for method in options.methods:
-            variant = method.replace("-", "_")
-            if number == "attstability" and variant not in GLOBAL:
-                continue
-            detector = f"_{DISTANCE}" if "gives" in fields else ""
-            spec = get_spec(f"{number}{spell_count(options.images)}_{variant}{detector}")
-            specs.append(spec)
+    variants = [method.replace("-", "_") for method in options.methods]
+    specs = [
+        get_spec(f"{number}{spell_count(options.images)}_{variant}{detector}")
+        for variant in variants  # all numbers of one method together: its pictures are in memory once
+        for number, (*_, fields) in (NUMBERS | ON_FEATURES).items()
+        if f"{number}_{variant}" in FAMILIES
+        for detector in _detectors(fields, run.options["dataset"]["name"])
+    ]
     specs += [get_spec(f"ls{spell_count(DRAWN * options.images)}_{space}") for space in SPACES]
     if run.config.get("model") == "stylex":
         specs.append(get_spec(f"composition{spell_count(options.images)}"))
     return [dataclasses.replace(spec, settings={**spec.settings, **bound}) for spec in specs]
+
+
+def _detectors(fields: Mapping, dataset: str) -> list[str]:
+    """The ends of the names of a number: its detectors; an empty one for a number without.
+
+    Features are those of the digit classifier if images are digits, and those that suit the dataset.
+    """
+    if "distance" in fields.get("gives", ()):
+        return [f"_{DISTANCE}"]
+    if "features" not in fields.get("gives", ()):
+        return [""]
+    entry = dataset_entry(dataset)
+    of_digits = ["digits"] if "digits" in entry.traits else []
+    return [f"_{name}" for name in dict.fromkeys([*of_digits, entry.detector])]
 
 
 @dataclass(frozen=True)
@@ -182,8 +197,9 @@ class _Session:
                     self.writer.failure(job, spec, seed, error)
                 continue
             if self._processes.rank == 0:
+                inputs = _Inputs(explanation, seed=seed, device=self._device)
                 for spec in specs:
-                    self._record(job, spec, seed, explanation)
+                    self._record(job, spec, inputs)
 
     def _search(self, job: Job, seed: int) -> Explanation:
         """The explanation of a snapshot, with this rank's share of the effects computed."""
@@ -191,10 +207,10 @@ class _Session:
         explanation.compute_share(self._processes)
         return explanation
 
-    def _record(self, job: Job, spec: MetricSpec, seed: int, explanation: Explanation) -> None:
-        started, clock = provenance.utc_now(), time.monotonic()
+    def _record(self, job: Job, spec: MetricSpec, inputs: "_Inputs") -> None:
+        started, clock, seed = provenance.utc_now(), time.monotonic(), inputs.seed
         try:
-            value = compute_metric(spec, _Inputs(explanation, seed=seed, device=self._device))
+            value = compute_metric(spec, inputs)
         except UserError as error:
             self.writer.failure(job, spec, seed, error)
         except BaseException:  # Ctrl-C, SIGTERM

@@ -23,6 +23,7 @@ _MARKDOWN = (
     (re.compile(r"^(\d*)(#|[-+.)](?=\s|$))"), r"\1\\\2"),
 )
 DEGENERATE = "†"  # follows a number that means nothing; the reason stands below the table
+FLAGGED = "‡"  # follows a number that its own control puts in doubt
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 LONGEST_NAME = 4096  # bytes; the file system says earlier what is too long for it
 

@@ -9,6 +9,7 @@ protocol, so that values compare only among runs that are explained alike.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ ATTRIBUTES = 10
 CHANGED = 13  # of 255: a difference of 0.1 in [-1, 1]
 STEPS = 50
 CYCLES = 10
+SPLITS = 10  # of the searched images into halves
 
 
 def settings(choice: Choice, *, method: str, **more) -> dict:
@@ -61,7 +63,7 @@ def compute_flips(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
     """
     from fact_metrics.engines import attributes as engine
 
-    found = _counterfactuals(spec, inputs)
+    found = counterfactuals(spec, inputs)
     flipped = engine.flips(found.after, found.target)
     curve = _curve(engine.per_image(flipped, found.image))
     by_class = {
@@ -83,7 +85,7 @@ def compute_effectiveness(spec: MetricSpec, inputs: DeclaredInputs) -> MetricVal
     """Share of edited images that a classifier which was not explained assigns to the target."""
     from fact_metrics.engines import attributes as engine
 
-    found = _counterfactuals(spec, inputs)
+    found = counterfactuals(spec, inputs)
     if found.second_after is None:
         return MetricValue(None, extras={"undefined": "no second classifier"})
     values = engine.per_image(engine.flips(found.second_after, found.target)[:, -1], found.image)
@@ -94,24 +96,26 @@ def compute_logit_change(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValu
     """Mean change with all attributes; `extras`: by number of attributes, and the second classifier's."""
     from fact_metrics.engines import attributes as engine
 
-    found = _counterfactuals(spec, inputs)
+    found = counterfactuals(spec, inputs)
     changes = engine.per_image(engine.logit_changes(found.before, found.after, found.target), found.image)
     extras = {"curve": changes.mean(dim=0).tolist()}
     if found.second_after is not None:
         second = engine.logit_changes(found.second_before, found.second_after, found.target)
         extras["second"] = engine.per_image(second, found.image).mean(dim=0).tolist()
-    return _mean(changes[:, -1], **extras)
+    return mean_over_images(changes[:, -1], **extras)
 
 
 def compute_sparsity(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
     """Mean of the fewest attributes that flip an image, 11 where 10 do not; `extras` have the Gini index."""
     from fact_metrics.engines import attributes as engine
 
-    found = _counterfactuals(spec, inputs)
+    found = counterfactuals(spec, inputs)
     needed = engine.per_image(engine.attributes_to_flip(found.after, found.target), found.image)
     steps = engine.logit_changes(found.before, found.after, found.target).mean(dim=0)
     single = steps.diff(prepend=steps.new_zeros(1)).clamp(min=0)
-    return _mean(needed, gini=engine.gini(single), gini_of="mean logit change that each attribute adds")
+    return mean_over_images(
+        needed, gini=engine.gini(single), gini_of="mean logit change that each attribute adds"
+    )
 
 
 def compute_lpips(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
@@ -119,14 +123,14 @@ def compute_lpips(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
     from fact_metrics.engines import attributes as engine
     from fact_metrics.engines import pair_distances
 
-    found = _counterfactuals(spec, inputs)
+    found = counterfactuals(spec, inputs)
     if min(found.edited.shape[-2:]) < pair_distances.SMALLEST_LPIPS:
         return MetricValue(None, extras={"undefined": f"below {pair_distances.SMALLEST_LPIPS} pixels"})
     (detector,) = spec.detectors
     distances = pair_distances.compute_lpips(
         found.unedited, found.edited, detector=detector, value_range=(0, 255), device=inputs.device
     )
-    return _mean(engine.per_image(distances.double(), found.image))
+    return mean_over_images(engine.per_image(distances.double(), found.image))
 
 
 def compute_mse(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
@@ -134,25 +138,25 @@ def compute_mse(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
     from fact_metrics.engines import attributes as engine
     from fact_metrics.engines import pair_distances
 
-    found = _counterfactuals(spec, inputs)
+    found = counterfactuals(spec, inputs)
     distances = pair_distances.compute_mse(found.unedited, found.edited, value_range=(0, 255))
-    return _mean(engine.per_image(distances, found.image))
+    return mean_over_images(engine.per_image(distances, found.image))
 
 
 def compute_changed(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
     """Mean share of pixels that an edit changes visibly."""
     from fact_metrics.engines import attributes as engine
 
-    found = _counterfactuals(spec, inputs)
+    found = counterfactuals(spec, inputs)
     shares = engine.changed_pixels(found.unedited, found.edited, threshold=CHANGED)
-    return _mean(engine.per_image(shares, found.image))
+    return mean_over_images(engine.per_image(shares, found.image))
 
 
 def compute_cout(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
     """Mean COUT of the pairs of every image."""
     from fact_metrics.engines import attributes as engine
 
-    found = _counterfactuals(spec, inputs)
+    found = counterfactuals(spec, inputs)
     values = engine.compute_cout(
         found.unedited,
         found.edited,
@@ -161,14 +165,31 @@ def compute_cout(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
         lambda images: inputs.explanation.logits(images).softmax(dim=1),
         steps=STEPS,
     )
-    return _mean(engine.per_image(values, found.image))
+    return mean_over_images(engine.per_image(values, found.image))
 
 
 def compute_stability(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
-    """Mean Jaccard index of the attributes of either half of the searched images, over classes."""
-    halves = inputs.explanation.halves(spec.settings["method"])
-    shares = [len(set(a) & set(b)) / len(set(a) | set(b)) for a, b in halves if a or b]
-    return MetricValue(sum(shares) / len(shares), n_generated=spec.count, extras={"by_class": shares})
+    """Mean stability over classes of the attributes from random halves of the searched images.
+
+    `extras` have the overlap of the two halves of a split. The error takes classes as fully dependent.
+    """
+    from fact_metrics.engines.attributes import Z
+    from fact_metrics.engines.stability import compute_stability, rank_biased_overlap
+
+    halves = inputs.explanation.halves(spec.settings["method"], SPLITS)
+    universe = inputs.explanation.attribute_count
+    found = [compute_stability(lists, universe) for lists in halves]
+    splits = [pair for lists in halves for pair in zip(lists[::2], lists[1::2], strict=True)]
+    jaccard = [len({*a} & {*b}) / len({*a} | {*b}) for a, b in splits]
+    rbo = [rank_biased_overlap(a, b) for a, b in splits]
+    value, stderr = (sum(column) / len(found) for column in zip(*found, strict=True))
+    interval = _interval(value - Z * stderr, min(value + Z * stderr, 1.0), "normal", 2 * SPLITS)
+    extras = {
+        "by_class": [one for one, _ in found],
+        "jaccard": sum(jaccard) / len(splits),
+        "rank_biased_overlap": sum(rbo) / len(splits),
+    }
+    return MetricValue(value, stderr=stderr, ci=interval, n_generated=spec.count, extras=extras)
 
 
 def compute_composition(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue:
@@ -181,10 +202,11 @@ def compute_composition(spec: MetricSpec, inputs: DeclaredInputs) -> MetricValue
     drift = {
         n: pair_distances.compute_mse(pictures[0], pictures[n], value_range=(0, 255)) for n in (1, CYCLES)
     }
-    return _mean(drift[CYCLES], after_1=drift[1].mean().item())
+    return mean_over_images(drift[CYCLES], after_1=drift[1].mean().item())
 
 
-def _counterfactuals(spec: MetricSpec, inputs: DeclaredInputs) -> Counterfactuals:
+def counterfactuals(spec: MetricSpec, inputs: DeclaredInputs) -> Counterfactuals:
+    """The edits of the method of a number."""
     return inputs.explanation.counterfactuals(spec.settings["method"])
 
 
@@ -216,22 +238,27 @@ def _share(values: torch.Tensor) -> MetricValue:
     return MetricValue(share, stderr=stderr, ci=_interval(low, high, "Wilson", n), n_generated=n)
 
 
-def _mean(values: torch.Tensor, **extras) -> MetricValue:
+def mean_over_images(values: torch.Tensor, **extras) -> MetricValue:
     """Mean over images, with the normal interval."""
-    from fact_metrics.engines.attributes import Z
     from fact_metrics.engines.pair_distances import mean_and_stderr
 
     mean, stderr = mean_and_stderr(values)
-    interval = (
-        None if stderr is None else _interval(mean - Z * stderr, mean + Z * stderr, "normal", len(values))
-    )
+    interval = None if stderr is None else normal_interval(mean, stderr, len(values))
     return MetricValue(mean, stderr=stderr, ci=interval, n_generated=len(values), extras=extras)
+
+
+def normal_interval(value: float, stderr: float, n: int, *, low: float = -math.inf) -> dict:
+    """The normal interval, cut at the lowest possible value."""
+    from fact_metrics.engines.attributes import Z
+
+    return _interval(max(value - Z * stderr, low), value + Z * stderr, "normal", n)
 
 
 LANG = Source("Lang et al. 2021, arXiv:2104.13369", "none: defined here")
 
+Number = tuple[str, bool, Callable, Source, dict]
 # name -> (summary, higher is better, compute, source, other fields of the family)
-NUMBERS: dict[str, tuple[str, bool, Callable, Source, dict]] = {
+NUMBERS: dict[str, Number] = {
     "flips": (
         "Sufficiency: share of images whose class becomes the target with 10 attributes of {method}.",
         True,
@@ -283,11 +310,15 @@ NUMBERS: dict[str, tuple[str, bool, Callable, Source, dict]] = {
         {},
     ),
     "attstability": (
-        "Jaccard index of the attributes that {method} finds in either half of the images.",
+        "Stability of the attributes that {method} finds in random halves of the images: 1 if equal, 0 by "
+        "chance.",
         True,
         compute_stability,
-        Source("this project", "none: defined here"),
-        {},
+        Source(
+            "Nogueira, Sechidis & Brown 2018, JMLR 18(174); rank-biased overlap: Webber et al. 2010",
+            "stability.py of nogueirs/JMLR2018",
+        ),
+        {"version": 2, "more": {"splits": SPLITS}},
     ),
     "cflpips": (
         "Perceptual distance of images and their edits with 10 attributes of {method}, {{features}}.",
@@ -297,12 +328,15 @@ NUMBERS: dict[str, tuple[str, bool, Callable, Source, dict]] = {
         {"gives": ("distance",)},
     ),
 }
-# Methods with one list of attributes for all images: the others have no second half of images.
+# Methods with one list of attributes for all images: the others have no halves of images.
 GLOBAL = ("attfind_greedy", "class_mean", "gradient", "random")
 
 
-def _family(name: str, method: str) -> Family:
-    summary, higher, compute, source, more = NUMBERS[name]
+def explanation_family(name: str, method: str, number: Number) -> Family:
+    """A number of one method; `more` among its other fields are settings of its own."""
+    summary, higher, compute, source, fields = number
+    fields = dict(fields)
+    more = fields.pop("more", {})
     return Family(
         name=name,
         variant=method,
@@ -310,11 +344,11 @@ def _family(name: str, method: str) -> Family:
         higher_is_better=higher,
         compute=compute,
         source=source,
-        settings=partial(settings, method=method.replace("_", "-")),
+        settings=partial(settings, method=method.replace("_", "-"), **more),
         scored=None,
         needs_explanation=True,
         minimum=8,
-        **more,
+        **fields,
     )
 
 
@@ -333,8 +367,8 @@ COMPOSITION = Family(
 FAMILIES = (
     COMPOSITION,
     *(
-        _family(name, method)
-        for name in NUMBERS
+        explanation_family(name, method, number)
+        for name, number in NUMBERS.items()
         for method in METHODS
         if name != "attstability" or method in GLOBAL
     ),
