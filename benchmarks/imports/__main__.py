@@ -26,7 +26,12 @@ def compare(folder: Path) -> Iterator[dict[str, Any]]:
     """A result per case of the program in a checkout."""
     kind = peers.kind_of(folder)
     peers.enter(folder)
-    cases = {"rosinality": peers.ROSINALITY, "stylegan2-ada-pytorch": peers.ADA}.get(kind, peers.NVIDIA)
+    cases = {
+        "rosinality": peers.ROSINALITY,
+        "stylegan2-ada-pytorch": peers.ADA,
+        "style-vector fork": peers.FORK,
+        "stylegan3": peers.NVIDIA,
+    }[kind]
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "network"
         for case in cases:
@@ -45,7 +50,7 @@ def differences(case: peers.Case, made: peers.Made) -> dict[str, Any]:
     """The largest difference of images (psi 1 and 0.5) and scores, beside the largest value."""
     loaded = load_checkpoint(made.file)
     count = 1 if case.resolution > 256 else 4
-    z = torch.randn(count, loaded.G.z_dim, generator=torch.Generator().manual_seed(2))
+    z = torch.randn(count, *loaded.G.z_shape, generator=torch.Generator().manual_seed(2))
     c = torch.eye(case.classes)[torch.arange(count) % case.classes] if case.classes else None
     found: dict[str, Any] = {}
     with torch.no_grad():
