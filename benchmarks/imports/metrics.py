@@ -72,7 +72,7 @@ class Draws:
 
     def __enter__(self) -> "Draws":
         def mapped(module, args, given):
-            named = dict(zip(("z", "c"), args)) | given
+            named = dict(zip(("z", "c"), args, strict=False)) | given
             self.z.append(named["z"].clone())
             self.c.append(named["c"].clone())
 
@@ -90,7 +90,7 @@ class Draws:
 
 
 class Replayed(GeneratorSource):
-    """Our scoring of an imported network on recorded draws: of pairs, row i of a batch goes with row n + i."""
+    """Our scoring on recorded draws. `pairs`: the second half of a batch belongs to the first, in order."""
 
     def __init__(self, snapshot, draws: Draws, *, pairs: bool):
         super().__init__(snapshot, seed=0, labels_of=() if snapshot.G.c_dim else None)
@@ -118,8 +118,8 @@ class Inputs:
     """What a metric of a generator alone reads."""
 
     generator: Replayed
+    device: torch.device
     seed: int = 0
-    device: torch.device = torch.device("cpu")
 
     __hash__ = object.__hash__
 
@@ -190,7 +190,7 @@ def path_length(row: Callable[..., Agreement], options, snapshot) -> Agreement:
         protocol = dict(epsilon=1e-4, space="w", sampling="end", crop=False, batch_size=PPL_BATCH)
         theirs = perceptual_path_length.compute_ppl(options, num_samples=PAIRS, **protocol)
     spec = get_spec(f"ppl{PAIRS}_wend_lpips_vgg")
-    ours = compute_metric(spec, Inputs(Replayed(snapshot, draws, pairs=True))).value
+    ours = compute_metric(spec, Inputs(Replayed(snapshot, draws, pairs=True), options.device)).value
     return row("ppl2_wend", PAIRS, ours, theirs, abs(ours - theirs) / theirs, *PPL)
 
 

@@ -50,7 +50,9 @@ FORK = (
     Case("of its final recipe", 64, "resnet", mapping=2, fork=VECTORS | dict(slowdown=100.0)),
     Case(
         *("z and ToRGB plain", 32),
-        **dict(mapping=2, fork=VECTORS | dict(normalize_latent=False, div_by_sqrt=True, inject_in_torgb=False)),
+        **dict(
+            mapping=2, fork=VECTORS | dict(normalize_latent=False, div_by_sqrt=True, inject_in_torgb=False)
+        ),
     ),
     Case("one style vector", 64, fork=VECTORS | dict(use_adaconv=False)),
 )

@@ -40,7 +40,11 @@ class ScriptedVGG16(nn.Module):
                 self.register_buffer(f"{name}_{part}", torch.tensor(values).view(1, 3, 1, 1))
 
     def forward(
-        self, img: Tensor, resize_images: bool = True, return_features: bool = False, return_lpips: bool = False
+        self,
+        img: Tensor,
+        resize_images: bool = True,
+        return_features: bool = False,
+        return_lpips: bool = False,
     ) -> Tensor:
         x = img.to(torch.float32)
         if resize_images:
@@ -65,7 +69,7 @@ class ScriptedVGG16(nn.Module):
         return F.relu(F.linear(x, self.fc1_weight, self.fc1_bias))
 
     def resized(self, x: Tensor) -> Tensor:
-        """Bilinear to 224 pixels; target pixel i reads source position i * side / 224, as TensorFlow 1 did."""
+        """Bilinear to 224 pixels: pixel i reads the source at i * side / 224, as TensorFlow 1 did."""
         height, width = x.shape[2], x.shape[3]
         theta = torch.eye(2, 3, device=x.device)
         theta[0, 2] = 1.0 / width - 1.0 / 224

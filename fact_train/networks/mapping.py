@@ -87,7 +87,7 @@ class Mapping(nn.Module):
         if rows == 1:
             return w.unsqueeze(1).expand(-1, self.num_ws, -1)
         w = w.reshape(-1, 1, rows, self.w_dim)
-        return w.expand(-1, self.num_ws, -1, -1).flatten(1, 2)
+        return w.expand(-1, self.num_ws, -1, -1).reshape(-1, self.num_ws * rows, self.w_dim)
 
     def mean_w(self, ws: Tensor) -> Tensor:
         """[w_dim]: the mean over samples and rows of ws, detached; what w_avg follows."""
