@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.imports import peers
+from benchmarks.imports import metrics, peers
 from benchmarks.machine import write_result
 from fact_metrics.base.errors import UserError
 from fact_train.imports import load_checkpoint
@@ -37,6 +37,11 @@ def compare(folder: Path) -> Iterator[dict[str, Any]]:
         for case in cases:
             made = peers.rosinality(case, file) if kind == "rosinality" else peers.nvidia(case, file, kind)
             yield {"program": kind, **dataclasses.asdict(case), **differences(case, made)}
+            if case.name in metrics.CASES.get(kind, ()):
+                reals = Path(place) / f"{case.name} images"
+                reals.mkdir()
+                for agreement in metrics.agreements(case, made, reals):
+                    yield {"program": kind, **dataclasses.asdict(agreement)}
         if kind == "stylegan3":
             try:
                 load_checkpoint(peers.alias_free(file).file)
@@ -126,7 +131,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if unknown := [folder for folder in args.peer if peers.kind_of(folder) is None]:
-        parser.error(f"--peer {unknown[0]}: neither stylegan2-ada-pytorch, stylegan3 nor rosinality's")
+        parser.error(f"--peer {unknown[0]}: none of {', '.join(peers.MARKS)}")
     if args.rows:
         warnings.simplefilter("ignore")
         for row in compare(args.peer[0].resolve()):
@@ -137,9 +142,11 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.imports", "--rows", "--peer", str(folder.resolve())]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         rows += [json.loads(row) for row in done.stdout.splitlines() if row.startswith("{")]
-    print(table(rows))
-    write_result("imports", {"tolerance": TOLERANCE, "rows": rows})
-    if wrong := faults(rows):
+    scored = [row for row in rows if "metric" in row]
+    rows = [row for row in rows if "metric" not in row]
+    print(table(rows), *([metrics.table(scored)] if scored else []), sep="\n\n")
+    write_result("imports", {"tolerance": TOLERANCE, "rows": rows, "metrics": scored})
+    if wrong := faults(rows) + metrics.faults(scored):
         sys.exit("; ".join(wrong))
 
 

@@ -34,14 +34,17 @@ from fact_metrics.features.detector import package_file
 from fact_metrics.registry import compute_metric, get_spec
 from fact_train.imports import load_checkpoint
 
-IMAGES, PAIRS, PPL_BATCH, RENDERED = 60, 200, 8, 8
+IMAGES, PAIRS, PPL_BATCH, RENDERED = 40, 96, 8, 8
 NOISE = dict(noise_mode="const", force_fp32=True)
 INCEPTION, VGG16 = "inception_torchscript", "vgg16_torchvision"
-CASES = ("skip, trained 16 steps", "skip", "orig, 10 classes")  # of ADA, whose metric code runs on them
+CASES = {
+    "stylegan2-ada-pytorch": ("skip, trained 16 steps", "orig, 10 classes"),
+    "stylegan3": ("skip",),
+}  # networks that a program's metric code runs on
 HALF = "the reference computes in float16, which needs a GPU; run with float32 in its place"
 ROUNDED = "the reference's float16, a defect on purpose not ours; no tolerance, the gap is its rounding"
 # What a difference may be, and why. Relative, but for precision and recall, which count images.
-FID = 1e-4, "of 2,048 features and 60 images, both covariances are singular: sqrtm keeps 4 to 6 digits"
+FID = 1e-4, "of 2,048 features and 40 images, both covariances are singular: sqrtm keeps 4 to 6 digits"
 PPL = 1e-2, "a step of 1e-4 changes a pixel by about 100 float32 roundings, and both codes round apart"
 PIXELS = 1e-4, "float32 sums in another order; the largest difference of any pixel"
 SPREAD = 1e-4, "rounding alone, so of one size and not equal: the larger of both counts"
@@ -130,7 +133,7 @@ def _numbered(synthesis) -> Iterator[tuple[int, Any]]:
 
 
 def agreements(case: Case, made: Made, folder: Path) -> Iterator[Agreement]:
-    """Every metric of one network of stylegan2-ada-pytorch; its folder is the current import path."""
+    """Every metric of one network of the program in the import path; the folder is for its real images."""
     from metrics import metric_utils
 
     snapshot = load_checkpoint(made.file)
@@ -269,3 +272,30 @@ def half_precision(module: types.ModuleType, *, rounded: bool) -> mock._patch:
 
     changed = {"cdist": cdist} if rounded else {"float16": torch.float32}
     return mock.patch.object(module, "torch", types.SimpleNamespace(**{**vars(torch), **changed}))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: both values, their difference and its tolerance, then every reason once."""
+    head = ("program", "network", "metric", "images", "ours", "theirs", "difference", "tolerance")
+    lines = [head, ["---"] * len(head)]
+    reasons = list(dict.fromkeys(row["why"] for row in rows))
+    for row in rows:
+        bound = "none" if row["tolerance"] is None else f"{row['tolerance']:g}"
+        lines.append(
+            [
+                *(row[key] for key in ("program", "network", "metric")),
+                f"{row['count']}",
+                *(f"{row[key]:.6g}" for key in ("ours", "theirs")),
+                f"{row['difference']:.1e}",
+                f"{bound} ({reasons.index(row['why']) + 1})",
+            ]
+        )
+    notes = [f"{i}. {why}." for i, why in enumerate(reasons, start=1)]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes])
+
+
+def faults(rows: list[dict[str, Any]]) -> list[str]:
+    """What is beyond its tolerance."""
+    bounded = [row for row in rows if row["tolerance"] is not None]
+    wrong = [row for row in bounded if not row["difference"] <= row["tolerance"]]
+    return [f"{row['program']}, {row['network']}: {row['metric']}" for row in wrong]

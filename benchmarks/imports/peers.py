@@ -69,15 +69,18 @@ class Made:
     G: nn.Module | None = None  # of NVIDIA's programs
 
 
+# What only this program has; the fork has the files of the one below it.
+MARKS = {
+    "stylegan3": "training/networks_stylegan2.py",
+    "style-vector fork": "training/fused_modconv.py",
+    "stylegan2-ada-pytorch": "training/networks.py",
+    "rosinality": "swagan.py",
+}
+
+
 def kind_of(folder: Path) -> str | None:
     """Which program a checkout holds, by its files."""
-    marks = {
-        "stylegan3": "training/networks_stylegan2.py",
-        "style-vector fork": "training/fused_modconv.py",
-        "stylegan2-ada-pytorch": "training/networks.py",
-        "rosinality": "swagan.py",
-    }
-    return next((name for name, file in marks.items() if (folder / file).is_file()), None)
+    return next((name for name, file in MARKS.items() if (folder / file).is_file()), None)
 
 
 def shake(*networks: nn.Module) -> None:
