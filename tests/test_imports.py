@@ -61,6 +61,7 @@ def test_a_pickle_of_the_style_vector_fork_becomes_the_same_network(tmp_path, ca
     cfg, G, D = toy_networks(**FORK[case])
     loaded = load_checkpoint(write_pickle(tmp_path / "x.pkl", stylegan2_ada(cfg, G, D, fork=True)))
     assert {k: v for k, v in loaded.config.items() if v != getattr(cfg, k)}.keys() <= {"data", "batch"}
+    assert loaded.origin["notes"] == ["it is of yohan-pg's style-vector fork"]
     assert loaded.G.state_dict().keys() == G.state_dict().keys() and loaded.D is not None
     z = torch.randn(2, *G.z_shape, generator=torch.Generator().manual_seed(0))
     images = [net(z, None, 0.7, noise_mode="const") for net in (loaded.G, G)]

@@ -49,6 +49,8 @@ def convert(content: dict[str, Any]) -> Imported:
     modules = _modules(content["G_ema"])
     fields, shape = _generator_settings(modules)
     imported = Imported(fields, **shape, G=rename(_tensors(modules)))
+    if "torgb_style" in fields:
+        imported.notes.append("it is of yohan-pg's style-vector fork")
     if "mapping.w_avg" not in imported.G:
         if shape["classes"]:
             raise Unrepresentable("a conditional mapping without w_avg: truncation has no centre")
