@@ -113,7 +113,7 @@ def faults(rows: list[dict[str, Any]]) -> list[str]:
         f"{row['program']}, {row['name']}: {key}"
         for row in rows
         for key, found in row.items()
-        if isinstance(found, dict) and not found["difference"] <= TOLERANCE
+        if isinstance(found, dict) and "difference" in found and not found["difference"] <= TOLERANCE
     ]
     wrong += [f"{row['program']}, {row['name']}: export" for row in rows if row.get("export equal") is False]
     return wrong + [
