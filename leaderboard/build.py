@@ -13,7 +13,7 @@ from functools import cached_property
 
 from fact_leaderboard.columns import EXPLANATIONS, PROTOCOLS, Column, columns_for, metrics_for
 from fact_leaderboard.intervals import Mean, difference_of_means, holm, mean_over_seeds, variance_floor
-from fact_leaderboard.records import DIVERGED, Record, latest_records
+from fact_leaderboard.records import DIVERGED, IMPORTED, Record, latest_records
 from fact_metrics.registry import find_spec
 
 SIGNIFICANCE = 0.05  # chance that a board calls anything worse that is not, at most
@@ -63,6 +63,7 @@ class Section:
     ranked: tuple[Row, ...]
     controls: tuple[Row, ...]
     unranked: tuple[Row, ...]
+    imported: bool = False  # of networks that other programs trained: never ranked with ours
 
     def best(self, metric: str) -> float | None:
         """The best ranked mean of a metric; None unless two means differ."""
@@ -136,7 +137,8 @@ class _Group:
 def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) -> list[Section]:
     """One section per dataset and protocol, by name; values of two protocols are never ranked together.
 
-    `local` records become rows marked as not published; they need no clean commit.
+    Imported networks have sections of their own, behind those of the same protocol. `local` records become
+    rows marked as not published; they need no clean commit.
     """
     published, local = list(published), list(local)
     known = {_scored(record) for record in published}
@@ -153,8 +155,11 @@ def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) ->
     sections = []
     for _, group in sorted(by_dataset.items()):
         for protocol in PROTOCOLS:
-            if shown := _of_board(group, protocol):
-                sections.append(_section(sorted(shown, key=_order), known, protocol, diverged))
+            shown = sorted(_of_board(group, protocol), key=_order)
+            for imported in (False, True):
+                own = [record for record in shown if (record.source == IMPORTED) is imported]
+                if own:
+                    sections.append(_section(own, known, protocol, diverged, beside=shown))
         for _, explained in sorted(_by_classifier(group).items()):
             sections.append(_section(sorted(explained, key=_order), known, EXPLANATIONS, diverged))
     return sections
@@ -249,13 +254,19 @@ def _scored(record: Record) -> tuple[str, str]:
     return record.run_id, record.snapshot_sha256
 
 
-def _section(records: Sequence[Record], known: set, protocol: str, diverged: Diverged) -> Section:
+def _section(
+    records: Sequence[Record], known: set, protocol: str, diverged: Diverged, *, beside: Sequence[Record] = ()
+) -> Section:
+    """`beside`: all records of the dataset and protocol; the reference of a column is one of them."""
+    measured = {record.metric for record in records}
+
     def is_local(record: Record) -> bool:
         return _scored(record) not in known
 
     references: dict[str, Record] = {}
-    for record in sorted(records, key=lambda r: _authority(r, local=is_local(r))):
-        references[record.metric] = record
+    for record in sorted(beside or records, key=lambda r: _authority(r, local=is_local(r))):
+        if record.metric in measured:
+            references[record.metric] = record
     groups: dict[tuple, _Group] = defaultdict(_Group)
     for record in records:
         local = is_local(record)
@@ -290,6 +301,7 @@ def _section(records: Sequence[Record], known: set, protocol: str, diverged: Div
         ranked=tuple(sorted(ranked, key=lambda row: _rank_key(row, columns, higher))),
         controls=tuple(sorted(controls, key=lambda row: list(CONTROLS).index(row.source))),
         unranked=tuple(sorted(unranked, key=lambda row: (row.label, row.kimg or 0, row.why))),
+        imported=records[0].source == IMPORTED,
     )
 
 
@@ -352,13 +364,15 @@ def _order(record: Record) -> tuple:
 def _authority(record: Record, *, local: bool) -> tuple:
     """Sort key that puts the reference record of a column last.
 
-    By validity, metric version, whether the code is committed or local, and time; the rest breaks ties.
+    By validity, whether the network is ours, metric version, whether the code is committed or local, and
+    time; the rest breaks ties.
     """
     git = record.provenance.get("git") or {}
     trusted = local or (bool(git.get("commit")) and not git.get("dirty"))
     finished = record.provenance.get("finished") or ""
     return (
         not record.invalid,
+        record.source != IMPORTED,
         record.metric_version,
         trusted,
         finished,

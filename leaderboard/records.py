@@ -25,7 +25,8 @@ SCHEMA = 1
 RESULTS = "results.jsonl"
 TAIL = 2**16  # bytes that are read at a time from the end of a file
 STATUSES = ("ok", "failed", "cancelled")
-SOURCES = ("run", "imported", "images", "reals", "noise")
+IMPORTED = "imported"  # the source of a network that another program trained
+SOURCES = ("run", IMPORTED, "images", "reals", "noise")
 DIVERGED = "diverged"  # the metric of a run whose training ended with a loss or weight that is not finite
 
 Key = tuple[str, str, str, int, str, int]

@@ -38,6 +38,10 @@ NOT_OURS = (
     "Copied from the sources named, not measured here: other networks, detectors and sample sizes. Not "
     "comparable with the tables above, nor always with each other."
 )
+IMPORTED_NOTE = (
+    "Networks that other programs trained, imported from the files named and scored here as the rows above "
+    "are. Their training data, budget and code are their own, so they are never ranked with those rows."
+)
 # Parts of a protocol that the board says in places of their own.
 ELSEWHERE = (
     "metric",
@@ -114,6 +118,7 @@ def board_json(sections: Sequence[Section]) -> list[dict]:
         {
             "dataset": section.dataset,
             "protocol": section.protocol,
+            "imported": section.imported,
             "columns": [dataclasses.asdict(column) for column in section.columns],
             "higher_is_better": dict(sorted(section.higher_is_better.items())),
             "best": {metric: section.best(metric) for metric in sorted(section.higher_is_better)},
@@ -134,7 +139,7 @@ def section_title(section: Section) -> str:
     if section.protocol == EXPLANATIONS:
         sha256, classes = explained_classifier(next(iter(section.protocols.values())))
         title += for_terminal(f", explanations of classifier {sha256[:12]} ({classes})")
-    return title
+    return f"{title}, imported" if section.imported else title
 
 
 def header(column: Column, section: Section) -> str:
@@ -197,10 +202,8 @@ def row_name(row: Row) -> str:
 
 
 def _render_section(section: Section) -> list[str]:
-    blocks = [
-        f"## {for_markdown(section_title(section))}",
-        _table(section, section.ranked, controls=section.controls),
-    ]
+    blocks = [f"## {for_markdown(section_title(section))}", *([IMPORTED_NOTE] if section.imported else [])]
+    blocks.append(_table(section, section.ranked, controls=section.controls))
     if section.unranked:
         blocks += ["Not ranked:", _table(section, section.unranked, ranked=False)]
     if marked := marked_lines(section):
@@ -221,6 +224,8 @@ def _table(
         line = {"#": str(rank)} if is_ranked else ({"#": ""} if ranked else {})
         name = for_cell(row_name(row))
         line["model"] = name if rank <= len(rows) else f"*{name}*"
+        if section.imported:
+            line["file"] = for_cell(_file(row))
         line["kimg"] = "" if row.kimg is None else format(row.kimg, "g")
         line["seeds"] = seeds_text(row)
         best = "**{}**" if is_ranked else None
@@ -230,6 +235,14 @@ def _table(
             line["why"] = for_cell(row.why)
         table.append(line)
     return _markdown(table)
+
+
+def _file(row: Row) -> str:
+    """The imported file by name and hash."""
+    record = row.records[0]
+    origin = record.training.get("imported")
+    sha256 = (origin if isinstance(origin, dict) else {}).get("file_sha256") or record.snapshot_sha256
+    return f"{record.snapshot}, sha256 {short(sha256)}"
 
 
 def seeds_text(row: Row) -> str:

@@ -119,9 +119,10 @@ def _errors(r: Record) -> Faults:
         return
     n = r.n_effective
     if _family(r) in BINOMIAL and r.stderr is not None and n and 0 <= r.value <= 1:
-        expected = math.sqrt(r.value * (1 - r.value) / n)
-        if not _near(r.stderr, expected, relative=max(DEGREES_OF_FREEDOM, 1 / n)):
-            yield "stderr", f"{r.stderr}, but a share of {r.value} of {n:,} images has {expected:g}"
+        shares = r.value, (r.value * n + 1) / (n + 2)  # by the second, none or all is not called certain
+        expected = [math.sqrt(p * (1 - p) / n) for p in shares]
+        if not any(_near(r.stderr, e, relative=max(DEGREES_OF_FREEDOM, 1 / n)) for e in expected):
+            yield "stderr", f"{r.stderr}, but a share of {r.value} of {n:,} images has {expected[0]:g}"
     if r.ci is None:
         return
     try:

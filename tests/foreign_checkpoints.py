@@ -72,8 +72,10 @@ def reference_modules():
             del sys.modules[module]
 
 
-def stylegan2_ada(cfg: TrainConfig, G: nn.Module, D: nn.Module | None, **changes: Any) -> dict[str, Any]:
-    """The content of a `.pkl`.
+def stylegan2_ada(
+    cfg: TrainConfig, G: nn.Module, D: nn.Module | None, *, fork: bool = False, **changes: Any
+) -> dict[str, Any]:
+    """The content of a `.pkl`, by `fork` of the one with style vectors.
 
     `changes` are attributes of modules by name: {"synthesis.b8.conv0": {"activation": "relu"}}.
     """
@@ -90,6 +92,8 @@ def stylegan2_ada(cfg: TrainConfig, G: nn.Module, D: nn.Module | None, **changes
             attributes[f"synthesis.b{res}.{conv}"] = dict(
                 conv_clamp=cfg.conv_clamp, use_noise=cfg.noise != "off"
             )
+    if fork:
+        attributes = _of_fork(cfg, attributes)
     content = {"training_set_kwargs": EasyDict(path="./faces.zip"), "augment_pipe": None}
     made = _tree(G, "Generator", attributes, cfg, changes)
     content |= {"G": made, "G_ema": made}
@@ -100,6 +104,20 @@ def stylegan2_ada(cfg: TrainConfig, G: nn.Module, D: nn.Module | None, **changes
         attributes["mapping"] = dict(num_layers=8)
         content["D"] = _tree(D, "Discriminator", attributes, cfg, changes)
     return content
+
+
+def _of_fork(cfg: TrainConfig, attributes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """With the attributes that tell the style-vector fork apart."""
+    many = {"use_adaconv": cfg.style_vectors > 1}
+    rgb = {"inject_in_torgb": cfg.torgb_style == "all"}
+    made = {name: own | many for name, own in attributes.items()}
+    made["mapping"] |= dict(
+        num_adaconv_vectors=cfg.style_vectors,
+        normalize_latent=cfg.latent_norm != "none",
+        div_by_sqrt=cfg.latent_div_sqrt,
+        sample_w_plus=False,
+    )
+    return {name: own | (rgb if name.endswith("torgb") else {}) for name, own in made.items()}
 
 
 def write_pickle(path: Path, content: Any, *, protocol: int = 4) -> Path:
@@ -147,7 +165,8 @@ def _tree(net: nn.Module, top: str, attributes: dict, cfg: TrainConfig, changes:
             mapped = name.startswith("mapping.fc")
             lr = cfg.mapping_lr_mult if top == "Generator" else 0.01
             linear = name.endswith(("affine", "embed", "out"))
-            state |= dict(bias_gain=lr if mapped else 1, activation="linear" if linear else "lrelu")
+            rest = cfg.affine_lr_mult if name.endswith("affine") else 1
+            state |= dict(bias_gain=lr if mapped else rest, activation="linear" if linear else "lrelu")
         if class_name in ("Conv2dLayer", "SynthesisLayer"):
             state["activation"] = "linear" if name.endswith("skip") else "lrelu"
             state["_buffers"]["resample_filter"] = FILTER.clone()

@@ -48,6 +48,51 @@ def test_a_pickle_of_stylegan2_ada_becomes_the_same_networks(tmp_path, case, pro
     assert loaded.config["fp16_layers"] == cfg.fp16_layers and loaded.origin["notes"] == []
 
 
+VECTORS = dict(injection="vectors", style_vectors=8, fused_modconv="always", latent_norm="joint")
+FORK = {
+    "vectors": dict(VECTORS, affine_lr_mult=0.01),
+    "plain z and ToRGB": dict(VECTORS, latent_norm="none", latent_div_sqrt=True, torgb_style="none"),
+    "one vector": dict(latent_norm="none", torgb_style="none", g_arch="resnet"),
+}
+
+
+@pytest.mark.parametrize("case", FORK)
+def test_a_pickle_of_the_style_vector_fork_becomes_the_same_network(tmp_path, case) -> None:
+    cfg, G, D = toy_networks(**FORK[case])
+    loaded = load_checkpoint(write_pickle(tmp_path / "x.pkl", stylegan2_ada(cfg, G, D, fork=True)))
+    assert {k: v for k, v in loaded.config.items() if v != getattr(cfg, k)}.keys() <= {"data", "batch"}
+    assert loaded.origin["notes"] == ["it is of yohan-pg's style-vector fork"]
+    assert loaded.G.state_dict().keys() == G.state_dict().keys() and loaded.D is not None
+    z = torch.randn(2, *G.z_shape, generator=torch.Generator().manual_seed(0))
+    images = [net(z, None, 0.7, noise_mode="const") for net in (loaded.G, G)]
+    assert torch.equal(*images)
+    longer = G(2 * z, None, 0.7, noise_mode="const")
+    assert torch.allclose(longer, images[1], atol=1e-5) == (cfg.latent_norm == "joint")
+    with pytest.raises(UserError, match="StyleGAN2-ADA has no"):
+        to_stylegan2_ada(loaded)
+
+
+OF_FORK = {
+    "early": ({"normalize_latent": None}, "of another day: its mapping has no normalize_latent"),
+    "a style per layer": ({"sample_w_plus": True}, "sample_w_plus: its mapping repeats the latents"),
+    "mixed": ({"use_adaconv": False}, "use_adaconv differs between layers"),
+    "no count": ({"num_adaconv_vectors": "8"}, "without num_adaconv_vectors"),
+    "labels": ({"c_dim": 3}, "labels beside style vectors"),
+}
+
+
+@pytest.mark.parametrize("case", OF_FORK)
+def test_a_fork_without_counterpart_is_refused_by_name(tmp_path, case) -> None:
+    changes, message = OF_FORK[case]
+    cfg, G, _ = toy_networks(**VECTORS)
+    content = stylegan2_ada(cfg, G, None, fork=True, mapping=changes)
+    mapping = content["G_ema"].state["_modules"]["mapping"].state
+    for name in [name for name, value in changes.items() if value is None]:
+        del mapping[name]
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(write_pickle(tmp_path / "x.pkl", content))
+
+
 def test_a_checkpoint_of_rosinality_becomes_the_same_networks(tmp_path) -> None:
     _, G, D = toy_networks(map_depth=3)
     content = rosinality(G, D) | {"latent_avg": G.mapping.w_avg.clone()}

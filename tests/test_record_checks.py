@@ -27,6 +27,7 @@ from fact_leaderboard.verifications import (
 from fact_leaderboard.verified import render_verified, table
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UserError
+from fact_metrics.engines.overlap import binomial_stderr
 from fact_train.data import open_dataset
 from fact_train.datasets import DATASETS
 
@@ -145,6 +146,15 @@ def test_every_contradiction_is_one_line_with_file_line_and_field(results, name)
     where = f"{results / FILE} line {number}: {field}: "
     assert any(fault.startswith(where) for fault in faults), faults
     assert all("\n" not in fault for fault in faults)
+
+
+@pytest.mark.parametrize("hits", [0, 2, 9987, 10_000])
+def test_the_error_of_a_share_near_none_or_all_is_that_of_its_metric(results, hits):
+    stderr = binomial_stderr(hits, 10_000)
+    edit(results, "precision10k3_test_pixels", lambda r: r.update(value=hits / 10_000, stderr=stderr))
+    assert check_results(results) == []
+    edit(results, "precision10k3_test_pixels", lambda r: r.update(stderr=2 * stderr))
+    assert any("stderr" in fault for fault in check_results(results))
 
 
 def test_a_protocol_edited_without_its_hash_is_no_record(results):

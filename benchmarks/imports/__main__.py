@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.imports import peers
+from benchmarks.imports import metrics, peers
 from benchmarks.machine import write_result
 from fact_metrics.base.errors import UserError
 from fact_train.imports import load_checkpoint
@@ -26,12 +26,22 @@ def compare(folder: Path) -> Iterator[dict[str, Any]]:
     """A result per case of the program in a checkout."""
     kind = peers.kind_of(folder)
     peers.enter(folder)
-    cases = {"rosinality": peers.ROSINALITY, "stylegan2-ada-pytorch": peers.ADA}.get(kind, peers.NVIDIA)
+    cases = {
+        "rosinality": peers.ROSINALITY,
+        "stylegan2-ada-pytorch": peers.ADA,
+        "style-vector fork": peers.FORK,
+        "stylegan3": peers.NVIDIA,
+    }[kind]
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "network"
         for case in cases:
             made = peers.rosinality(case, file) if kind == "rosinality" else peers.nvidia(case, file, kind)
             yield {"program": kind, **dataclasses.asdict(case), **differences(case, made)}
+            if case.name in metrics.CASES.get(kind, ()):
+                reals = Path(place) / f"{case.name} images"
+                reals.mkdir()
+                for agreement in metrics.agreements(case, made, reals):
+                    yield {"program": kind, **dataclasses.asdict(agreement)}
         if kind == "stylegan3":
             try:
                 load_checkpoint(peers.alias_free(file).file)
@@ -45,7 +55,7 @@ def differences(case: peers.Case, made: peers.Made) -> dict[str, Any]:
     """The largest difference of images (psi 1 and 0.5) and scores, beside the largest value."""
     loaded = load_checkpoint(made.file)
     count = 1 if case.resolution > 256 else 4
-    z = torch.randn(count, loaded.G.z_dim, generator=torch.Generator().manual_seed(2))
+    z = torch.randn(count, *loaded.G.z_shape, generator=torch.Generator().manual_seed(2))
     c = torch.eye(case.classes)[torch.arange(count) % case.classes] if case.classes else None
     found: dict[str, Any] = {}
     with torch.no_grad():
@@ -103,7 +113,7 @@ def faults(rows: list[dict[str, Any]]) -> list[str]:
         f"{row['program']}, {row['name']}: {key}"
         for row in rows
         for key, found in row.items()
-        if isinstance(found, dict) and not found["difference"] <= TOLERANCE
+        if isinstance(found, dict) and "difference" in found and not found["difference"] <= TOLERANCE
     ]
     wrong += [f"{row['program']}, {row['name']}: export" for row in rows if row.get("export equal") is False]
     return wrong + [
@@ -121,7 +131,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if unknown := [folder for folder in args.peer if peers.kind_of(folder) is None]:
-        parser.error(f"--peer {unknown[0]}: neither stylegan2-ada-pytorch, stylegan3 nor rosinality's")
+        parser.error(f"--peer {unknown[0]}: none of {', '.join(peers.MARKS)}")
     if args.rows:
         warnings.simplefilter("ignore")
         for row in compare(args.peer[0].resolve()):
@@ -132,9 +142,11 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.imports", "--rows", "--peer", str(folder.resolve())]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         rows += [json.loads(row) for row in done.stdout.splitlines() if row.startswith("{")]
-    print(table(rows))
-    write_result("imports", {"tolerance": TOLERANCE, "rows": rows})
-    if wrong := faults(rows):
+    scored = [row for row in rows if "metric" in row]
+    rows = [row for row in rows if "metric" not in row]
+    print(table(rows), *([metrics.table(scored)] if scored else []), sep="\n\n")
+    write_result("imports", {"tolerance": TOLERANCE, "rows": rows, "metrics": scored})
+    if wrong := faults(rows) + metrics.faults(scored):
         sys.exit("; ".join(wrong))
 
 

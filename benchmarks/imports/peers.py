@@ -5,7 +5,7 @@ import pickle
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Case:
     base: int = 4096
     most: int = 64
     trained: int = 0  # steps of its own loss
+    fork: dict[str, Any] = field(default_factory=dict)  # settings of the style-vector fork
 
 
 NVIDIA = (
@@ -43,6 +44,18 @@ ROSINALITY = (
     Case("multiplier 2", 256, base=32768, most=512),
     Case("multiplier 2", 1024, base=32768, most=512),
 )
+VECTORS = dict(use_adaconv=True, normalize_latent=True, div_by_sqrt=False, inject_in_torgb=True, slowdown=1.0)
+FORK = (
+    Case("64 style vectors", 32, mapping=2, fork=VECTORS),
+    Case("of its final recipe", 64, "resnet", mapping=2, fork=VECTORS | dict(slowdown=100.0)),
+    Case(
+        *("z and ToRGB plain", 32),
+        **dict(
+            mapping=2, fork=VECTORS | dict(normalize_latent=False, div_by_sqrt=True, inject_in_torgb=False)
+        ),
+    ),
+    Case("one style vector", 64, fork=VECTORS | dict(use_adaconv=False)),
+)
 
 
 @dataclass
@@ -53,16 +66,21 @@ class Made:
     images: Callable[[Tensor, Tensor | None, float], Tensor] | None
     scores: Callable[[Tensor, Tensor | None], Tensor] | None
     reload: Callable[[dict[str, Tensor], dict[str, Any]], bool] | None = None  # is the export equal?
+    G: nn.Module | None = None  # of NVIDIA's programs
+
+
+# What only this program has; the fork has the files of the one below it.
+MARKS = {
+    "stylegan3": "training/networks_stylegan2.py",
+    "style-vector fork": "training/fused_modconv.py",
+    "stylegan2-ada-pytorch": "training/networks.py",
+    "rosinality": "swagan.py",
+}
 
 
 def kind_of(folder: Path) -> str | None:
     """Which program a checkout holds, by its files."""
-    marks = {
-        "stylegan3": "training/networks_stylegan2.py",
-        "stylegan2-ada-pytorch": "training/networks.py",
-        "rosinality": "swagan.py",
-    }
-    return next((name for name, file in marks.items() if (folder / file).is_file()), None)
+    return next((name for name, file in MARKS.items() if (folder / file).is_file()), None)
 
 
 def shake(*networks: nn.Module) -> None:
@@ -90,6 +108,8 @@ def nvidia(case: Case, file: Path, kind: str) -> Made:
         synthesis = dict(synthesis_kwargs=synthesis)
     torch.manual_seed(0)
     mapping = dict(num_layers=case.mapping)
+    if case.fork:
+        synthesis = _fork_arguments(case.fork, mapping, synthesis["synthesis_kwargs"])
     G = Generator(z_dim=64, w_dim=64, mapping_kwargs=mapping, **shape, **synthesis)
     D = Discriminator(
         architecture="resnet" if case.architecture == "skip" else case.architecture, **shape, **width
@@ -124,7 +144,16 @@ def nvidia(case: Case, file: Path, kind: str) -> Made:
             equal &= all(torch.equal(value, theirs[k]) for k, value in again.state_dict().items())
         return equal
 
-    return Made(file, images, scores, reload)
+    return Made(file, images, scores, None if case.fork else reload, G)
+
+
+def _fork_arguments(
+    fork: dict[str, Any], mapping: dict[str, Any], synthesis: dict[str, Any]
+) -> dict[str, Any]:
+    """Arguments of yohan-pg's Generator; those of its mapping are added to `mapping`."""
+    mapping |= dict(mapper_slowdown=1.0, **{k: fork[k] for k in ("normalize_latent", "div_by_sqrt")})
+    own = dict(inject_in_torgb=fork["inject_in_torgb"], affine_slowdown=fork["slowdown"], bias_init=1.0)
+    return dict(use_adaconv=fork["use_adaconv"], synthesis_kwargs=synthesis | own)
 
 
 def _trained(case: Case) -> tuple[nn.Module, nn.Module]:

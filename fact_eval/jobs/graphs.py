@@ -47,7 +47,9 @@ def plan_graph(
         results=out / f"imported-{path.stem}" / RESULTS,
         reference=reference,
         content_sha256=canonical_sha256({"onnx": made_by, "reference": train["sha256"]}),
-        training={"imported": {"format": "ONNX", "file": path.name, **made_by}},
+        training={
+            "imported": {"format": "ONNX", "file": path.name, "file_sha256": generator.sha256, **made_by}
+        },
         snapshot=path,
         graph=(path, options),
     )

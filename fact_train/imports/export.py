@@ -22,6 +22,7 @@ PLAIN = {
     "style_amplify": 1.0,
     "affine_lr_mult": 1.0,
     "latent_space": "w",
+    "latent_norm": "row",
     "torgb_style": "all",
     "d_cond": "off",
 }

@@ -1,7 +1,7 @@
 """lucidrains/stylegan2-pytorch and the StylEx programs made from it: recognised, and refused with the reason.
 
-Its networks share the name StyleGAN2 and not the layers: feature maps are interpolated bilinearly before a
-convolution, noise has a strength per channel, and there is no gain behind an activation.
+Its networks share the name StyleGAN2 and not the layers. Gains, learning rates, the unit length of z and the
+range [0, 1] of its images would fold into our weights; docs/imports.md lists the five things that would not.
 """
 
 from typing import Any
@@ -21,7 +21,8 @@ def recognises(content: Any) -> bool:
 
 
 def convert(content: dict[str, Any]) -> Imported:
+    program = "its generator" if NAMES[0] in content else "this StylEx is made from it, and its generator"
     raise Unrepresentable(
-        "its generator (GE.blocks) interpolates bilinearly before convolutions, and its noise has a strength "
-        "per channel"
+        f"{program} (GE.blocks) has a second convolution at 4 px, interpolates bilinearly before "
+        "convolutions, blurs RGB by [1, 2, 1], and feeds all layers one noise map by strengths per channel"
     )

@@ -3,6 +3,9 @@
 Only names differ: a style-injected convolution keeps its weight and affine under `inject`, and the resampling
 filter is a constant here. Settings are read from the attributes of the modules, which hold what their code
 defaulted to; values are taken over as they are.
+
+yohan-pg's fork of it (arXiv:2205.06304) keeps the class names and gives every layer K style vectors. Only the
+attribute `use_adaconv` tells it apart, so it is read here too: `_fork_settings`.
 """
 
 import re
@@ -15,10 +18,12 @@ from torch import Tensor
 from fact_metrics.base.checkpoints import Record
 from fact_train.imports.imported import Imported, Unrepresentable, estimate_w_avg, one_value, width_fields
 from fact_train.settings.config import TrainConfig
+from fact_train.settings.style_fields import vectors
 
 FORMAT = "stylegan2-ada-pytorch"
 _INJECTED = re.compile(r"^(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)$")
-_OURS = re.compile(r"^(synthesis\.b\d+\.(?:conv[01]|torgb))\.inject\.")
+_OURS = re.compile(r"^(synthesis\.b\d+\.(?:conv[01]|torgb))\.(?:inject|conv)\.")
+_PLAIN_RGB = re.compile(r"^(synthesis\.b\d+\.torgb)\.(weight|bias)$")  # of a ToRGB without a style
 FILTER = torch.tensor([1.0, 3.0, 3.0, 1.0]).outer(torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
 DEEPEST, MOST_MODULES = 8, 2_000
 # Class of a module -> the activation that our layer of this kind has; None for modules without one.
@@ -44,6 +49,8 @@ def convert(content: dict[str, Any]) -> Imported:
     modules = _modules(content["G_ema"])
     fields, shape = _generator_settings(modules)
     imported = Imported(fields, **shape, G=rename(_tensors(modules)))
+    if "torgb_style" in fields:
+        imported.notes.append("it is of yohan-pg's style-vector fork")
     if "mapping.w_avg" not in imported.G:
         if shape["classes"]:
             raise Unrepresentable("a conditional mapping without w_avg: truncation has no centre")
@@ -62,11 +69,14 @@ def convert(content: dict[str, Any]) -> Imported:
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of a reference generator or discriminator under the names of ours."""
-    return {
-        _INJECTED.sub(r"\1.inject.\2", name): value
-        for name, value in state.items()
-        if not name.endswith("resample_filter")
-    }
+
+    def ours(name: str) -> str:
+        plain = _PLAIN_RGB.fullmatch(name)
+        if plain and f"{plain[1]}.affine.weight" not in state:
+            return f"{plain[1]}.conv.{plain[2]}"
+        return _INJECTED.sub(r"\1.inject.\2", name)
+
+    return {ours(name): value for name, value in state.items() if not name.endswith("resample_filter")}
 
 
 def reference_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -141,9 +151,36 @@ def _generator_settings(modules: Mapping[str, Record]) -> tuple[dict[str, Any], 
         channel_base=base,
         channel_max=most,
     )
+    fields |= _fork_settings(modules, layers)
     return fields, dict(
         resolution=resolution, channels=_number(top, "img_channels"), classes=_number(mapping, "c_dim")
     )
+
+
+def _fork_settings(modules: Mapping[str, Record], layers: list[Record]) -> dict[str, Any]:
+    """Fields of a generator of yohan-pg's fork; none for StyleGAN2-ADA's own."""
+    mapping = _module(modules, "mapping")
+    of_fork = {"use_adaconv", "sample_for_adaconv", "num_adaconv_vectors"}
+    if not any(of_fork & record.state.keys() for record in (mapping, *layers)):
+        return {}
+    if missing := {"use_adaconv", "normalize_latent", "div_by_sqrt"} - mapping.state.keys():
+        raise Unrepresentable(f"a style-vector fork of another day: its mapping has no {min(missing)}")
+    if mapping.state.get("sample_w_plus"):
+        raise Unrepresentable("sample_w_plus: its mapping repeats the latents of all layers for every layer")
+    many = one_value((r.state.get("use_adaconv") for r in (mapping, *layers)), "use_adaconv") is True
+    if many and _number(mapping, "c_dim"):
+        raise Unrepresentable("labels beside style vectors, which its mapping cannot join")
+    rgb = (r.state.get("inject_in_torgb") for r in layers if r.name == "ToRGBLayer")
+    rates = (_gain(modules, name) for name in modules if name.endswith(".affine"))
+    fields = dict(
+        affine_lr_mult=float(one_value(rates, "affine_slowdown")),
+        latent_norm="none" if mapping.state["normalize_latent"] is not True else "joint" if many else "row",
+        torgb_style="all" if one_value(rgb, "inject_in_torgb") is True else "none",
+    )
+    if many:
+        fields |= vectors(_number(mapping, "num_adaconv_vectors"))
+        fields["latent_div_sqrt"] = mapping.state["div_by_sqrt"] is True
+    return fields
 
 
 def _discriminator_settings(modules: Mapping[str, Record], imported: Imported) -> dict[str, Any]:

@@ -303,7 +303,7 @@ class Synthesis(nn.Module):
         """
         ws = ws.float()
         if self.vectors > 1:
-            ws = ws.unflatten(1, (self.num_ws, self.vectors))
+            ws = ws.reshape(-1, self.num_ws, self.vectors, ws.shape[2])
         fused = fused_modconv
         if fused is None:
             fused = use_fused(self.fused_modconv, training=self.training)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from fact_train.networks.ops import FullyConnected, normalize_2nd_moment
 
 LATENT_SPACES = ("w", "w_plus")
-LATENT_NORMS = ("row", "joint")
+LATENT_NORMS = ("row", "joint", "none")
 W_AVG_DECAY = 0.005  # per batch of latents in training: w_avg keeps 0.995 of itself
 
 
@@ -16,7 +16,7 @@ class Mapping(nn.Module):
     z is [N, z_dim], or [N, R, z_dim] where there are more rows: `vectors` K of them in the space `w`, which
     all layers share, and num_ws * K in `w_plus`, where each layer has its own. Layer l owns rows l K to
     l K + K - 1 of ws. All rows go through one network. `norm` row normalises every row of z, joint the rows
-    of a layer as one vector; `div_sqrt` divides what is normalised by sqrt K.
+    of a layer as one vector, none leaves z as it is; `div_sqrt` divides the result by sqrt K.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Mapping(nn.Module):
         if rows == 1:
             return w.unsqueeze(1).expand(-1, self.num_ws, -1)
         w = w.reshape(-1, 1, rows, self.w_dim)
-        return w.expand(-1, self.num_ws, -1, -1).flatten(1, 2)
+        return w.expand(-1, self.num_ws, -1, -1).reshape(-1, self.num_ws * rows, self.w_dim)
 
     def mean_w(self, ws: Tensor) -> Tensor:
         """[w_dim]: the mean over samples and rows of ws, detached; what w_avg follows."""
@@ -96,6 +96,8 @@ class Mapping(nn.Module):
 
     def _normalised(self, z: Tensor) -> Tensor:
         """[N * rows, z_dim]."""
+        if self.norm == "none":
+            return z.reshape(-1, self.z_dim)
         if z.ndim == 3 and self.norm == "joint":
             z = normalize_2nd_moment(z.reshape(-1, self.vectors, self.z_dim))
             return z.reshape(-1, self.z_dim)

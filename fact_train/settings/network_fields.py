@@ -110,10 +110,10 @@ class NetworkFields:
         "Initial bias of the affine layers: the style at w = 0 before training.",
         panel="Style injection", source="StyleGAN2",
         reported="Later training scripts at 256 px use 1; 0 also occurs.")
-    latent_norm: Literal["row", "joint"] = setting("row",
-        "Normalise each of the K rows of z by itself, or all rows as one vector.",
+    latent_norm: Literal["row", "joint", "none"] = setting("row",
+        "Normalise each of the K rows of z by itself, or all rows as one vector, or neither.",
         panel="Style injection", source="style experiments",
-        reported="Later training scripts at 256 px use joint.")
+        reported="Later training scripts at 256 px use joint; their default is none.")
     latent_div_sqrt: bool = setting(False,
         "Divide the normalised z by sqrt(K).", panel="Style injection", source="style experiments")
     torgb_style: Literal["all", "final", "none", "first"] = setting("all",

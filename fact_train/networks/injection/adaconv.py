@@ -58,13 +58,15 @@ class AdaptiveConv(StyledInput):
 
     def predict(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Grouped kernel [N, g, I/g, I/g, s, s], pointwise kernel [N, g, I/g, I/g] and shift [N, I]."""
-        n, g, width, side = len(w), self.groups, self.width, self.side
-        descriptor = self.affine(w).reshape(n, DESCRIPTOR_CHANNELS, side, side)
+        g, width, side = self.groups, self.width, self.side
+        descriptor = self.affine(w).reshape(-1, DESCRIPTOR_CHANNELS, side, side)
         pooled = descriptor.mean(dim=[2, 3])
         patches = F.unfold(descriptor, side, padding=side // 2).transpose(1, 2)  # a convolution as a product
-        spatial = self.spatial(patches.flatten(0, 1)).reshape(n, side, side, g, width, width)
+        spatial = self.spatial(patches.reshape(-1, DESCRIPTOR_CHANNELS * side**2)).reshape(
+            -1, side, side, g, width, width
+        )
         spatial = spatial.permute(0, 3, 4, 5, 1, 2)
-        pointwise = self.pointwise(pooled).reshape(n, g, width, width)
+        pointwise = self.pointwise(pooled).reshape(-1, g, width, width)
         return spatial / math.sqrt(width * side**2), pointwise / math.sqrt(width), self.shift(pooled)
 
     def kernels(self, w: Tensor) -> Tensor:
@@ -76,12 +78,12 @@ class AdaptiveConv(StyledInput):
         return torch.cat([composed, F.pad(shift, (margin,) * 4)], dim=2)
 
     def _styled(self, x: Tensor, w: Tensor) -> Tensor:
-        n, i, h, width = x.shape
+        height, width = (int(n) for n in x.shape[2:])  # constants of exported graphs
         spatial, pointwise, t = self.predict(w)
         both = torch.einsum("ngab,ngbcst->ngacst", pointwise, spatial)
-        grouped = x.contiguous().reshape(n * self.groups, i // self.groups, h, width)
-        y = apply_matrix(grouped, both.flatten(0, 1).to(x.dtype))
-        return y.reshape(n, i, h, width) + t.to(x.dtype)[:, :, None, None]
+        grouped = x.contiguous().reshape(-1, self.width, height, width)
+        y = apply_matrix(grouped, both.reshape(-1, *both.shape[2:]).to(x.dtype))
+        return y.reshape(-1, self.in_channels, height, width) + t.to(x.dtype)[:, :, None, None]
 
     def _matrices(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Both predicted convolutions as one block-diagonal M [N, I, I, s, s], and the shift."""
@@ -89,4 +91,4 @@ class AdaptiveConv(StyledInput):
         both = torch.einsum("ngab,ngbcst->ngacst", pointwise, spatial)
         blocks = torch.eye(self.groups, dtype=both.dtype, device=both.device)
         dense = torch.einsum("gh,ngacst->ngahcst", blocks, both)
-        return dense.reshape(len(w), self.in_channels, self.in_channels, self.side, self.side), t
+        return dense.reshape(-1, self.in_channels, self.in_channels, self.side, self.side), t

@@ -26,13 +26,12 @@ GRAM_CHANNELS = 128  # input channels up to which composite demodulation goes by
 
 def apply_matrix(x: Tensor, m: Tensor) -> Tensor:
     """[N, J, H, W] convolved with m [N, I, J, s, s] of every sample, zero padded: batched products."""
-    n, j, h, width = x.shape
-    side = m.shape[-1]
+    height, side = (int(n) for n in (x.shape[2], m.shape[-1]))  # constants of exported graphs
     if side == 1:
-        y = x.permute(0, 2, 3, 1).reshape(n, h * width, j) @ m[..., 0, 0].transpose(1, 2)
-        return y.reshape(n, h, width, -1).permute(0, 3, 1, 2)
+        y = x.permute(0, 2, 3, 1).flatten(1, 2) @ m[..., 0, 0].transpose(1, 2)
+        return y.unflatten(1, (height, -1)).permute(0, 3, 1, 2)
     y = m.flatten(2) @ F.unfold(x, side, padding=side // 2)
-    return y.reshape(n, -1, h, width).contiguous(memory_format=torch.channels_last)
+    return y.unflatten(2, (height, -1)).contiguous(memory_format=torch.channels_last)
 
 
 def compose(weight: Tensor, m: Tensor, *, up: int = 1) -> Tensor:
@@ -45,13 +44,13 @@ def compose(weight: Tensor, m: Tensor, *, up: int = 1) -> Tensor:
     would go in as a batch of J images with I channels, transposed from [I, J]; as it correlates, W would be
     mirrored; and the result [J, O] would be transposed back. Products of matrices need none of them.
     """
-    (o, i, k, _), (n, _, j, s, _) = weight.shape, m.shape
+    o, i, k, j, s = (int(n) for n in (*weight.shape[:3], *m.shape[2:4]))  # constants of exported graphs
     rows = weight.permute(0, 2, 3, 1).reshape(o * k * k, i)
     reach = up * (s - 1)
     total = None
     for a in range(s):
         for b in range(s):
-            part = (rows @ m[..., a, b]).reshape(n, o, k, k, j).permute(0, 1, 4, 2, 3)
+            part = (rows @ m[..., a, b]).reshape(-1, o, k, k, j).permute(0, 1, 4, 2, 3)
             top, left = (up * a, up * b) if up == 1 else (reach - up * a, reach - up * b)
             if s > 1:
                 part = F.pad(part, (left, reach - left, top, reach - top))
@@ -99,8 +98,8 @@ class StyleMatrix(StyledInput):
 
     def matrices(self, w: Tensor) -> Tensor:
         """M [N, I, I, s, s]."""
-        n, i, side, style = len(w), self.in_channels, self.side, self.style
-        m = self.affine(w[:, :i].reshape(n * i, -1)).reshape(n, i, i, side, side)
+        i, side, style = self.in_channels, self.side, self.style
+        m = self.affine(w[:, :i].flatten(0, 1)).reshape(-1, i, i, side, side)
         if self.amplify != 1:
             m = 1 + self.amplify * (m - 1)
         if style.matrix_centre:
@@ -142,7 +141,7 @@ class StyleMatrix(StyledInput):
             return _demodulation(compose(weight, m, up=self.up)).flatten(1)
         taps, m = weight.flatten(2), m[..., 0, 0]
         grams = (taps @ taps.transpose(1, 2)).reshape(o, i * i)
-        outer = (m @ m.transpose(1, 2)).reshape(len(m), i * i)
+        outer = (m @ m.transpose(1, 2)).flatten(1)
         return (outer @ grams.t() + EPS).rsqrt()
 
     def _weight(self) -> Tensor:

@@ -45,10 +45,10 @@ class StyleVectors(ModulatedConv):
 
     def _styles(self, w: Tensor, *, gain: float) -> Tensor:
         """[N, rows, I], of the rows that this layer has outputs for; StyleGAN2's [N, I] where K is 1."""
-        n, rows = len(w), self.rows
         if self.vectors == 1:
             return super()._styles(w, gain=gain)
-        return super()._styles(w[:, :rows].reshape(n * rows, -1), gain=gain).reshape(n, rows, -1)
+        s = super()._styles(w[:, : self.rows].flatten(0, 1), gain=gain)
+        return s.unflatten(0, (-1, self.rows))
 
     def _per_output(self, s: Tensor) -> Tensor:
         if s.ndim == 2:
