@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from fact_metrics.base.image_size import Resolution
 from fact_metrics.spec import FeatureNeed, MetricSpec
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class GeneratorInputs(Protocol):
 
     z_dim: int
     num_ws: int
-    resolution: int
+    resolution: Resolution
     num_channels: int
 
     def latents(self, indices: Sequence[int], *, stream: str = "image") -> torch.Tensor:

@@ -73,7 +73,7 @@ class GeneratorSource:
             return self.G.mapping(z, c)
 
     def noise(self, indices: Sequence[int], *, stream: str = "image") -> list[Tensor]:
-        """Noise maps [N, 1, r, r] in layer order, one generator per image; [] unless noise is random."""
+        """Noise maps [N, 1, h, w] in layer order, one generator per image; [] unless noise is random."""
         sizes = [h * w for h, w in self._noise_shapes]
         if not sizes:
             return []

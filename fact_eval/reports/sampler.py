@@ -15,6 +15,7 @@ from fact_eval.images.reals import RealImages
 from fact_eval.images.sampling import MAX_SEED, SEED_STRIDE, parse_numbers
 from fact_eval.images.sources import GeneratorSource
 from fact_metrics.base.errors import UsageError
+from fact_metrics.base.image_size import ImageSize
 from fact_metrics.base.pixels import to_uint8
 from fact_metrics.engines.path_length import slerp
 from fact_train.classifiers.classifier import classify
@@ -169,7 +170,8 @@ def mix_styles(
     of_rows, of_columns = sampler.ws(rows), sampler.ws(columns)
     per_layer = of_rows.shape[1] // sampler.G.num_ws
     taken = [layer * per_layer + k for layer in layers for k in range(per_layer)]
-    corner = torch.full((1, sampler.G.img_channels, *[sampler.G.img_resolution] * 2), 255, dtype=torch.uint8)
+    size = ImageSize.of(sampler.G.img_resolution)
+    corner = torch.full((1, sampler.G.img_channels, size.height, size.width), 255, dtype=torch.uint8)
     cells = [corner, *(sampler.images_of(part) for part in of_columns.split(sampler.batch))]
     for row in of_rows.split(1):
         mixed = row.repeat(len(columns), 1, 1)

@@ -102,7 +102,7 @@ def perceptual_distance(
     if cfg.perceptual not in able:
         raise unknown_name("perceptual", cfg.perceptual, able)
     distance = get_detector(cfg.perceptual, device).differentiable_distance
-    shape = (1, dataset.num_channels, dataset.resolution, dataset.resolution)
+    shape = (1, dataset.num_channels, dataset.size.height, dataset.size.width)
     try:
         distance(torch.zeros(shape, device=device), torch.zeros(shape, device=device))
     except ValueError as error:
