@@ -36,7 +36,7 @@ class GeneratorInputs(Protocol):
         """ws [N, num_ws * K, w_dim], truncation_psi 1."""
 
     def noise(self, indices: Sequence[int], *, stream: str = "image") -> list[torch.Tensor]:
-        """Noise inputs of the synthesis network, [N, 1, r, r] each."""
+        """Noise inputs of the synthesis network, [N, 1, h, w] each."""
 
     def synthesis(
         self, ws: torch.Tensor, noise: list[torch.Tensor], *, fused_modconv: bool | None = None

@@ -191,7 +191,7 @@ class PrecisionSource(GeneratorSource):
                 yield
 
     def synthesis(self, ws: Tensor, noise: list[Tensor], *, fused_modconv: bool | None = None) -> Tensor:
-        """Images [N, C, R, R], about [-1, 1]; float64 in float64, else float32."""
+        """Images [N, C, H, W], about [-1, 1]; float64 in float64, else float32."""
         if self.precision.dtype == torch.float64:
             ws, noise = ws.double(), [one.double() for one in noise]
         with self.computing():

@@ -94,7 +94,7 @@ class Sampler:
         return text if class_index is None else {**text, "class": str(class_index)}
 
     def draw(self, seeds: Sequence[int]) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Batches of (seeds, uint8 images [N, C, R, R]) in the order of the seeds."""
+        """Batches of (seeds, uint8 images [N, C, H, W]) in the order of the seeds."""
         for part in _batches(seeds, self.batch):
             yield part, self.images_of(self.ws(part), self._noise(part))
 
@@ -116,7 +116,7 @@ class Sampler:
 
     @torch.inference_mode()
     def images_of(self, ws: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
-        """uint8 images [N, C, R, R] on the CPU. Without noise maps, constant noise replaces random noise."""
+        """uint8 images [N, C, H, W] on the CPU. Without noise maps, constant noise replaces random noise."""
         fixed = "off" if self.noise == "off" else "const"
         return to_uint8(self.G.synthesis(ws, noise_mode=fixed, noise_inputs=noise or None)).cpu()
 
@@ -138,7 +138,7 @@ class Sampler:
 def interpolate_seeds(
     sampler: Sampler, seeds: Sequence[int], *, space: str, frames: int, loop: bool
 ) -> Iterator[Tensor]:
-    """Frames uint8 [C, R, R] on the way from seed to seed, `frames` from each to the next; with `loop` back.
+    """Frames uint8 [C, H, W] on the way from seed to seed, `frames` from each to the next; with `loop` back.
 
     `space` z moves on great circles between latents, w on straight lines between mapped latents. Labels move
     on straight lines.

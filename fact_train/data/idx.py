@@ -156,7 +156,7 @@ def _process(
     processing: Processing,
     progress: ProgressCallback | None,
 ) -> tuple[np.ndarray, Processing]:
-    """Crop, pad and resize pixels [N, H, W]: images [n, C, R, R] and the resolved options."""
+    """Crop, pad and resize pixels [N, H, W]: images [n, C, H, W] and the resolved options."""
     height, width = pixels.shape[1:]
     if processing.resolution == ANY_SHAPE:  # padding needs a shape
         processing = dataclasses.replace(processing, resolution=None)
