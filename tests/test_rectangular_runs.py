@@ -19,8 +19,10 @@ from fact_eval.jobs.pictures import open_reference, plan_pictures
 from fact_eval.jobs.plan import Request, plan_all
 from fact_eval.jobs.runs import find_runs
 from fact_eval.scoring.evaluation import Evaluation
+from fact_leaderboard import columns
 from fact_leaderboard.build import build_board
 from fact_leaderboard.records import RESULTS, read_records
+from fact_leaderboard.render import section_title
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.engines.path_length import measure_path
 from fact_metrics.features import get_detector
@@ -147,7 +149,7 @@ def toys(monkeypatch, tmp_path):
     register_toys()
 
 
-def test_a_rectangular_run_is_scored_and_stands_on_the_board_of_its_size(data, tmp_path, toys) -> None:
+def test_a_rectangular_run_is_scored_and_stands_on_the_board_of_its_size(data, tmp_path, toys, monkeypatch) -> None:
     folder = make_run(tmp_path / "runs", data, resolution=SIZE)
     make_run(tmp_path / "runs", data, name="square", resolution=8, crop="center")
     found = find_runs([tmp_path / "runs"])
@@ -157,9 +159,9 @@ def test_a_rectangular_run_is_scored_and_stands_on_the_board_of_its_size(data, t
     records = read_records(folder / RESULTS)
     assert len(records) == 4 and {r.status for r in records} == {"ok"}
     assert {r.dataset["resolution"] for r in records} == {SIZE}
-    local = [*records, *read_records(tmp_path / "runs/square" / RESULTS)]
-    sections = build_board([], local=local)
-    assert [section.dataset["resolution"] for section in sections] == [8, SIZE]
+    monkeypatch.setattr(columns, "COLUMNS", (columns.Column("toy_distance", "distance", ".2f"),))
+    sections = build_board([], local=[*records, *read_records(tmp_path / "runs/square" / RESULTS)])
+    assert [section_title(s) for s in sections] == ["toy, 8x8, gray", "toy, 16x8, gray"]
 
 
 def test_pictures_of_the_size_are_scored_and_others_refused_by_name(data, tmp_path, toys) -> None:

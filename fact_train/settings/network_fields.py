@@ -26,8 +26,8 @@ class NetworkFields:
         panel="Data", source="StyleGAN2-ADA",
         choices=("lanczos", "box", "bicubic", "bilinear", "hamming", "nearest", "none"))
     crop: str = setting("none",
-        "How images of another shape than --resolution get it: cut to the centre, or padded with zeros. none "
-        "rejects them.",
+        "How images get the shape of --resolution, or become square without it: cut to the centre, or padded "
+        "with zeros. none rejects other shapes.",
         panel="Data", source="StyleGAN2-ADA", choices=("none", "center", "pad"))
     channels: Literal[1, 3] | None = setting(None,
         "Colour channels: 1 is gray, 3 is RGB. none takes 1 if all images are gray, otherwise 3.",
