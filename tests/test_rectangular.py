@@ -93,8 +93,9 @@ def test_heuristics_count_pixels() -> None:
         "auto", resolution=64, batch=16
     )
     assert auto_fields("2048x512") == auto_fields(1024) and auto_batch("512x128") == auto_batch(256)
-    cfg, _ = configure("auto", {"data": "d", "resolution": "1024x256"})
-    assert (cfg.resolution, cfg.batch) == ("1024x256", 8)
+    for resolution, batch in (("1024x256", 8), ("256x128", 16), ("96x64", 32), ("8192x4096", 1), (256, 16)):
+        cfg, _ = configure("auto", {"data": "d", "resolution": resolution})
+        assert (cfg.resolution, cfg.batch, cfg.batch % cfg.mbstd_group_size) == (resolution, batch, 0)
     with pytest.raises(UsageError, match="--resolution 25-6: it must be a side"):
         configure("auto", {"data": "d", "resolution": "25-6"})
 

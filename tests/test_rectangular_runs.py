@@ -149,7 +149,9 @@ def toys(monkeypatch, tmp_path):
     register_toys()
 
 
-def test_a_rectangular_run_is_scored_and_stands_on_the_board_of_its_size(data, tmp_path, toys, monkeypatch) -> None:
+def test_a_rectangular_run_is_scored_and_is_on_the_board_of_its_size(
+    data, tmp_path, toys, monkeypatch
+) -> None:
     folder = make_run(tmp_path / "runs", data, resolution=SIZE)
     make_run(tmp_path / "runs", data, name="square", resolution=8, crop="center")
     found = find_runs([tmp_path / "runs"])

@@ -14,6 +14,7 @@ from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.progress import Progress
 from fact_metrics.engines.frechet import compute_statistics
 from fact_metrics.features import get_detector
+from fact_train.data.processing import ANY_SHAPE
 from fact_train.datasets import dataset_entry
 
 
@@ -33,7 +34,7 @@ def save_reference(
     if detector is not None:
         get_detector(detector, device)  # reject an unknown name before reading the data
     progress = Progress()
-    dataset = open_images(data, split=split, progress=progress)
+    dataset = open_images(data, split=split, resolution=ANY_SHAPE, progress=progress)
     if len(dataset) < 2:
         raise UserError(f"{data} has {len(dataset)} {split} image; a covariance needs at least 2")
     detector = detector or dataset_entry(dataset.name).detector

@@ -8,10 +8,11 @@ from fact_metrics.base.image_size import ImageSize, Resolution
 def auto_batch(resolution: Resolution, *, gpus: int = 1) -> int:
     """Images of a step over all GPUs; its R1 heuristic is 0.0002 pixels / this number.
 
-    A rectangle counts as the square with as many pixels.
+    A rectangle counts as the square with as many pixels, rounded down to a power of two.
     """
-    side = ImageSize.of(resolution).mean_side
-    return max(min(gpus * min(4096 // side, 32), 64), gpus)
+    per_gpu = max(4096 // ImageSize.of(resolution).mean_side, 1)
+    per_gpu = 1 << (per_gpu.bit_length() - 1)
+    return max(min(gpus * min(per_gpu, 32), 64), gpus)
 
 
 def auto_fields(resolution: Resolution, *, gpus: int = 1) -> dict[str, Any]:
