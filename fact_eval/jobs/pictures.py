@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from fact_eval.features.reference_stats import NEEDS_IMAGES, is_statistics, read_statistics
-from fact_eval.images.datasets import open_images
+from fact_eval.images.datasets import open_images, open_reference_images
 from fact_eval.jobs.plan import Job, ReferenceData, Request
 from fact_leaderboard.records import RESULTS
 from fact_metrics.base.canonical import canonical_sha256
@@ -22,7 +22,7 @@ def open_reference(data: str, *, progress: Progress | None = None) -> ReferenceD
     """A dataset by name or path, or a file of statistics. Raises the errors of `open_dataset`."""
     if is_statistics(data):
         return statistics_reference(data)
-    train = open_images(data, resolution=ANY_SHAPE, progress=progress)
+    train = open_reference_images(data, progress=progress)
     return ReferenceData(data, train.describe(), opened=train)
 
 
