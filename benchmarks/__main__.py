@@ -18,6 +18,7 @@ BENCHMARKS = (
     "detectors",
     "inception",
     "one_pass",
+    "at_scale",
     "checkpoints",
     "again",
     "known",

@@ -176,6 +176,7 @@ NO_AXIS = {
     "image_ticks": 6,
     "device": "cpu",
     "threads": 3,
+    "follow_load": True,
     "log_to": "wandb",
     "cuda_graphs": True,
 }

@@ -205,6 +205,14 @@ GRAPHED = {
     "noise off, no path length": dataclasses.replace(
         NARROW, style_mixing_prob=0.0, noise="off", pl_weight=0.0
     ),
+    "gamma and rates change": dataclasses.replace(
+        NARROW,
+        style_mixing_prob=0.0,
+        r1_gamma_final=0.1,
+        r1_decay_kimg=0.05,
+        r2_gamma=2.0,
+        schedule="r2_gamma=cosine:0.5:0.05,g_lr=cosine:0.001:0.05",
+    ),
     "two micro-batches": dataclasses.replace(NARROW, style_mixing_prob=0.0, batch_gpu=4),
     "16 vectors": dataclasses.replace(
         NARROW, style_mixing_prob=0.0, injection="vectors", style_vectors=16, fused_modconv="always"

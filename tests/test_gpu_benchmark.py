@@ -189,3 +189,10 @@ def test_a_plain_checkout_needs_no_installation(tmp_path):
     assert again == "None"
     assert not Path(links).exists()
     assert checkout.make_importable() is None
+
+
+def test_the_detectors_that_are_timed_exist() -> None:
+    from benchmarks.gpu.scoring import DETECTORS
+    from fact_metrics.features import list_detectors
+
+    assert set(DETECTORS) <= set(list_detectors())

@@ -1,6 +1,9 @@
 """fp16 in the highest resolutions: which feature maps have it, where, and what happens to gradients."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,7 +11,8 @@ import torch
 from fact_train.data import open_dataset
 from fact_train.networks.build import build_encoder, build_networks
 from fact_train.settings.config import TrainConfig
-from fact_train.training.precision import feature_maps, mend_gradients, precision_notes
+from fact_train.training.precision import feature_maps, has_bf16, mend_gradients, precision_notes
+from fact_train.training.preflight import start_notes
 from fact_train.training.trainer import Trainer
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -89,3 +93,35 @@ def test_r1_auto_divides_by_the_batch_of_stylegan2_adas_configuration(tiny_confi
 
     assert gamma() == pytest.approx(0.0064)
     assert gamma(r1_auto_batch=64) == pytest.approx(0.0032)
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "warning"),
+    [
+        ("bf16", False, "warning: --precision bf16 is about ten times slower than fp32 on this processor"),
+        ("bf16", True, None),
+        ("fp16", True, "warning: --precision fp16 is several times slower than fp32 on a CPU"),
+        ("fp32", False, None),
+    ],
+)
+def test_a_run_warns_of_a_precision_that_its_processor_lacks(
+    tiny_config: TrainConfig, precision: str, native: bool, warning: str | None, monkeypatch
+) -> None:
+    monkeypatch.setattr("fact_train.training.precision.has_bf16", lambda: native)
+    cfg = dataclasses.replace(tiny_config, precision=precision)
+    notes = start_notes(Trainer(cfg, open_dataset(cfg.data), torch.device("cpu")))
+    found = [note for note in notes if "--precision" in note]
+    assert len(found) == (warning is not None)
+    assert warning is None or found[0].startswith(warning)
+
+
+def test_convolutions_without_avx512_have_no_bf16() -> None:
+    """What is read is the answer of the library that convolves: it follows the library's instruction set."""
+    code = "from fact_train.training.precision import has_bf16; print(has_bf16())"
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False"]
+    if "ONEDNN_MAX_CPU_ISA" not in os.environ:
+        assert has_bf16() == torch.cpu._is_avx512_supported()

@@ -11,6 +11,8 @@ import torch
 from benchmarks.gpu.report import Bench, Result, markdown
 from benchmarks.gpu.training import Case, build
 
+DETECTORS = ("efficientnet_lite0", "inception_pool3", "vgg16_fc2")
+
 
 def measure(bench: Bench) -> Iterator[Result]:
     """Generation, detectors, then FID and P/R."""
@@ -35,7 +37,7 @@ def detectors(bench: Bench) -> Iterator[Result]:
     from fact_metrics.features.detector import get_detector
     from fact_metrics.features.weight_store import random_weights
 
-    names = ("digits",) if bench.dry else ("efficientnet_lite0", "inception_fidelity", "vgg16_torchvision")
+    names = ("digits",) if bench.dry else DETECTORS
     batch = 2 if bench.dry else 64
     images = torch.randint(0, 256, (batch, 3, 256, 256), dtype=torch.uint8, device=bench.device)
     for name in names:

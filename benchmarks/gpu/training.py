@@ -1,7 +1,7 @@
 """Images per second of whole training steps: by resolution, precision and way of launching kernels.
 
 Whole cycles of the lazy regularisers are timed after warm-up, on random images of the right size, without
-augmentation. "graphs" is --cuda-graphs, without style mixing and with constant gamma, which graphs need.
+augmentation. "graphs" is --cuda-graphs, without style mixing, which graphs cannot hold.
 fp16 holds all feature maps in half precision; the reference does so in its four highest resolutions only.
 """
 
@@ -52,7 +52,7 @@ class Case:
         if preset.config.data != "mnist":
             fields["resolution"] = self.resolution
         if self.mode == "graphs":
-            fields |= dict(cuda_graphs=True, style_mixing_prob=0.0, r1_gamma_final=None)
+            fields |= dict(cuda_graphs=True, style_mixing_prob=0.0)
         if self.precision == "fp16":
             fields["conv_clamp"] = 256.0
         if self.batch is not None:

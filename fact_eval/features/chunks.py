@@ -106,6 +106,12 @@ class Extraction:
         """How many images the chunks have."""
         return sum(len(self._indices(*chunk)) for chunk in chunks)
 
+    def rows_of(self, chunk: Chunk) -> Iterator[torch.Tensor]:
+        """The rows of a chunk, of each detector that missed it and has not failed."""
+        indices = self._indices(*chunk)
+        for name in self._active(chunk[1], indices):
+            yield self.features.rows[name][indices.start : min(indices.stop, self.counts[name])]
+
     def compute(self, chunks: Sequence[Chunk]) -> Iterator[int]:
         """Compute and store the rows of chunks; yields the size of every batch."""
         batches = [(*chunk, indices) for chunk in chunks for indices in self._batches(*chunk)]
@@ -147,11 +153,9 @@ class Extraction:
                 self.features.failures[name] = error
 
     def _store(self, number: int, names: Sequence[str]) -> None:
-        indices = self._indices(number, names)
-        for name in names:
-            if name not in self.features.failures:
-                rows = self.features.rows[name][indices.start : min(indices.stop, self.counts[name])]
-                self._store_rows(name, number, rows)
+        active = self._active(names, self._indices(number, names))
+        for name, rows in zip(active, self.rows_of((number, names)), strict=True):
+            self._store_rows(name, number, rows)
 
     def _store_rows(self, name: str, number: int, rows: torch.Tensor) -> None:
         try:

@@ -95,8 +95,8 @@ class FeatureExtractor:
         for failures_of_rank in processes.gather(failures):
             for name, error in failures_of_rank.items():
                 features.failures.setdefault(name, UserError(error))
-        for name in extraction.counts:
-            if name in features.failures:
-                features.rows.pop(name, None)
-            else:
-                processes.sum_to_rank_zero(features.rows[name])
+        for name in features.failures:
+            features.rows.pop(name, None)
+        for position, chunk in enumerate(missing):
+            for rows in extraction.rows_of(chunk):
+                processes.send_to_rank_zero(rows, owner=processes.owner(position))

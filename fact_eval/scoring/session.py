@@ -6,26 +6,28 @@ from collections.abc import Sequence
 from fact_eval.jobs.plan import Job
 from fact_eval.scoring.evaluation import Evaluation
 from fact_eval.scoring.record import Outcome
-from fact_metrics.base.devices import resolve_device, set_threads
+from fact_metrics.base.devices import resolve_device
 from fact_metrics.base.memory import keep_freed_memory
-from fact_metrics.base.processes import Processes, launched_world_size
+from fact_metrics.base.processes import Processes
 from fact_metrics.base.progress import Progress
+from fact_metrics.base.threads import settle_threads
 
 
 def score(
     jobs: Sequence[Job], *, device: str, batch: int, threads: int | None, again: bool = False
 ) -> Outcome:
-    """Evaluate jobs with progress on stderr, on `threads` CPU threads (None: torch's default).
+    """Evaluate jobs with progress on stderr, on `threads` CPU threads.
 
-    Under torchrun all ranks evaluate the jobs of rank 0; without `threads` they share the cores.
+    None: the number is chosen (`settle_threads`). Under torchrun all ranks evaluate the jobs of rank 0.
     """
     device = str(resolve_device(device))
     keep_freed_memory()
-    if threads is not None or launched_world_size() > 1:  # torchrun alone leaves one thread per process
-        set_threads(threads)
+    chosen = settle_threads(threads, device=device) if any(job.missing for job in jobs) else None
     processes = Processes.join()
     progress = Progress(quiet=processes.rank > 0)
     try:
+        if chosen is not None:
+            progress.note(chosen)
         jobs = share_jobs(jobs, processes)
         sources = sum(bool(job.missing) for job in jobs)
         if processes.rank == 0 and sources:

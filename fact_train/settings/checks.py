@@ -59,6 +59,8 @@ def _range_problem(cfg: Any) -> Problem | None:
         return "device", "use auto, cpu, cuda or cuda:N"
     if cfg.fp16_layers and cfg.precision in ("bf16", "fp16"):
         return "fp16_layers", f"--precision {cfg.precision} holds all feature maps in 16 bits"
+    if cfg.follow_load and cfg.threads is not None:
+        return "follow_load", f"--threads {cfg.threads} fixes the number; leave one of them out"
     if cfg.batch % min(cfg.mbstd_group_size, cfg.batch):
         return "mbstd_group_size", f"it must divide --batch {cfg.batch}"
     return None

@@ -48,8 +48,11 @@ class TrainConfig(StylExFields, TrainingFields, NetworkFields):  # their fields 
     device: str = setting("auto", "Device: auto, cpu, cuda or cuda:N.",
         panel="Run", metavar="DEVICE", scope="machine")
     threads: int | None = setting(None,
-        "CPU threads of this process. none takes all available cores.",
+        "CPU threads of this process. none takes all available cores, or fewer where those are faster.",
         panel="Run", bounds=POSITIVE, scope="machine")
+    follow_load: bool = setting(False,
+        "Choose the CPU threads again at every checkpoint. The last bits then depend on other programs.",
+        panel="Run", scope="machine")
     log_to: Literal["none", "wandb", "mlflow"] = setting("none",
         "Also send ticks and pictures to Weights & Biases or MLflow. TensorBoard events are always written.",
         panel="Run", scope="machine")

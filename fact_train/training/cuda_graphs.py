@@ -5,9 +5,10 @@ phase runs as usual a few times, is captured once, and is replayed from then on.
 the random numbers are the same, and so are the bits.
 
 Everything that changes between steps must lie at a fixed address: weights (updated in place), the batch
-(copied into buffers), and the random stream (one generator per graph, seeded before each replay). A graph
-cannot hold a decision of the host. So a model gives a key of its decisions, `Model.graph_key`, and there is
-one graph per key. `why_not` rejects settings whose decisions are too many.
+(copied into buffers), weights of penalties (filled before every step), and the random stream (one generator
+per graph, seeded before each replay). A graph cannot hold a decision of the host. So a model gives a key of
+its decisions, `Model.graph_key`, and there is one graph per key. `why_not` rejects settings whose decisions
+are too many.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fact_train.settings.config import TrainConfig
+from fact_train.settings.schedules import schedules_of
 from fact_train.training.step import Phase, StepInputs, Work
 
 Grads = tuple[Tensor | None, ...]
@@ -34,11 +36,11 @@ def why_not(cfg: TrainConfig, device: torch.device) -> str | None:
         ("style_mixing_prob", 0.0),
         ("cond", False),
         ("augment", "none"),
-        ("r1_gamma_final", None),
-        ("schedule", None),
     ):
         if getattr(cfg, name) != off:
             return f"the host decides anew in every step with --{name.replace('_', '-')} {getattr(cfg, name)}"
+    if "top_k" in schedules_of(cfg):  # the other schedules change optimisers, averages and tensors in place
+        return f"the host decides anew in every step with --schedule {cfg.schedule}"
     return None
 
 

@@ -4,12 +4,11 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fact_metrics.base.devices import resolve_device, set_threads
+from fact_metrics.base.errors import UsageError
 from fact_metrics.base.memory import keep_freed_memory
 from fact_metrics.base.progress import Progress
-from fact_metrics.base.provenance import device_name
 from fact_train import distributed, run_folder
 from fact_train.data import Dataset, open_dataset
 from fact_train.settings.config import TrainConfig
@@ -19,6 +18,7 @@ from fact_train.training.preflight import refuse_full_disk, start_notes
 from fact_train.training.probe import probe
 from fact_train.training.run import AfterSnapshot, Run
 from fact_train.training.run_log import RunLog
+from fact_train.training.threads import choose_threads, may_choose
 from fact_train.training.trackers import check_tracker
 from fact_train.training.trainer import Trainer
 
@@ -51,14 +51,16 @@ def train(
     distributed.init(device)
     try:
         trainer = Trainer(cfg, _open_data(cfg), device, threads=threads)
-        machine = {
-            "device": device_name(str(device)),
-            "threads": threads if device.type == "cpu" else None,
-            "world_size": distributed.world_size(),
-        }
+        if cfg.follow_load and not may_choose(device):
+            raise UsageError("--follow-load: it needs one process on a CPU; leave it out.")
         with run_folder.locked(outdir) if distributed.rank() == 0 else nullcontext():
-            run = _open_run(trainer, Path(outdir), preset, label, machine, after_snapshot)
-            return _train(run, threads, machine)
+            choice = None
+            if threads > 1 and not (cfg.threads or kept) and may_choose(device):
+                choice = choose_threads(trainer, most=threads)
+            run = _open_run(trainer, Path(outdir), preset, label, after_snapshot)
+            if choice is not None:
+                run.log.say(choice.describe(amount=cfg.batch, unit="img/s"))
+            return _train(run)
     finally:
         distributed.shutdown()
 
@@ -82,12 +84,7 @@ def _open_data(cfg: TrainConfig) -> Dataset:
 
 
 def _open_run(
-    trainer: Trainer,
-    outdir: Path,
-    preset: str,
-    label: str,
-    machine: dict[str, Any],
-    after_snapshot: AfterSnapshot | None,
+    trainer: Trainer, outdir: Path, preset: str, label: str, after_snapshot: AfterSnapshot | None
 ) -> Run:
     """The run of a folder at its newest checkpoint. Rank 0 writes the folder's options, the others read."""
     is_rank_0 = distributed.rank() == 0
@@ -103,7 +100,7 @@ def _open_run(
             label=label,
             dataset=trainer.dataset.describe(),
             classifier=trainer.model.classifier_card,
-            machine=machine,
+            machine=trainer.machine,
             init=None if initial is None else initial.describe(),
         )
     distributed.barrier()
@@ -127,14 +124,14 @@ def _open_run(
     )
 
 
-def _train(run: Run, threads: int, machine: dict[str, Any]) -> Result:
+def _train(run: Run) -> Result:
     """Train a run to its target, unless it is there."""
     trainer = run.trainer
     if run.is_complete:
         run.notify(done=True)
         return Result(run.outdir, run.snapshot_path, trainer.nimg, trained=False)
     if distributed.rank() == 0:
-        for warning in run_folder.note_start(run.outdir, nimg=trainer.nimg, machine=machine):
+        for warning in run_folder.note_start(run.outdir, nimg=trainer.nimg, machine=trainer.machine):
             run.log.say(f"warning: {warning}")
         refuse_full_disk(run.outdir, trainer)
     for note in [*start_notes(trainer), *trainer.model.notes]:
@@ -142,8 +139,10 @@ def _train(run: Run, threads: int, machine: dict[str, Any]) -> Result:
     if run.resumed_from is None:
         run.save_first_pictures()
     measured = probe(trainer)
-    workers = trainer.pool.describe() if trainer.device.type == "cpu" else f"{threads} CPU threads"
+    on_cpu = trainer.device.type == "cpu"
+    workers = trainer.pool.describe() if on_cpu else f"{trainer.threads} CPU threads"
     run.log.say(f"device {trainer.device}, {distributed.world_size()} process(es), {workers}")
+    run.promised = measured.img_per_sec
     run.log.say(measured.describe(images_left=run.target - trainer.nimg))
     if run.resumed_from is not None:
         run.log.say(f"resuming at {trainer.nimg / 1000:g} kimg from {run.resumed_from.name}")

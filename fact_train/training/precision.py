@@ -33,6 +33,20 @@ def set_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def slow_on_cpu(precision: str) -> str | None:
+    """How --precision is slower than fp32 on this processor; None if it is not."""
+    if precision == "fp16":
+        return "several times slower than fp32 on a CPU"
+    if precision == "bf16" and not has_bf16():
+        return "about ten times slower than fp32 on this processor, which has no instructions for it"
+    return None
+
+
+def has_bf16() -> bool:
+    """Whether convolutions in bfloat16 have a kernel of their own on this CPU; without, they are emulated."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def feature_maps(cfg: TrainConfig, device: torch.device, *, resolution: Resolution) -> dict[str, Any]:
     """Which resolutions have which dtype, as G, D and E take it."""
     if cfg.fp16_layers and device.type == "cuda":

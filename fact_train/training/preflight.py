@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from fact_metrics.base.errors import UserError
+from fact_train.training.precision import slow_on_cpu
 from fact_train.training.trainer import Trainer
 
 HANDFUL = 100  # images; the smallest published StyleGAN2-ADA data have 1,336 (MetFaces)
@@ -23,8 +24,8 @@ def start_notes(trainer: Trainer) -> list[str]:
         notes.append(f"warning: {few}; batches repeat them")
     elif len(dataset) < HANDFUL:
         notes.append(f"warning: D can learn {len(dataset):,} images by heart; --augment ada delays that")
-    if cfg.precision == "fp16" and trainer.device.type == "cpu":
-        notes.append("warning: --precision fp16 is several times slower than fp32 on a CPU")
+    if trainer.device.type == "cpu" and (slower := slow_on_cpu(cfg.precision)):
+        notes.append(f"warning: --precision {cfg.precision} is {slower}")
     return notes
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fact_metrics.base.atomic import write_json
+from fact_metrics.base.devices import available_threads
 from fact_metrics.base.errors import UserError
 from fact_train import distributed, run_folder
 from fact_train.snapshot import save_snapshot
@@ -15,6 +16,7 @@ from fact_train.training import checkpoint, grids
 from fact_train.training.run_log import RunLog, tick_line
 from fact_train.training.signals import StopSignal, stop_signal
 from fact_train.training.stats import StatsWriter, peak_memory_gb
+from fact_train.training.threads import choose_threads, fell, may_choose
 from fact_train.training.trackers import SafeTracker, Tracked
 from fact_train.training.trainer import Trainer
 
@@ -67,6 +69,7 @@ class Run:
     log: RunLog
     resumed_from: Path | None = None  # checkpoint
     after_snapshot: AfterSnapshot | None = None
+    promised: float | None = None  # img/s of the probe
     writer: StatsWriter | None = field(default=None, init=False)  # of rank 0, while the run trains
 
     @property
@@ -197,6 +200,8 @@ class Run:
                 self.save_snapshot()
         if end.saving and not end.done:  # the last snapshot: once training has ended
             self.notify(done=False)
+            if self.trainer.cfg.follow_load:
+                self._choose_threads()
 
     def _write_stats(self, tick: int, stats: dict, now: float, clock: TickClock) -> None:
         nimg = self.trainer.nimg
@@ -208,8 +213,28 @@ class Run:
             "Resources/peak_mem_gb": peak_memory_gb(self.trainer.device),
         }
         self.log.say(tick_line(tick, nimg, stats, timing))
+        self._warn_once(images / seconds)
         progress = {"Progress/tick": tick, "Progress/kimg": nimg / 1000}
         self.writer.write({**stats, **timing, **progress}, nimg=nimg)
+
+    def _warn_once(self, img_per_sec: float) -> None:
+        """Say once that the run has become slow beside other programs, if it does not follow their load."""
+        trainer = self.trainer
+        if self.promised is None or trainer.cfg.follow_load or not may_choose(trainer.device):
+            return
+        warning = fell(img_per_sec, promised=self.promised, threads=trainer.threads)
+        if warning is not None:
+            self.log.say(warning)
+            self.promised = None
+
+    def _choose_threads(self) -> None:
+        """Choose the threads again, at a checkpoint that is saved: a resume from it repeats the choice."""
+        trainer, before = self.trainer, self.trainer.threads
+        choice = choose_threads(trainer, most=available_threads())
+        if trainer.threads != before:
+            self.log.say(choice.describe(amount=trainer.cfg.batch, unit="img/s"))
+            for warning in run_folder.note_start(self.outdir, nimg=trainer.nimg, machine=trainer.machine):
+                self.log.say(f"warning: {warning}")
 
     def _write_pictures(self) -> None:
         nimg = self.trainer.nimg

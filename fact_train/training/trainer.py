@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fact_metrics.base.devices import set_threads
 from fact_metrics.base.errors import UsageError
+from fact_metrics.base.provenance import device_name
 from fact_train import distributed
 from fact_train.data import Dataset
 from fact_train.seeds import generator_for
@@ -48,9 +50,7 @@ class Trainer:
         self.in_fp16 = held["dtype"] == torch.float16
         self.stats = Stats()
         self.steps = 0
-        micro_batches = self.share.rounds * (2 if cfg.updates == "simultaneous" else 1)
-        workers = min(threads, micro_batches) if device.type == "cpu" else 1
-        self.pool = MicroBatchPool(workers, threads=threads)
+        self.threads, self.pool = threads, self._pool(threads)
         problem = why_not(cfg, device) if cfg.cuda_graphs else None
         if problem is not None:
             raise UsageError(f"--cuda-graphs: {problem}; leave it out.")
@@ -60,6 +60,20 @@ class Trainer:
     def nimg(self) -> int:
         """Real images shown so far, over all processes."""
         return self.steps * self.cfg.batch
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What decides the last bits beside the settings: device, CPU threads, number of processes."""
+        return {
+            "device": device_name(str(self.device)),
+            "threads": self.threads if self.device.type == "cpu" else None,
+            "world_size": distributed.world_size(),
+        }
+
+    def use_threads(self, threads: int) -> None:
+        """Compute on so many CPU threads from the next step on."""
+        set_threads(threads)
+        self.threads, self.pool = threads, self._pool(threads)
 
     def step(self, *, regularise: bool | None = None) -> None:
         """One step of all phases; `regularise` forces or forbids the lazy ones, for probing and timing."""
@@ -156,6 +170,11 @@ class Trainer:
         self.model.load_state_dict(state)
         self.steps = state["steps"]
         self.stats.load_state_dict(state["stats"], device=self.device)
+
+    def _pool(self, threads: int) -> MicroBatchPool:
+        micro_batches = self.share.rounds * (2 if self.cfg.updates == "simultaneous" else 1)
+        workers = min(threads, micro_batches) if self.device.type == "cpu" else 1
+        return MicroBatchPool(workers, threads=threads)
 
     def _report(self, reports: Iterable[tuple[str, Tensor]]) -> None:
         for name, values in reports:

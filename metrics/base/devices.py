@@ -34,9 +34,14 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def available_threads() -> int:
+    """The cores that this process may use, shared among local processes."""
+    return max(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
+
+
 def set_threads(threads: int | None) -> int:
-    """Use this many CPU threads. None: the cores that this process may use, shared among local processes."""
+    """Use this many CPU threads. None: all that are available."""
     if threads is None:
-        threads = max(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
+        threads = available_threads()
     torch.set_num_threads(threads)
     return threads

@@ -63,6 +63,10 @@ class Processes:
         """This rank's items, dealt round-robin."""
         return items[self.rank :: self.size]
 
+    def owner(self, position: int) -> int:
+        """The rank that `share` gives the item at a position to."""
+        return position % self.size
+
     def broadcast(self, value: T) -> T:
         """The value of rank 0."""
         if self.size == 1:
@@ -97,12 +101,19 @@ class Processes:
                 raise UserError(f"process {rank} of {self.size}: {failure}")
         return result
 
-    def sum_to_rank_zero(self, rows) -> None:
-        """Add the tensors of all ranks into that of rank 0; exact if only one rank has a nonzero value."""
-        if self.size > 1:
-            import torch.distributed as dist
+    def send_to_rank_zero(self, rows, *, owner: int) -> None:
+        """Put what rank `owner` has in `rows`, a contiguous tensor in CPU memory, into that of rank 0.
 
-            dist.reduce(rows, dst=0, group=self._group)
+        The other ranks do nothing.
+        """
+        if owner == 0 or self.rank not in (0, owner):
+            return
+        import torch.distributed as dist
+
+        if self.rank == 0:
+            dist.recv(rows, src=owner, group=self._group)
+        else:
+            dist.send(rows, dst=0, group=self._group)
 
 
 def describe_error(error: Exception) -> str:

@@ -78,6 +78,10 @@ class GAN:
             *losses.r1_notes(cfg.r1_gamma, self.r1_gamma, resolution=dataset.resolution, batch=batch),
             *precision_notes(cfg, device),
         )
+        # Weights of the penalties by their names. They stay in place and are set before every step, so that
+        # a CUDA graph reads the present ones.
+        self.penalty_weights = {f"{name}_gamma": torch.zeros([], device=device) for name in ("r1", "r2")}
+        self._set_penalty_weights(0)
         self.pl_mean = torch.zeros([], device=device)
         self.augment = build_augmentation(cfg, device)
         self.feature_maps = feature_maps(cfg, device, resolution=dataset.resolution)
@@ -177,8 +181,7 @@ class GAN:
         """Penalty of D on real images."""
         penalty = self._gradient_penalty(work.real, work.c, work, centre=self.cfg.gp)
         work.report("Loss/r1_penalty", penalty)
-        gamma = value_at(self.cfg, "r1_gamma", nimg=work.inputs.nimg, start=self.r1_gamma)
-        return penalty.mean() * (gamma / 2 * self.cfg.r1_interval)
+        return penalty.mean() * self.penalty_weights["r1_gamma"]
 
     def r2_loss(self, work: Work) -> Tensor:
         """Zero-centred penalty of D on generated images."""
@@ -187,8 +190,7 @@ class GAN:
             generated = self.generate(ws, work)
         penalty = self._gradient_penalty(generated, c, work, centre="zero")
         work.report("Loss/r2_penalty", penalty)
-        gamma = value_at(self.cfg, "r2_gamma", nimg=work.inputs.nimg)
-        return penalty.mean() * (gamma / 2 * self.cfg.r1_interval)
+        return penalty.mean() * self.penalty_weights["r2_gamma"]
 
     def _gradient_penalty(self, images: Tensor, c: Tensor | None, work: Work, *, centre: str) -> Tensor:
         x = images.detach().requires_grad_(True)
@@ -228,16 +230,23 @@ class GAN:
     # State
 
     def follow_schedules(self, nimg: int) -> dict[str, Tensor]:
-        """Put the settings that optimisers and augmentation keep where they are after `nimg` images.
+        """Put settings that optimisers, augmentation and penalties keep where they are after `nimg` images.
 
-        Losses ask for theirs. Returns all that change, to report.
+        Other losses ask for theirs. Returns all that change, to report.
         """
         self.G_opt.follow_schedule(nimg)
         self.D_opt.follow_schedule(nimg)
         self.augment.follow_schedule(nimg)
-        starts = {"r1_gamma": self.r1_gamma}
-        values = {n: value_at(self.cfg, n, nimg=nimg, start=starts.get(n)) for n in schedules_of(self.cfg)}
+        self._set_penalty_weights(nimg)
+        values = {name: self._value_at(name, nimg) for name in schedules_of(self.cfg)}
         return {f"Schedule/{name}": torch.tensor(value, device=self.device) for name, value in values.items()}
+
+    def _value_at(self, name: str, nimg: int) -> float:
+        return value_at(self.cfg, name, nimg=nimg, start=self.r1_gamma if name == "r1_gamma" else None)
+
+    def _set_penalty_weights(self, nimg: int) -> None:
+        for name, weight in self.penalty_weights.items():
+            weight.fill_(self._value_at(name, nimg) / 2 * self.cfg.r1_interval)
 
     def end_phase(self, works: Sequence[Work]) -> dict[str, Tensor]:
         """Move w_avg, the average of path lengths and the counts of the augmentation."""
