@@ -32,7 +32,7 @@ COVERED := --cov=fact_train --cov=fact_eval --cov=fact_metrics --cov=fact_leader
 # thread.
 NUMERIC := ops networks injection augment augment_geometry precision per_sample_conv resize losses perceptual_loss \
 	baked detectors digits parity training_threads metrics_frechet metrics_kid metrics_neighbours metrics_vendi metrics_ssim \
-	edited_images
+	edited_images rectangular
 LOWERED := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1
 
 # Tests of training in groups fork, which is safe only before other tests have started torch's threads.

@@ -37,7 +37,7 @@ class ReportedSet:
     """The numbers one source reports on one dataset."""
 
     dataset: str
-    resolution: int
+    resolution: int | str
     source: str
     results: tuple  # of Reported
     note: str | None = None

@@ -1,6 +1,6 @@
 """A snapshot's generator as an ONNX graph, which onnxruntime must compute as torch does before it is written.
 
-Inputs `z` and, of a conditional generator, `c`; output `images` [N, C, R, R], float32 in about [-1, 1]. Noise
+Inputs `z` and, of a conditional generator, `c`; output `images` [N, C, H, W], float32 in about [-1, 1]. Noise
 inputs are the constant ones. Styles scale activations (unfused): the batch then stays free.
 """
 

@@ -27,6 +27,12 @@ SHOWN_OF_DATA = ("n", "resolution", "channels", "classes", "labels")  # in a mes
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
 
 
+class SchemaShape(msgspec.Struct):
+    """Any version of a document."""
+
+    schema: int
+
+
 class ProgressShape(msgspec.Struct):
     """The metadata of a snapshot, as far as its progress is read."""
 
@@ -279,13 +285,18 @@ def last_threads(outdir: Path) -> int | None:
 def read_options(outdir: Path) -> dict[str, Any]:
     """The training_options.json of a run folder.
 
-    UsageError where it is missing, UserError where it is damaged.
+    UsageError where it is missing, UserError where it is damaged or of a newer version.
     """
-    path = Path(outdir) / OPTIONS_FILE
+    path, way_out = Path(outdir) / OPTIONS_FILE, "restore it, or train into another --outdir."
     if not path.is_file():
         raise UsageError(f"{outdir} is not a run folder: it has no {OPTIONS_FILE}.")
     try:
-        return read_document(path, OptionsShape, way_out="restore it, or train into another --outdir.")
+        written = read_document(path, SchemaShape, way_out=way_out)["schema"]
+        if written > SCHEMA:
+            raise UserError(
+                f"{path} was written by a newer version (schema {written}); update fact-stylegan."
+            )
+        return read_document(path, OptionsShape, way_out=way_out)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 

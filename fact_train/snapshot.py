@@ -90,7 +90,7 @@ class Snapshot:
 
     @torch.inference_mode()
     def class_logits(self, images: Tensor) -> Tensor:
-        """C's logits [N, K] of uint8 images [N, C, R, R]. StylEx only."""
+        """C's logits [N, K] of uint8 images [N, C, H, W]. StylEx only."""
         return self.C(_to_signed(images, self.C))
 
     def class_parts(self, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from functools import cached_property
 from fact_leaderboard.columns import EXPLANATIONS, PROTOCOLS, Column, columns_for, metrics_for
 from fact_leaderboard.intervals import Mean, difference_of_means, holm, mean_over_seeds, variance_floor
 from fact_leaderboard.records import DIVERGED, IMPORTED, Record, latest_records
+from fact_metrics.base.image_size import Resolution
 from fact_metrics.registry import find_spec
 
 SIGNIFICANCE = 0.05  # chance that a board calls anything worse that is not, at most
@@ -153,7 +154,7 @@ def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) ->
         for record in _newest_snapshots(same_origin):
             by_dataset[section_key(record.dataset)].append(record)
     sections = []
-    for _, group in sorted(by_dataset.items()):
+    for _, group in sorted(by_dataset.items(), key=lambda item: _dataset_order(*item[0])):
         for protocol in PROTOCOLS:
             shown = sorted(_of_board(group, protocol), key=_order)
             for imported in (False, True):
@@ -163,6 +164,10 @@ def build_board(published: Iterable[Record], *, local: Iterable[Record] = ()) ->
         for _, explained in sorted(_by_classifier(group).items()):
             sections.append(_section(sorted(explained, key=_order), known, EXPLANATIONS, diverged))
     return sections
+
+
+def _dataset_order(name: str, resolution: Resolution, channels: int) -> tuple:
+    return name, isinstance(resolution, str), resolution, channels  # squares before HEIGHTxWIDTH
 
 
 def section_key(dataset: dict) -> tuple:

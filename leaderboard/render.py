@@ -14,6 +14,7 @@ from fact_leaderboard.explained import flagged_metrics
 from fact_leaderboard.records import Record
 from fact_leaderboard.verifications import Verification
 from fact_leaderboard.verified import render_verified
+from fact_metrics.base.image_size import shown_size
 from fact_metrics.base.plain_text import (
     DEGENERATE,
     FLAGGED,
@@ -135,7 +136,7 @@ def section_title(section: Section) -> str:
     d = section.dataset
     standard = ", standard protocol" if section.protocol == "standard" else ""
     colours = "gray" if d["channels"] == 1 else "RGB"
-    title = f"{for_terminal(d['name'])}, {d['resolution']}x{d['resolution']}, {colours}{standard}"
+    title = f"{for_terminal(d['name'])}, {for_terminal(shown_size(d['resolution']))}, {colours}{standard}"
     if section.protocol == EXPLANATIONS:
         sha256, classes = explained_classifier(next(iter(section.protocols.values())))
         title += for_terminal(f", explanations of classifier {sha256[:12]} ({classes})")
@@ -379,7 +380,7 @@ def _render_reported(reported: Sequence[ReportedSet]) -> list[str]:
             protocol = r.protocol + (f"; {r.note}" if r.note else "")
             line = {"model": r.model, "metric": r.metric, "value": value}
             rows.append(line | sample | {"protocol": protocol, "paper": r.paper})
-        title = f"{group.dataset}, {group.resolution}x{group.resolution}: {group.source}"
+        title = f"{group.dataset}, {shown_size(group.resolution)}: {group.source}"
         note = f"\n\n{group.note}" if group.note else ""
         blocks.append(
             f"<details><summary>{for_html(title)}</summary>{note}\n\n{_markdown(rows)}\n\n</details>"

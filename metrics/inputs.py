@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from fact_metrics.base.image_size import Resolution
 from fact_metrics.spec import FeatureNeed, MetricSpec
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class GeneratorInputs(Protocol):
 
     z_dim: int
     num_ws: int
-    resolution: int
+    resolution: Resolution
     num_channels: int
 
     def latents(self, indices: Sequence[int], *, stream: str = "image") -> torch.Tensor:
@@ -35,7 +36,7 @@ class GeneratorInputs(Protocol):
         """ws [N, num_ws * K, w_dim], truncation_psi 1."""
 
     def noise(self, indices: Sequence[int], *, stream: str = "image") -> list[torch.Tensor]:
-        """Noise inputs of the synthesis network, [N, 1, r, r] each."""
+        """Noise inputs of the synthesis network, [N, 1, h, w] each."""
 
     def synthesis(
         self, ws: torch.Tensor, noise: list[torch.Tensor], *, fused_modconv: bool | None = None

@@ -51,7 +51,7 @@ def toy_config(data: Path, **changes) -> TrainConfig:
 def make_run(root: Path, data: Path, *, name: str = "", seed: int = 0, kimgs=(4,), **changes) -> Path:
     """A run folder as fact-train leaves it, with a snapshot per kimg of random weights drawn by the seed."""
     cfg = toy_config(data, seed=seed, **changes)
-    dataset = open_dataset(cfg.data, split="train")
+    dataset = open_dataset(cfg.data, split="train", resolution=cfg.resolution, crop=cfg.crop)
     folder = root / (name or f"toy-seed{seed}")
     folder.mkdir(parents=True, exist_ok=True)
     run_id = run_folder.prepare(folder, cfg, preset="toy", label=name or "toy", dataset=dataset.describe())
@@ -151,7 +151,7 @@ def make_record(**changes) -> Record:
 def make_stylex_run(root: Path, data: Path, classifier: str, *, name: str = "stylex", **changes) -> Path:
     """A StylEx run folder with a snapshot of random weights and the statistics of two ticks."""
     cfg = toy_config(data, model="stylex", classifier=classifier, w_lpips=0.0, **changes)
-    dataset = open_dataset(cfg.data, split="train")
+    dataset = open_dataset(cfg.data, split="train", resolution=cfg.resolution, crop=cfg.crop)
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     model = Trainer(cfg, dataset, torch.device("cpu")).model

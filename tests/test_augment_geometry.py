@@ -30,7 +30,7 @@ def random_images(n: int = 2, channels: int = 3, size: int = SIZE) -> torch.Tens
 
 def draw_affine(n: int, p: float) -> tuple[torch.Tensor, torch.Tensor]:
     gen = torch.Generator().manual_seed(1)
-    return geometry.draw_affine(n, SIZE, torch.tensor(p, dtype=F64), generator=gen, dtype=F64)
+    return geometry.draw_affine(n, (SIZE, SIZE), torch.tensor(p, dtype=F64), generator=gen, dtype=F64)
 
 
 def assert_share(hits: torch.Tensor, expected: float) -> None:
@@ -221,7 +221,7 @@ def test_bilinear_derivatives_are_torchs_own() -> None:
 
 def test_blits_are_drawn_with_their_probabilities() -> None:
     n, p = 20_000, 0.3
-    blits = geometry.draw_blits(n, SIZE, torch.tensor(p), generator=torch.Generator().manual_seed(0))
+    blits = geometry.draw_blits(n, (SIZE, SIZE), torch.tensor(p), generator=torch.Generator().manual_seed(0))
     assert_share(blits.symmetry >= 4, p / 2)
     for turns in (1, 2, 3):
         assert_share(blits.symmetry % 4 == turns, p / 4)

@@ -95,7 +95,7 @@ def test_labels_of_an_npz_are_read(tmp_path):
         ({"a": np.zeros(3), "b": np.zeros(3)}, "holds a, b; call the array of images arr_0 or images"),
         ({"images": np.zeros((2, 8, 8, 3))}, "images is float64 2 x 8 x 8 x 3; save uint8"),
         ({"images": np.zeros((2, 8, 8, 7), np.uint8)}, "2 x 8 x 8 x 7; save uint8"),
-        ({"images": np.zeros((2, 8, 4, 3), np.uint8)}, "4x8 are not square"),
+        ({"images": np.zeros((2, 8, 4, 3), np.uint8)}, "4x8, not square"),
         (
             {"arr_0": np.zeros((2, 8, 8, 3), np.uint8), "arr_1": np.zeros(5, int)},
             "not a list of 2 class indices",

@@ -138,7 +138,7 @@ def test_idx_images_that_are_not_square_need_a_crop(tmp_path):
     files["train-images-idx3-ubyte.gz"] = gzip.compress(idx(pixels))
     files["train-labels-idx1-ubyte.gz"] = gzip.compress(idx(np.zeros(2, np.uint8)))
     write_files(tmp_path, files)
-    with pytest.raises(UserError, match="6x8 are not square; choose --crop"):
+    with pytest.raises(UserError, match="6x8, not square; choose --crop"):
         open_dataset(tmp_path)
     padded = open_dataset(tmp_path, crop="pad").images([0, 1])[:, 0].numpy()
     assert np.array_equal(padded[:, :, 1:7], pixels) and not padded[:, :, [0, 7]].any()

@@ -14,6 +14,7 @@ from fact_eval.jobs.audit import audit, audit_data, check_counts, compare_with_r
 from fact_metrics.base.errors import UserError
 from fact_metrics.registry import get_specs
 from fact_train.data import open_dataset
+from fact_train.data.processing import ANY_SHAPE
 
 SIDE = 8
 
@@ -138,7 +139,7 @@ SETS = {
 def test_the_audit_refuses_a_set_if_scoring_does(tmp_path, kind):
     path = write_files(tmp_path / "set", SETS[kind])
     try:
-        dataset, refused = open_dataset(path), False
+        dataset, refused = open_dataset(path, resolution=ANY_SHAPE), False  # as a reference is opened
     except UserError:
         refused = True
     try:

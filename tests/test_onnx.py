@@ -327,7 +327,7 @@ def test_the_command_refuses_what_has_no_effect_or_does_not_fit(tmp_path, data, 
     assert code == 2 and "nowhere.onnx does not exist" in err
     other = linear_graph(tmp_path / "o.onnx", layout=(1, 16, 4))
     code, _, err = call("run", other, "--data", data)
-    assert code == 1 and "makes 4x16 images, toy is 8x8" in err
+    assert code == 1 and "makes 16x4 images (height x width), toy is 8x8" in err
     labelled = linear_graph(tmp_path / "c.onnx", label="vector")
     plain = make_data(tmp_path / "plain")
     code, _, err = call("run", labelled, "--data", plain)

@@ -36,6 +36,18 @@ def test_a_record_of_a_newer_version_is_not_to_be_removed(tmp_path):
         read_records(path)
 
 
+def test_a_run_of_a_newer_version_asks_for_an_update(tmp_path):
+    run = make_run(tmp_path, make_data(tmp_path / "data"))
+    options = run / "training_options.json"
+    newer = json.loads(options.read_text()) | {"schema": 99, "dataset": "of another shape"}
+    options.write_text(json.dumps(newer))
+    with pytest.raises(UserError, match=r"written by a newer version \(schema 99\); update fact-stylegan\.$"):
+        read_run(run)
+    options.write_text(json.dumps(newer | {"schema": 1}))
+    with pytest.raises(UserError, match=r"cannot be read \(dataset: .*restore it"):
+        read_run(run)
+
+
 def test_the_missing_folder_of_two_is_named(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(UsageError, match="nowhere is not a folder"):

@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from fact_eval.images.sources import GeneratorSource
 from fact_metrics.base.errors import UserError, unknown_name
+from fact_metrics.base.image_size import ImageSize
 from fact_metrics.base.tf32 import tf32
 from fact_metrics.engines.consistency import (
     ConvolutionRecorder,
@@ -139,7 +140,8 @@ def report(
     precision and ValueError for fewer than 2 pairs or images per batch. Raises UserError if the network has
     only one path, does not compute in the precision, or generates images too small for LPIPS.
     """
-    if snapshot.G.img_resolution < SMALLEST_LPIPS:
+    size = ImageSize.of(snapshot.G.img_resolution)
+    if min(size.height, size.width) < SMALLEST_LPIPS:
         side = f"images of {snapshot.G.img_resolution} pixels"
         raise UserError(f"{snapshot.path} generates {side}; LPIPS needs {SMALLEST_LPIPS} or more")
     if min(pairs, batch) < 2:
@@ -189,7 +191,7 @@ class PrecisionSource(GeneratorSource):
                 yield
 
     def synthesis(self, ws: Tensor, noise: list[Tensor], *, fused_modconv: bool | None = None) -> Tensor:
-        """Images [N, C, R, R], about [-1, 1]; float64 in float64, else float32."""
+        """Images [N, C, H, W], about [-1, 1]; float64 in float64, else float32."""
         if self.precision.dtype == torch.float64:
             ws, noise = ws.double(), [one.double() for one in noise]
         with self.computing():

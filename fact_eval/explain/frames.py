@@ -181,7 +181,9 @@ def _together(shown: _Shown, attributes: Sequence[AttributeShape], shift: float)
 
 def _reduced(images: Tensor) -> Tensor:
     """uint8 images of at most LARGEST pixels a side."""
-    if images.shape[-1] <= LARGEST:
+    longer = max(images.shape[2:])
+    if longer <= LARGEST:
         return images
-    small = F.interpolate(images.float(), size=(LARGEST, LARGEST), mode="bilinear", antialias=True)
+    size = tuple(max(side * LARGEST // longer, 1) for side in images.shape[2:])
+    small = F.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
     return small.round().clamp(0, 255).to(torch.uint8)

@@ -56,9 +56,15 @@ def viewer_data(frames: Frames) -> dict[str, Any]:
         "classes": [for_terminal(name) for name in frames.classes],
         "methods": {method: METHODS.get(method, for_terminal(method)) for method in frames.methods},
         "targets": frames.targets,
-        "size": frames.parts[0].together.images.shape[-1],
+        **frame_size(frames),
         "parts": [_part_data(part) for part in frames.parts],
     }
+
+
+def frame_size(frames: Frames) -> dict[str, int]:
+    """Height and width of every frame of a sprite."""
+    height, width = frames.parts[0].together.images.shape[-2:]
+    return {"height": height, "width": width}
 
 
 def sprite(images: Tensor) -> Image.Image:

@@ -14,7 +14,7 @@ import torch
 
 from fact_eval.explain.frames import Frames, Part, Sweep
 from fact_eval.explain.html import data_uri, inert_json, write_page
-from fact_eval.explain.page import sprite
+from fact_eval.explain.page import frame_size, sprite
 from fact_metrics.base.atomic import write_json
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.schema import decode
@@ -103,7 +103,7 @@ def write_pack(folder: Path, frames: Frames, *, attributes: int = ATTRIBUTES, se
         name = f"q{number:02d}"
         forms.append({"id": name, "kind": key.kind, **form})
         keys.append(msgspec.structs.replace(key, id=name))
-    content = {"size": frames.parts[0].together.images.shape[-1], "questions": forms}
+    content = {**frame_size(frames), "questions": forms}
     pack = hashlib.sha256(inert_json(content).encode()).hexdigest()[:16]
     key = KeyShape(
         schema=SCHEMA,

@@ -168,16 +168,16 @@ def to_picture(image: Tensor) -> Image.Image:
 
 
 def tile_size(filmed: Filmed) -> int:
-    """Pixels that an image takes in a picture."""
-    size = filmed.images.shape[-1]
+    """Side of the square that an image takes in a picture."""
+    size = max(filmed.images.shape[-2:])
     return size * math.ceil(TILE / size) if size < WIDEST else WIDEST
 
 
 def fit(picture: Image.Image, size: int) -> Image.Image:
-    """A picture of a side `size`: enlarged in whole pixels, or reduced by averaging."""
-    return picture.resize(
-        (size, size), Image.Resampling.NEAREST if size > picture.width else Image.Resampling.BOX
-    )
+    """A picture whose longer side is `size`: enlarged in whole pixels, or reduced by averaging."""
+    longer = max(picture.size)
+    filter = Image.Resampling.NEAREST if size > longer else Image.Resampling.BOX
+    return picture.resize(tuple(max(side * size // longer, 1) for side in picture.size), filter)
 
 
 class _Sheet:
@@ -196,7 +196,10 @@ class _Sheet:
         self._draw.text((left, top), line, fill=color, font=_font())
 
     def paste(self, picture: Image.Image, left: float, top: float, size: int) -> None:
-        self.picture.paste(fit(picture, size), (int(left), int(top)))
+        """Put a picture into the middle of the square tile at a place."""
+        fitted = fit(picture, size)
+        margin = ((size - fitted.width) // 2, (size - fitted.height) // 2)
+        self.picture.paste(fitted, (int(left) + margin[0], int(top) + margin[1]))
 
     def outline(self, left: float, top: float, size: int) -> None:
         """A frame around the tile at a place."""

@@ -35,6 +35,7 @@ FEATURE_MODULES = (
     "fact_eval.images",
     "fact_metrics.base.pixels",
     "fact_metrics.base.pictures",
+    "fact_metrics.base.image_size",
     "fact_metrics.images",
     "fact_metrics.base.arrays",
     # features

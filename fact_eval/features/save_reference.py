@@ -7,7 +7,7 @@ import torch
 from fact_eval.features.chunks import FeatureRequest
 from fact_eval.features.extract import FeatureExtractor
 from fact_eval.features.reference_stats import ReferenceStatistics, save_statistics
-from fact_eval.images.datasets import open_images
+from fact_eval.images.datasets import open_reference_images
 from fact_eval.images.sources import PicturesSource
 from fact_metrics.base.devices import resolve_device
 from fact_metrics.base.errors import UsageError, UserError
@@ -33,7 +33,7 @@ def save_reference(
     if detector is not None:
         get_detector(detector, device)  # reject an unknown name before reading the data
     progress = Progress()
-    dataset = open_images(data, split=split, progress=progress)
+    dataset = open_reference_images(data, split=split, progress=progress)
     if len(dataset) < 2:
         raise UserError(f"{data} has {len(dataset)} {split} image; a covariance needs at least 2")
     detector = detector or dataset_entry(dataset.name).detector

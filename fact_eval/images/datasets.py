@@ -2,8 +2,10 @@
 
 import os
 
+from fact_metrics.base.errors import NeedsOption
 from fact_metrics.base.progress import Progress
 from fact_train.data import Dataset, open_dataset
+from fact_train.data.processing import ANY_SHAPE
 
 _said: set[str] = set()  # notes of this process: the data of many runs is described once
 
@@ -23,3 +25,16 @@ def open_images(
             _said.add(line)
             progress.remark(line)
     return dataset
+
+
+def open_reference_images(
+    data: str | os.PathLike, *, split: str = "train", progress: Progress | None = None
+) -> Dataset:
+    """One split as its files are, rectangles included.
+
+    Squares are opened as training opens them, so that both share what the dataset index holds.
+    """
+    try:
+        return open_images(data, split=split, progress=progress)
+    except NeedsOption:
+        return open_images(data, split=split, progress=progress, resolution=ANY_SHAPE)

@@ -26,7 +26,7 @@ class ReconstructionSource:
         self.size = self.pictures.size
 
     def images(self, indices: Sequence[int]) -> Tensor:
-        """uint8 [N, C, R, R] on the generator's device."""
+        """uint8 [N, C, H, W] on the generator's device."""
         ws = self.snapshot.reconstruction_ws(self.pictures.images(indices))
         noise = self.generator.noise(indices, stream="reconstruction")
         return to_uint8(self.generator.synthesis(ws, noise))

@@ -198,7 +198,7 @@ class OnnxSource:
         self._labels_of = labels_of
 
     def images(self, indices: Sequence[int]) -> Tensor:
-        """uint8 [N, channels, R, R] on the CPU."""
+        """uint8 [N, channels, H, W] on the CPU."""
         draw, n = LATENTS[self.generator.options.z], self.generator.z_dim
         z = torch.stack([draw(n, self._random(i, "image")) for i in indices])
         return with_channels(self.generator.images(z, self._labels(indices)), self.channels)

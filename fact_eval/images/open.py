@@ -10,6 +10,7 @@ from fact_eval.images.onnx_graph import GraphOptions, OnnxGenerator, OnnxSource
 from fact_eval.images.reals import DescribedImages, RealImages, RealSplit
 from fact_eval.images.sources import GeneratorSource, ImageSource, NoiseSource, PicturesSource
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.image_size import ImageSize
 from fact_train.data import Dataset
 from fact_train.data.errors import MissingSplit
 from fact_train.imports import load_checkpoint
@@ -92,8 +93,8 @@ def open_for_scoring(
 
 def _open_source(request: ImageRequest, reals: RealImages | DescribedImages, *, device: str) -> ImageSource:
     if request.kind == "noise":
-        side = request.train["resolution"]
-        return NoiseSource((request.train["channels"], side, side), seed=request.seed)
+        size = ImageSize.of(request.train["resolution"])
+        return NoiseSource((request.train["channels"], size.height, size.width), seed=request.seed)
     if request.kind == "reals":
         return PicturesSource(reals.dataset(request.held_out), seed=request.seed)
     if request.graph is not None:

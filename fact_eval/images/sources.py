@@ -73,7 +73,7 @@ class GeneratorSource:
             return self.G.mapping(z, c)
 
     def noise(self, indices: Sequence[int], *, stream: str = "image") -> list[Tensor]:
-        """Noise maps [N, 1, r, r] in layer order, one generator per image; [] unless noise is random."""
+        """Noise maps [N, 1, h, w] in layer order, one generator per image; [] unless noise is random."""
         sizes = [h * w for h, w in self._noise_shapes]
         if not sizes:
             return []
@@ -82,12 +82,12 @@ class GeneratorSource:
         return [m.reshape(-1, 1, h, w) for m, (h, w) in zip(maps, self._noise_shapes, strict=True)]
 
     def synthesis(self, ws: Tensor, noise: list[Tensor], *, fused_modconv: bool | None = None) -> Tensor:
-        """float32 images [N, C, R, R], about [-1, 1]."""
+        """float32 images [N, C, H, W], about [-1, 1]."""
         with torch.inference_mode():
             return self.G.synthesis(ws, noise_inputs=noise or None, fused_modconv=fused_modconv)
 
     def images(self, indices: Sequence[int]) -> Tensor:
-        """uint8 [N, C, R, R] on the generator's device."""
+        """uint8 [N, C, H, W] on the generator's device."""
         ws = self.mapping(self.latents(indices), self.labels(indices))
         return to_uint8(self.synthesis(ws, self.noise(indices)))
 

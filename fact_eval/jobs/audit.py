@@ -18,6 +18,7 @@ from PIL import Image
 from fact_eval.features.reference_stats import is_statistics
 from fact_eval.jobs.plan import Job
 from fact_metrics.base.errors import NeedsOption, UserError
+from fact_metrics.base.image_size import ImageSize
 from fact_metrics.base.pictures import is_gray, upright, upright_size
 from fact_metrics.spec import MetricSpec
 from fact_train.data import open_dataset
@@ -26,7 +27,7 @@ from fact_train.data.files import Files, attempt_all, image_files
 from fact_train.data.idx import is_idx_folder
 from fact_train.data.label_files import read_labels
 from fact_train.data.parallel import ProgressCallback
-from fact_train.data.processing import check_resolution
+from fact_train.data.processing import ANY_SHAPE, check_resolution
 from fact_train.data.splits import Splits, find_splits
 from fact_train.datasets import dataset_names
 
@@ -134,11 +135,11 @@ def audit_data(data: str) -> Audit:
 
 
 def _audit_opened(data: str) -> Audit:
-    train = open_dataset(data)
+    train = open_dataset(data, resolution=ANY_SHAPE)
     splits = {"train": len(train)}
     with contextlib.suppress(UserError):  # no test split
-        splits["test"] = len(open_dataset(data, split="test"))
-    size = (train.resolution, train.resolution)
+        splits["test"] = len(open_dataset(data, split="test", resolution=ANY_SHAPE))
+    size = (train.size.width, train.size.height)
     notes = tuple(Finding("files", False, note) for note in train.notes)
     return Audit(Path(data), sum(splits.values()), size, 0.0, notes, splits)
 
@@ -327,13 +328,16 @@ def _shape_findings(size: tuple[int, int] | None) -> list[Finding]:
     """An error where scoring refuses all images of this size."""
     if size is None:
         return []
-    if size[0] != size[1]:
-        return [Finding("shape", True, f"images of {size[0]}x{size[1]} are not square; save them square")]
+    width, height = size
+    resolution = ImageSize(height, width).resolution
     try:
-        check_resolution(size[0], "image size")
+        check_resolution(resolution, "image size")
     except NeedsOption as error:
         return [Finding("shape", True, f"{error.problem}; resize them")]
-    return []
+    if width == height:
+        return []
+    train = f"to train on them, choose --resolution {resolution} or --crop center"
+    return [Finding("shape", False, f"rectangles, {height} high and {width} wide; {train}")]
 
 
 def _inspect(stream: BinaryIO, path: str, *, decode: bool) -> ImageProperties:

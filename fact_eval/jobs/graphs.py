@@ -9,6 +9,7 @@ from fact_eval.jobs.plan import Job, Request
 from fact_leaderboard.records import RESULTS
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.image_size import ImageSize, shown_size
 from fact_metrics.base.progress import Progress
 
 
@@ -30,13 +31,13 @@ def plan_graph(
     reference = open_reference(request.data, progress=progress)
     if reference.statistics is not None:  # the graph supplies what the file does not record
         recorded = {key: value for key, value in reference.train.items() if value is not None}
-        made = {"resolution": height, "channels": channels}
+        made = {"resolution": ImageSize(height, width).resolution, "channels": channels}
         reference = dataclasses.replace(reference, train={**reference.train, **made, **recorded})
-    train, side = reference.train, reference.train["resolution"]
-    if (height, width) != (side, side):
+    train = reference.train
+    if ImageSize(height, width).resolution != train["resolution"]:
         raise UserError(
-            f"{path} makes {width}x{height} images, {train['name']} is {side}x{side}; "
-            "give --data of the same size"
+            f"{path} makes {height}x{width} images (height x width), {train['name']} is "
+            f"{shown_size(train['resolution'])}; give --data of the same size"
         )
     specs, left_out = fitting_specs(path, reference, request, available=None)
     made_by = generator.describe()

@@ -4,15 +4,17 @@ import dataclasses
 from pathlib import Path
 
 from fact_eval.features.reference_stats import NEEDS_IMAGES, is_statistics, read_statistics
-from fact_eval.images.datasets import open_images
+from fact_eval.images.datasets import open_images, open_reference_images
 from fact_eval.jobs.plan import Job, ReferenceData, Request
 from fact_leaderboard.records import RESULTS
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.image_size import shown_size
 from fact_metrics.base.progress import Progress
 from fact_metrics.family import spell_count
 from fact_metrics.spec import MetricSpec
 from fact_train.data.errors import NeedsOption, UnusableFiles
+from fact_train.data.processing import ANY_SHAPE
 from fact_train.datasets import dataset_entry
 
 
@@ -20,7 +22,7 @@ def open_reference(data: str, *, progress: Progress | None = None) -> ReferenceD
     """A dataset by name or path, or a file of statistics. Raises the errors of `open_dataset`."""
     if is_statistics(data):
         return statistics_reference(data)
-    train = open_images(data, progress=progress)
+    train = open_reference_images(data, progress=progress)
     return ReferenceData(data, train.describe(), opened=train)
 
 
@@ -50,12 +52,13 @@ def plan_pictures(
     if a metric that the user named needs more pictures than there are.
     """
     train = reference.train
+    shape = ANY_SHAPE if isinstance(train["resolution"], str) else None
     try:
-        pictures = open_images(folder, channels=train["channels"], progress=progress)
+        pictures = open_images(folder, resolution=shape, channels=train["channels"], progress=progress)
     except UnusableFiles as error:
         raise UnusableFiles([_without_option(each) for each in error.errors], error.among) from error
     except NeedsOption as error:
-        size = "one size" if train["resolution"] is None else f"{train['resolution']}x{train['resolution']}"
+        size = "one size" if train["resolution"] is None else shown_size(train["resolution"])
         raise error.with_way_out(f"save the pictures at {size}, the reference's size") from error
     if reference.statistics is not None:  # the pictures supply what the file does not record
         recorded = {key: value for key, value in train.items() if value is not None}
@@ -64,8 +67,8 @@ def plan_pictures(
         reference = dataclasses.replace(reference, train=train)
     if pictures.resolution != train["resolution"]:
         raise UserError(
-            f"{folder} holds {pictures.resolution}x{pictures.resolution} pictures, {train['name']} is "
-            f"{train['resolution']}x{train['resolution']}; save the pictures at the reference's size"
+            f"{folder} holds {shown_size(pictures.resolution)} pictures, {train['name']} is "
+            f"{shown_size(train['resolution'])}; save the pictures at the reference's size"
         )
     fitting, left_out = fitting_specs(folder, reference, request, available=len(pictures))
     job = Job(

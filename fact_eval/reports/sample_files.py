@@ -21,7 +21,7 @@ from fact_metrics.base.atomic import write_atomically
 from fact_metrics.base.errors import UsageError, UserError
 from fact_train.data.pixels import allocate_images
 
-Batches = Iterable[tuple[Sequence[int], Tensor]]  # (seeds, uint8 images [N, C, R, R])
+Batches = Iterable[tuple[Sequence[int], Tensor]]  # (seeds, uint8 images [N, C, H, W])
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same images give the same bytes
 
 
@@ -31,17 +31,17 @@ def write_images(out: Path, batches: Batches, *, count: int, text: Mapping[str, 
 
 
 def write_picture(out: Path, parts: Iterable[Tensor], *, columns: int, text: Mapping[str, str]) -> None:
-    """Write images, parts [N, C, R, R], as one PNG, row by row; what a last row lacks is white."""
+    """Write images, parts [N, C, H, W], as one PNG, row by row; what a last row lacks is white."""
     images = torch.cat(list(parts))
     missing = torch.full((-len(images) % columns, *images.shape[1:]), 255, dtype=torch.uint8)
-    n, c, r, _ = (images := torch.cat([images, missing])).shape
-    sheet = images.reshape(n // columns, columns, c, r, r).permute(2, 0, 3, 1, 4)
-    content = _png(sheet.reshape(c, n // columns * r, columns * r), text)
+    n, c, h, w = (images := torch.cat([images, missing])).shape
+    sheet = images.reshape(n // columns, columns, c, h, w).permute(2, 0, 3, 1, 4)
+    content = _png(sheet.reshape(c, n // columns * h, columns * w), text)
     write_atomically(out, lambda partial: partial.write_bytes(content) and None)
 
 
 def write_animation(out: Path, frames: Iterable[Tensor], *, fps: float) -> None:
-    """Write frames uint8 [C, R, R] as ANIMATIONS[suffix of out] does; webp and gif repeat without end."""
+    """Write frames uint8 [C, H, W] as ANIMATIONS[suffix of out] does; webp and gif repeat without end."""
     write = ANIMATIONS[out.suffix.lower()]
     write_atomically(out, lambda partial: write(partial, map(_picture, frames), fps))
 
@@ -71,7 +71,7 @@ def _write_zip(out: Path, batches: Batches, count: int, text: Mapping[str, str])
 
 
 def _write_npz(out: Path, batches: Batches, count: int, text: Mapping[str, str]) -> None:
-    """`images` uint8 [N, R, R, C], `seeds` int64 [N], and a text for each entry of `text`."""
+    """`images` uint8 [N, H, W, C], `seeds` int64 [N], and a text for each entry of `text`."""
     images, seeds = None, np.zeros(count, np.int64)
     done = 0
     for part, batch in batches:

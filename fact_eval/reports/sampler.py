@@ -15,6 +15,7 @@ from fact_eval.images.reals import RealImages
 from fact_eval.images.sampling import MAX_SEED, SEED_STRIDE, parse_numbers
 from fact_eval.images.sources import GeneratorSource
 from fact_metrics.base.errors import UsageError
+from fact_metrics.base.image_size import ImageSize
 from fact_metrics.base.pixels import to_uint8
 from fact_metrics.engines.path_length import slerp
 from fact_train.classifiers.classifier import classify
@@ -93,7 +94,7 @@ class Sampler:
         return text if class_index is None else {**text, "class": str(class_index)}
 
     def draw(self, seeds: Sequence[int]) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Batches of (seeds, uint8 images [N, C, R, R]) in the order of the seeds."""
+        """Batches of (seeds, uint8 images [N, C, H, W]) in the order of the seeds."""
         for part in _batches(seeds, self.batch):
             yield part, self.images_of(self.ws(part), self._noise(part))
 
@@ -115,7 +116,7 @@ class Sampler:
 
     @torch.inference_mode()
     def images_of(self, ws: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
-        """uint8 images [N, C, R, R] on the CPU. Without noise maps, constant noise replaces random noise."""
+        """uint8 images [N, C, H, W] on the CPU. Without noise maps, constant noise replaces random noise."""
         fixed = "off" if self.noise == "off" else "const"
         return to_uint8(self.G.synthesis(ws, noise_mode=fixed, noise_inputs=noise or None)).cpu()
 
@@ -137,7 +138,7 @@ class Sampler:
 def interpolate_seeds(
     sampler: Sampler, seeds: Sequence[int], *, space: str, frames: int, loop: bool
 ) -> Iterator[Tensor]:
-    """Frames uint8 [C, R, R] on the way from seed to seed, `frames` from each to the next; with `loop` back.
+    """Frames uint8 [C, H, W] on the way from seed to seed, `frames` from each to the next; with `loop` back.
 
     `space` z moves on great circles between latents, w on straight lines between mapped latents. Labels move
     on straight lines.
@@ -169,7 +170,8 @@ def mix_styles(
     of_rows, of_columns = sampler.ws(rows), sampler.ws(columns)
     per_layer = of_rows.shape[1] // sampler.G.num_ws
     taken = [layer * per_layer + k for layer in layers for k in range(per_layer)]
-    corner = torch.full((1, sampler.G.img_channels, *[sampler.G.img_resolution] * 2), 255, dtype=torch.uint8)
+    size = ImageSize.of(sampler.G.img_resolution)
+    corner = torch.full((1, sampler.G.img_channels, size.height, size.width), 255, dtype=torch.uint8)
     cells = [corner, *(sampler.images_of(part) for part in of_columns.split(sampler.batch))]
     for row in of_rows.split(1):
         mixed = row.repeat(len(columns), 1, 1)

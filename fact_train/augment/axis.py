@@ -19,7 +19,7 @@ class Augmentation:
         pass
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The images [N, C, H, H] that D sees; every sample draws its own transformation."""
+        """The images [N, C, H, W] that D sees; every sample draws its own transformation."""
         return images
 
     def follow_schedule(self, nimg: int) -> None:

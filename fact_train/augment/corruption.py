@@ -8,7 +8,7 @@ from fact_train.augment.wavelets import BANDS, band_filters
 GAIN_STD = 1.0  # of log2 of a band's gain
 BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # expected share of every band in a natural image
 NOISE_STD = 0.1  # of the noise's own standard deviation, a half-normal variable
-CUTOUT_SIZE = 0.5  # of the width
+CUTOUT_SIZE = 0.5  # of width and height
 
 
 def draw_gains(
@@ -28,11 +28,15 @@ def draw_gains(
 
 
 def amplify(images: Tensor, gains: Tensor) -> Tensor:
-    """Multiply every frequency band of both axes of [N, C, H, H] by its gain [N, 4]."""
-    size = images.shape[2]
-    bands = band_filters(size, images.dtype, images.device)
-    filters = (gains @ bands.reshape(BANDS, -1)).reshape(-1, 1, size, size)
-    return filters @ images @ filters.transpose(2, 3)
+    """Multiply every frequency band of both axes of [N, C, H, W] by its gain [N, 4]."""
+    rows, columns = (_amplifier(gains, side, images) for side in images.shape[2:])
+    return rows @ images @ columns.transpose(2, 3)
+
+
+def _amplifier(gains: Tensor, side: int, images: Tensor) -> Tensor:
+    """The filters of all bands, added by their gains, for an axis of `side` pixels: [N, 1, side, side]."""
+    bands = band_filters(side, images.dtype, images.device)
+    return (gains @ bands.reshape(BANDS, -1)).reshape(-1, 1, side, side)
 
 
 def add_noise(images: Tensor, p: Tensor, *, generator: torch.Generator | None) -> Tensor:
@@ -46,7 +50,10 @@ def add_noise(images: Tensor, p: Tensor, *, generator: torch.Generator | None) -
 
 
 def cut_out(images: Tensor, p: Tensor, *, generator: torch.Generator | None) -> Tensor:
-    """With probability p, set a square of half the width to 0. Its centre is uniform; the border clips it."""
+    """With probability p, set a box of half the width and half the height to 0.
+
+    Its centre is uniform; the border clips it.
+    """
     n, _, h, w = images.shape
     like = dict(generator=generator, device=images.device, dtype=images.dtype)
     on = torch.rand(n, 1, 1, 1, **like) < p

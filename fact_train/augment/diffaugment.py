@@ -5,8 +5,8 @@ for Data-Efficient GAN Training", arXiv:2006.10738).
 import torch
 from torch import Tensor
 
-TRANSLATION = 1 / 8  # of the width: the largest shift, either way
-CUTOUT = 1 / 2  # of the width: the side of the square
+TRANSLATION = 1 / 8  # of width and height: the largest shift, either way
+CUTOUT = 1 / 2  # of width and height: the sides of the box
 
 
 class DiffAugment:
@@ -55,7 +55,7 @@ def translate(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def cut_out(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Set a square of half the side to 0. The centre is uniform, far edge included; the border clips it."""
+    """Set a box of half of each side to 0. The centre is uniform, far edge included; the border clips it."""
     n, _, h, w = x.shape
     u = torch.rand(2, n, 1, generator=generator, device=x.device)
     inside = []

@@ -7,6 +7,7 @@ position is read: the inverse of the transformation of the image. Reflection ext
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from fact_train.augment.wavelets import downsampling, period_of, reflect, upsampling
 
-SHIFT_MAX = 0.125  # of the width: integer translation, uniform
+SHIFT_MAX = 0.125  # of width and height: integer translation, uniform
 SCALE_STD = 0.2  # of log2 of the factor
 ASPECT_STD = 0.2  # of log2 of the factor along one axis, its inverse along the other
-SHIFT_STD = 0.125  # of the width: fractional translation
+SHIFT_STD = 0.125  # of width and height: fractional translation
+
+Sides = Sequence[int]  # height and width of an image
 
 
 @dataclass(frozen=True)
@@ -41,21 +44,21 @@ def symmetries(device: torch.device) -> Tensor:
     return torch.tensor(turns + mirrored, device=device)
 
 
-def draw_blits(n: int, size: int, p: Tensor, *, generator: torch.Generator | None) -> Blits:
+def draw_blits(n: int, size: Sides, p: Tensor, *, generator: torch.Generator | None) -> Blits:
     """Each with probability p: mirroring (of half of those), one of four quarter turns, a shift of up to 1/8.
 
     The value is uniform over the whole group, including the identity. At p = 1 all are equally likely.
     """
     u = torch.rand(n, 7, generator=generator, device=p.device)
     on = u[:, :3] < p
-    shift = torch.round((u[:, 5:] * 2 - 1) * (SHIFT_MAX * size)).long()
+    shift = torch.round(_times(u[:, 5:] * 2 - 1, SHIFT_MAX, size)).long()
     mirrored = on[:, 0] & (u[:, 3] < 0.5)
     turns = torch.where(on[:, 1], (u[:, 4] * 4).long(), 0)
     return Blits(turns + 4 * mirrored, torch.where(on[:, 2:], shift, 0))
 
 
 def draw_affine(
-    n: int, size: int, p: Tensor, *, generator: torch.Generator | None, dtype: torch.dtype
+    n: int, size: Sides, p: Tensor, *, generator: torch.Generator | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Maps [n, 2, 3], and [n] bool: whether each differs from the identity.
 
@@ -72,11 +75,17 @@ def draw_affine(
     cos, sin = angles.cos(), angles.sin()
     scale = torch.exp2(torch.where(on[:, 0], z[:, 0] * -SCALE_STD, 0.0))
     aspect = torch.exp2(torch.where(on[:, 2], z[:, 1] * -ASPECT_STD, 0.0))
-    shift = torch.where(on[:, 4:], z[:, 2:] * (SHIFT_STD * size), 0.0)
+    shift = torch.where(on[:, 4:], _times(z[:, 2:], SHIFT_STD, size), 0.0)
     before, after = _turned_back(cos[:, 0], sin[:, 0]), _turned_back(cos[:, 1], sin[:, 1])
     stretched = before * torch.stack([scale * aspect, scale / aspect], dim=1)[:, None]
     linear = _product(stretched, after)
     return torch.cat([linear, -_product(linear, shift[:, :, None])], dim=2), on.any(dim=1)
+
+
+def _times(share: Tensor, factor: float, size: Sides) -> Tensor:
+    """Shares [N, 2] of width and height as pixels, times a factor."""
+    height, width = size
+    return torch.stack([share[:, 0] * (factor * width), share[:, 1] * (factor * height)], dim=1)
 
 
 def _turned_back(cos: Tensor, sin: Tensor) -> Tensor:
@@ -90,18 +99,24 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def blit(images: Tensor, blits: Blits) -> Tensor:
-    """Move [N, C, H, H] by whole pixels: every output pixel equals one input pixel, bit for bit."""
-    n, c, size, _ = images.shape
+    """Move [N, C, H, W] by whole pixels: every output pixel equals one input pixel, bit for bit.
+
+    H and W are both even or both odd: a quarter turn about the centre puts pixels on pixels only then.
+    """
+    n, c, height, width = images.shape
     matrix, shift = blits.matrices(), blits.shift
-    at = torch.arange(size, device=images.device)
     # Every axis of the output walks along one axis of the input: forward or back, over columns or over rows.
     index = 0
-    for axis, expand in ((0, (n, 1, size)), (1, (n, size, 1))):
-        moved = reflect(at - shift[:, axis, None], size)
-        over_column, over_row = matrix[:, 0, axis, None], matrix[:, 1, axis, None]
-        walked = torch.where(over_column + over_row > 0, moved, size - 1 - moved)
-        index = index + (walked * (over_column.abs() + over_row.abs() * size)).reshape(expand)
-    index = index.reshape(n, 1, size * size).expand(-1, c, -1)
+    for axis, length, expand in ((0, width, (n, 1, width)), (1, height, (n, height, 1))):
+        at = torch.arange(length, device=images.device) - shift[:, axis, None]
+        twice = 2 * at - (length - 1)  # positions from the centre, doubled to be whole
+        for step, size, stride in (
+            (matrix[:, 0, axis, None], width, 1),
+            (matrix[:, 1, axis, None], height, width),
+        ):
+            read = reflect(torch.div(step * twice + (size - 1), 2, rounding_mode="floor"), size)
+            index = index + (read * (step.abs() * stride)).reshape(expand)
+    index = index.reshape(n, 1, height * width).expand(-1, c, -1)
     return images.reshape(n, c, -1).gather(2, index).reshape(images.shape)
 
 
@@ -112,25 +127,30 @@ def after_blits(matrix: Tensor, blits: Blits) -> Tensor:
 
 
 def resample(images: Tensor, matrix: Tensor) -> Tensor:
-    """Sample [N, C, H, H] at the mapped positions: upsample with sym6, sample bilinearly, downsample.
+    """Sample [N, C, H, W] at the mapped positions: upsample with sym6, sample bilinearly, downsample.
 
     The upsampled image holds one period of the reflected image, so positions far outside are exact.
     """
-    size = images.shape[2]
-    up = upsampling(size, images.dtype, images.device)
-    down = downsampling(size, images.dtype, images.device)
-    doubled = up @ images @ up.t()
+    size, like = images.shape[2:], (images.dtype, images.device)
+    up_rows, up_columns = (upsampling(side, *like) for side in size)
+    down_rows, down_columns = (downsampling(side, *like) for side in size)
+    doubled = up_rows @ images @ up_columns.t()
     read = _Bilinear.apply(doubled, _grid(matrix, size))
-    return down @ read @ down.t()
+    return down_rows @ read @ down_columns.t()
 
 
-def _grid(matrix: Tensor, size: int) -> Tensor:
-    """Where the samples of the doubled output are read: [N, 2H + 10, 2H + 10, 2] in [-1, 1] of a period."""
-    period = period_of(size)
-    # Sample k of the output lies at (k - H - 4) / 2; what is read at position q is sample 2 q + H - 1.
-    at = (torch.arange(2 * size + 10, dtype=matrix.dtype, device=matrix.device) - (size + 4)) / 2
-    matrix = matrix * (4 / period)
-    along, across = matrix[:, :, 0, None] * at, matrix[:, :, 1, None] * at + matrix[:, :, 2:] - 0.5
+def _grid(matrix: Tensor, size: Sides) -> Tensor:
+    """Where the samples of the doubled output are read: [N, 2H + 10, 2W + 10, 2] in [-1, 1] of a period."""
+    # Of an axis of H pixels, sample k lies at (k - H - 4) / 2, and position q is sample 2 q + H - 1.
+    rows, columns = (
+        (torch.arange(2 * side + 10, dtype=matrix.dtype, device=matrix.device) - (side + 4)) / 2
+        for side in size
+    )
+    height, width = size
+    matrix = torch.stack(
+        [matrix[:, 0] * (4 / period_of(width)), matrix[:, 1] * (4 / period_of(height))], dim=1
+    )
+    along, across = matrix[:, :, 0, None] * columns, matrix[:, :, 1, None] * rows + matrix[:, :, 2:] - 0.5
     grid = across.transpose(1, 2)[:, :, None] + along.transpose(1, 2)[:, None]
     return grid.sub_((grid * 0.5).round_(), alpha=2)  # remainder() takes five times as long
 

@@ -23,7 +23,7 @@ SETS = {
 
 
 class AugmentPipe:
-    """Random transformations of square images, each applied to each sample with probability p.
+    """Random transformations of images, each applied to each sample with probability p.
 
     A pure function: it draws from its generator alone and may be differentiated any number of times with
     respect to the images. At p = 0 it is the identity, bit for bit.
@@ -36,13 +36,16 @@ class AugmentPipe:
         self.name, self.parts, self.fixed_shapes = name, SETS[name], fixed_shapes
 
     def __call__(self, images: Tensor, p: Tensor, *, generator: torch.Generator | None) -> Tensor:
-        """Augment [N, C, H, H] of a floating dtype, about [-1, 1], C = 1 or 3. p is a scalar on that device.
+        """Augment [N, C, H, W] of a floating dtype, about [-1, 1], C = 1 or 3. p is a scalar on that device.
 
-        The arithmetic is in the images' dtype, at least float32. Raises ValueError for other shapes.
+        The arithmetic is in the images' dtype, at least float32. H and W are both even or both odd, so that
+        quarter turns are exact. Raises ValueError for other shapes.
         """
         n, c, h, w = images.shape
-        if c not in (1, 3) or h != w:
-            raise ValueError(f"images are [N, 1 or 3, H, H]; got {list(images.shape)}")
+        if c not in (1, 3) or (h - w) % 2:
+            raise ValueError(
+                f"images are [N, 1 or 3, H, W], H and W both even or both odd; got {list(images.shape)}"
+            )
         x = images if images.dtype == torch.float64 else images.float()
         p = p.to(x.dtype)
         draw = dict(generator=generator, dtype=x.dtype)
@@ -61,7 +64,7 @@ class AugmentPipe:
 
     def _moved(self, x: Tensor, p: Tensor, generator: torch.Generator | None) -> Tensor:
         """Apply blits and general geometry as one map; samples that drew only blits skip the resampling."""
-        n, size = x.shape[0], x.shape[2]
+        n, size = x.shape[0], x.shape[2:]
         blits = geometry.draw_blits(n, size, p, generator=generator) if "blit" in self.parts else None
         moved = x if blits is None else geometry.blit(x, blits)
         if "geom" not in self.parts:

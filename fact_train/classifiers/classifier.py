@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fact_metrics.base.atomic import write_safetensors
 from fact_metrics.base.errors import UserError, unknown_name
+from fact_metrics.base.image_size import shown_size
 from fact_metrics.base.pixels import to_signed
 from fact_metrics.base.tensor_files import read_metadata, read_tensors
 from fact_metrics.base.tensors import weights_sha256
@@ -46,7 +47,7 @@ class CardShape(msgspec.Struct):
     schema: int
     arch: Literal["convnet", "resnet18", "mobilenet_v2"]
     channels: Literal[1, 3]
-    resolution: int
+    resolution: int | str
     input_size: int | None
     classes: list[ClassShape]
     accuracy: float
@@ -116,8 +117,8 @@ def new_classifier(card: Card) -> Classifier:
 
 def check_fits(name: str, card: Card, dataset: Dataset) -> None:
     """Raise UserError where C was trained on images of another shape than the dataset's."""
-    expected = f"{card['channels']}x{card['resolution']}x{card['resolution']}"
-    actual = f"{dataset.num_channels}x{dataset.resolution}x{dataset.resolution}"
+    expected = f"{card['channels']}x{shown_size(card['resolution'])}"
+    actual = f"{dataset.num_channels}x{shown_size(dataset.resolution)}"
     if expected != actual:
         raise UserError(
             f"--classifier {name} is for {expected} images, {dataset.name} has {actual}; "

@@ -39,7 +39,7 @@ def classifier(
     lr: Annotated[float, typer.Option(min=1e-6, metavar="FLOAT", help="Learning rate.")] = 2e-3,
     seed: Annotated[int, typer.Option(metavar="INT", help="Random seed of weights and batches.")] = 0,
     resolution: Annotated[
-        int | None, typer.Option(metavar="INT", help="As in fact-train --resolution.")
+        str | None, typer.Option(metavar="INT|HEIGHTxWIDTH", help="As in fact-train --resolution.")
     ] = None,
     resize: Annotated[str, typer.Option(metavar="NAME", help="As in fact-train --resize.")] = "lanczos",
     crop: Annotated[str, typer.Option(metavar="NAME", help="As in fact-train --crop.")] = "none",

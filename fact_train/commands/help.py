@@ -6,6 +6,8 @@ from typing import Any
 
 from typer.core import TyperGroup
 
+from fact_metrics.base.errors import UsageError
+from fact_metrics.base.image_size import parse_resolution
 from fact_train.settings.config import TrainConfig, fields_of, flag
 from fact_train.settings.fields import PANELS, value_text
 from fact_train.settings.presets import Preset, get_preset
@@ -73,8 +75,10 @@ def _shown(given: dict[str, Any]) -> tuple[Preset | None, TrainConfig]:
     if not given.get("preset"):
         return None, TrainConfig()
     preset = get_preset(given["preset"])
-    resolution = given.get("resolution") or ""
-    return preset, preset.at(int(resolution) if resolution.isdecimal() else None)
+    try:
+        return preset, preset.at(parse_resolution(given.get("resolution") or ""))
+    except (ValueError, UsageError):  # the run itself says what is wrong with it
+        return preset, preset.config
 
 
 def _introduction(given: dict[str, Any]) -> Sequence[str]:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from fact_metrics.base.image_size import ImageSize, Resolution
 from fact_train.data.index import DatasetIndex
 from fact_train.data.parallel import for_each_image
 from fact_train.data.pixels import DecodedPixels
@@ -20,19 +21,19 @@ HASHED_BYTES = 64 * 2**20  # pixels read at a time for a hash
 
 
 class Pixels(Protocol):
-    """uint8 images [N, C, R, R] that are read by index."""
+    """uint8 images [N, C, H, W] that are read by index."""
 
     shape: tuple[int, int, int, int]
 
     def read(self, indices: torch.Tensor) -> torch.Tensor:
-        """Images at int64 indices [n]: uint8 [n, C, R, R], a copy. IndexError outside [0, N)."""
+        """Images at int64 indices [n]: uint8 [n, C, H, W], a copy. IndexError outside [0, N)."""
 
 
 class Dataset:
     """Images and labels of one split, ready for indexing; made by `open_dataset`.
 
-    `name`, `split`; `resolution`; `num_channels` (1 or 3); `num_classes` (0: unlabelled; for vector labels
-    their length); `processing`: every option, completed from the files.
+    `name`, `split`; `size` and its name, `resolution`; `num_channels` (1 or 3); `num_classes` (0: unlabelled;
+    for vector labels their length); `processing`: every option, completed from the files.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Dataset:
         remarks: Mapping[str, object] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        """Takes uint8 images [N, C, R, R]; labels int64 [N], float32 [N, num_classes] or None.
+        """Takes uint8 images [N, C, H, W]; labels int64 [N], float32 [N, num_classes] or None.
 
         `decode(positions)` fills in images of an array that are still empty, each before its first use;
         None: no image is empty. `remarks` are entries of the description beyond the usual ones. `notes` are
@@ -72,11 +73,16 @@ class Dataset:
         return self._pixels.shape[1]
 
     @property
-    def resolution(self) -> int:
-        return self._pixels.shape[2]
+    def size(self) -> ImageSize:
+        return ImageSize(*self._pixels.shape[2:])
+
+    @property
+    def resolution(self) -> Resolution:
+        """The name of the size: 32, or "64x32" for HEIGHTxWIDTH."""
+        return self.size.resolution
 
     def images(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
-        """Images at the indices: uint8 [N, C, R, R], a copy. IndexError outside [0, len(self))."""
+        """Images at the indices: uint8 [N, C, H, W], a copy. IndexError outside [0, len(self))."""
         return self._pixels.read(torch.as_tensor(indices, dtype=torch.int64))
 
     def labels(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor | None:
@@ -119,7 +125,7 @@ class Dataset:
 
     def _blocks(self) -> Iterator[np.ndarray]:
         """All pixels in order, a few images at a time."""
-        count = max(1, HASHED_BYTES // (self.num_channels * self.resolution**2))
+        count = max(1, HASHED_BYTES // (self.num_channels * self.size.height * self.size.width))
         for block in torch.arange(len(self)).split(count):
             yield self._pixels.read(block).numpy()
 

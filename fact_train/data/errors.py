@@ -15,7 +15,7 @@ class MissingSplit(UserError):
 
 
 class BadResolution(NeedsOption, UsageError):
-    """No power of two; of images, or of the option itself."""
+    """Networks cannot have it: the size of images, or the option itself."""
 
 
 class UnusableFiles(UserError):

@@ -22,6 +22,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from fact_metrics.base.errors import NeedsOption, UserError
+from fact_metrics.base.image_size import ImageSize
 from fact_train.data.dataset import Dataset
 from fact_train.data.decode import Header, decode, read_header
 from fact_train.data.errors import MissingSplit
@@ -130,8 +131,8 @@ def _open_files(
         grays = sum(header.gray for header in headers if isinstance(header, Header))
         index.entries["grays"] = grays if processing.channels == 3 else 0
         index.entries["processing"] = dataclasses.asdict(processing)
-    resolution, channels = processing.resolution, processing.channels
-    images = allocate_images((len(chosen), channels, resolution, resolution))
+    image_size, channels = processing.size, processing.channels
+    images = allocate_images((len(chosen), channels, image_size.height, image_size.width))
     found: Counter[str] = Counter()
 
     def place(position: int, stream: BinaryIO, path: str) -> tuple[bool, bool]:
@@ -139,8 +140,8 @@ def _open_files(
             raise UserError(f"{path}: changed since it was opened; run the same command again")
         whole = io.BytesIO(stream.read())  # to its end: there a zip checks its CRC
         image, *findings = decode(whole, path, channels=channels, alpha=processing.alpha)
-        image = resize(centre(image, processing.square_side(*image.size)), resolution, processing.resize)
-        images[position] = np.asarray(image).reshape(resolution, resolution, channels).transpose(2, 0, 1)
+        image = resize(centre(image, processing.box(*image.size)), image_size, processing.resize)
+        images[position] = np.asarray(image).reshape(*images.shape[2:], channels).transpose(2, 0, 1)
         return tuple(findings)
 
     def decode_some(positions: Sequence[int], progress: ProgressCallback | None = None) -> None:
@@ -179,29 +180,30 @@ def _resolve(
     readable = {name: header for name, header in headers.items() if isinstance(header, Header)}
     if not readable:
         raise_first(list(headers.values()))
-    firsts: dict[int | None, str] = {}  # side of the square after cropping -> first image that has it
+    firsts: dict[tuple[int, int] | None, str] = {}  # width and height after cropping -> first such image
     for name, header in readable.items():
-        firsts.setdefault(processing.square_side(header.width, header.height), name)
+        firsts.setdefault(processing.box(header.width, header.height), name)
 
     def size(name: str) -> str:
         return f"{path / name} is {readable[name].width}x{readable[name].height}"
 
     if None in firsts:
-        raise NeedsOption(f"{size(firsts[None])}, not square", "choose --crop center or --crop pad")
-    resolution = processing.resolution
-    if resolution is None:
+        odd = readable[firsts[None]]
+        raise processing.misfit(f"{path / firsts[None]} is", odd.width, odd.height)
+    image_size = processing.size
+    if image_size is None:
         if len(firsts) > 1:
             one, other = list(firsts.values())[:2]
             raise NeedsOption(
                 f"{size(one)} and {size(other)}", "choose --resolution to resize all to one size"
             )
-        (resolution,) = firsts
-        check_resolution(resolution, f"{path}: image size")
+        ((width, height),) = firsts
+        image_size = ImageSize(height, width)
+        check_resolution(image_size.resolution, f"{path}: image size")
     if processing.resize == "none":
-        for side, name in firsts.items():
-            if side != resolution:
-                raise NeedsOption(
-                    f"{size(name)}, not {resolution}x{resolution}", "choose another --resize than none"
-                )
+        for box, name in firsts.items():
+            if box != (image_size.width, image_size.height):
+                wanted = f"{image_size.width}x{image_size.height}"
+                raise NeedsOption(f"{size(name)}, not {wanted}", "choose another --resize than none")
     channels = processing.channels or (1 if all(header.gray for header in readable.values()) else 3)
-    return processing.resolved(resolution=resolution, channels=channels, available=available)
+    return processing.resolved(resolution=image_size.resolution, channels=channels, available=available)

@@ -2,25 +2,29 @@
 
 Files: {train,t10k}-{images-idx3,labels-idx1}-ubyte, gzipped (.gz) or not. Images are zero-padded to the next
 power of two (28 -> 32), like StyleGAN2-ADA's MNIST, and then resized where another resolution is asked for.
+With a rectangular resolution they are padded to the next doubling of its base shape.
 MNIST: LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/.
 """
 
+import dataclasses
 import gzip
 import hashlib
 import math
 import zlib
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from fact_metrics.base.errors import NeedsOption, UserError
+from fact_metrics.base.image_size import SMALLEST, ImageSize, shown_size
 from fact_metrics.base.limits import check_unpacked
 from fact_train.data.dataset import Dataset
 from fact_train.data.errors import MissingSplit
 from fact_train.data.parallel import ProgressCallback, for_each_image
 from fact_train.data.pixels import allocate_images
-from fact_train.data.processing import SMALLEST_RESOLUTION, Processing, Selection, centre, resize
+from fact_train.data.processing import ANY_SHAPE, Processing, Selection, centre, resize
 
 MNIST_FOLDER = Path(__file__).parent / "mnist"
 
@@ -152,33 +156,41 @@ def _process(
     processing: Processing,
     progress: ProgressCallback | None,
 ) -> tuple[np.ndarray, Processing]:
-    """Crop, pad and resize pixels [N, H, W]: images [n, C, R, R] and the resolved options."""
+    """Crop, pad and resize pixels [N, H, W]: images [n, C, H, W] and the resolved options."""
     height, width = pixels.shape[1:]
-    side = processing.square_side(width, height)
-    if side is None:
+    if processing.resolution == ANY_SHAPE:  # padding needs a shape
+        processing = dataclasses.replace(processing, resolution=None)
+    box = processing.box(width, height)
+    if box is None:
+        raise processing.misfit(f"{path}: the images are", width, height)
+    padded = _padded(box, (processing.size or ImageSize.of(SMALLEST)).base)
+    image_size = processing.size or padded
+    if image_size != padded and processing.resize == "none":
         raise NeedsOption(
-            f"{path}: images of {width}x{height} are not square", "choose --crop center or --crop pad"
-        )
-    padded = max(SMALLEST_RESOLUTION, 1 << (side - 1).bit_length())
-    resolution = processing.resolution or padded
-    if resolution != padded and processing.resize == "none":
-        raise NeedsOption(
-            f"{path}: images are {padded}x{padded} (padded) and --resolution is {resolution}",
+            f"{path}: images are {shown_size(padded.resolution)} (padded) and --resolution is "
+            f"{image_size.resolution}",
             "choose another --resize than none",
         )
     processing = processing.resolved(
-        resolution=resolution, channels=processing.channels or 1, available=len(pixels)
+        resolution=image_size.resolution, channels=processing.channels or 1, available=len(pixels)
     )
-    images = allocate_images((len(chosen), processing.channels, resolution, resolution))
-    if width == height and resolution == padded:  # the usual case, without a loop
-        start = (padded - side + 1) // 2
-        images[:, :, start : start + side, start : start + side] = pixels[chosen][:, None]
+    images = allocate_images((len(chosen), processing.channels, image_size.height, image_size.width))
+    if box == (width, height) and image_size == padded:  # the usual case, without a loop
+        top, left = (padded.height - height + 1) // 2, (padded.width - width + 1) // 2
+        images[:, :, top : top + height, left : left + width] = pixels[chosen][:, None]
         return images, processing
 
     def place(position: int) -> None:
         image = Image.fromarray(pixels[chosen[position]])
-        image = centre(centre(image, side), padded)
-        images[position] = np.asarray(resize(image, resolution, processing.resize))
+        image = centre(centre(image, box), (padded.width, padded.height))
+        images[position] = np.asarray(resize(image, image_size, processing.resize))
 
     for_each_image(place, len(chosen), progress)
     return images, processing
+
+
+def _padded(box: tuple[int, int], base: tuple[int, int]) -> ImageSize:
+    """The smallest doubling of a base (height, width) that holds a box (width, height)."""
+    width, height = box
+    doublings = next(i for i in count() if base[0] << i >= height and base[1] << i >= width)
+    return ImageSize(base[0] << doublings, base[1] << doublings)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from fact_metrics.base import arrays
 from fact_metrics.base.errors import NeedsOption, UsageError, UserError
+from fact_metrics.base.image_size import ImageSize
 from fact_metrics.base.limits import IMAGE_PIXELS
 from fact_train.data.dataset import Dataset
 from fact_train.data.errors import MissingSplit
@@ -82,24 +83,24 @@ def _from_blocks(
         raise UsageError(
             f"--cond: {source} holds no labels; save class indices [N] beside the images as arr_1"
         )
-    side = processing.square_side(layout.width, layout.height)
-    if side is None:
-        raise NeedsOption(
-            f"{source}: images of {layout.width}x{layout.height} are not square",
-            "choose --crop center or --crop pad",
-        )
-    resolution = processing.resolution or side
-    check_resolution(resolution, f"{source}: image size")
-    if resolution != side and processing.resize == "none":
-        raise NeedsOption(f"{source}: images are {side}x{side}", "choose another --resize than none")
-    IMAGE_PIXELS.check(side * side, source, "save them smaller")
+    box = processing.box(layout.width, layout.height)
+    if box is None:
+        raise processing.misfit(f"{source}: the images are", layout.width, layout.height)
+    width, height = box
+    image_size = processing.size or ImageSize(height, width)
+    check_resolution(image_size.resolution, f"{source}: image size")
+    if box != (image_size.width, image_size.height) and processing.resize == "none":
+        raise NeedsOption(f"{source}: images are {width}x{height}", "choose another --resize than none")
+    IMAGE_PIXELS.check(width * height, source, "save them smaller")
     num_classes = 0 if labels is None else int(labels.max()) + 1
     empty = None if labels is None else check_classes(labels, num_classes, source)
     chosen = processing.choose(layout.count).numpy()
     processing = processing.resolved(
-        resolution=resolution, channels=processing.channels or layout.depth, available=layout.count
+        resolution=image_size.resolution,
+        channels=processing.channels or layout.depth,
+        available=layout.count,
     )
-    images = allocate_images((len(chosen), processing.channels, resolution, resolution))
+    images = allocate_images((len(chosen), processing.channels, image_size.height, image_size.width))
     mode = "L" if processing.channels == 1 else "RGB"
     first, done = 0, 0  # of the block in the file, and of its chosen images among all chosen
     for block in blocks:
@@ -108,9 +109,9 @@ def _from_blocks(
         def place(number: int, block=block, positions=positions, done=done) -> None:
             pixels = block[positions[number]]
             image = Image.fromarray(pixels.squeeze(-1) if layout.depth == 1 else pixels)
-            image = resize(centre(image.convert(mode), side), resolution, processing.resize)
+            image = resize(centre(image.convert(mode), box), image_size, processing.resize)
             target = images[done + number]
-            target[:] = np.asarray(image).reshape(resolution, resolution, -1).transpose(2, 0, 1)
+            target[:] = np.asarray(image).reshape(*target.shape[1:], -1).transpose(2, 0, 1)
 
         for_each_image(place, len(positions))
         first, done = first + len(block), done + len(positions)

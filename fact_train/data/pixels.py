@@ -15,7 +15,7 @@ IN_MEMORY_BYTES = 4 * 2**30  # above it, pixels lie in a temporary file that the
 
 
 class DecodedPixels:
-    """An array of uint8 images [N, C, R, R]; `decode(positions)` fills in those that are still empty.
+    """An array of uint8 images [N, C, H, W]; `decode(positions)` fills in those that are still empty.
 
     Each is decoded before its first use; `decode` None: no image is empty.
     """
@@ -27,7 +27,7 @@ class DecodedPixels:
         self._is_decoded = np.full(len(images), decode is None)
 
     def read(self, indices: torch.Tensor) -> torch.Tensor:
-        """Images at int64 indices [n]: uint8 [n, C, R, R], a copy. IndexError outside [0, N)."""
+        """Images at int64 indices [n]: uint8 [n, C, H, W], a copy. IndexError outside [0, N)."""
         positions = indices.numpy()
         with self._lock:
             if missing := np.unique(positions[~self._is_decoded[positions]]).tolist():

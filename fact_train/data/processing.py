@@ -5,13 +5,14 @@ built with Lanczos or box: 3.8 against 5.3, NVlabs/stylegan2-ada-pytorch#283), s
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import torch
 from PIL import Image
 
-from fact_metrics.base.errors import UsageError, unknown_name
+from fact_metrics.base.errors import NeedsOption, UsageError, unknown_name
+from fact_metrics.base.image_size import ImageSize, Resolution, parse_resolution, size_problem
 from fact_metrics.base.pictures import ALPHAS
 from fact_train.data.errors import BadResolution
 from fact_train.data.sampler import batch_indices
@@ -26,9 +27,10 @@ RESIZES: dict[str, Image.Resampling | None] = {
     "none": None,  # refuse images of another size
 }
 
-# side of the centred square taken from a width x height image; outside the image it holds zeros
-CROPS: dict[str, Callable[[int, int], int] | None] = {
-    "none": None,  # refuse images that are not square
+# the wanted shape, scaled to the width of an image or to its height, is the centred box taken from the image:
+# the smaller one or the larger one, which holds zeros outside the image
+CROPS: dict[str, Callable[[Fraction, Fraction], Fraction] | None] = {
+    "none": None,  # refuse images of another shape
     "center": min,
     "pad": max,
 }
@@ -36,17 +38,19 @@ CROPS: dict[str, Callable[[int, int], int] | None] = {
 # where labels come from (label_files.py)
 LABELS = ("auto", "folders", "none")
 
-SMALLEST_RESOLUTION = 4
+SQUARE = ImageSize(1, 1)
+ANY_SHAPE = "any"  # a resolution: the size that all images have, rectangles included
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Processing:
     """The processing options of a dataset. None: resolution and channels as the images have them, all images.
 
-    Raises UsageError for a value outside its table.
+    Without a resolution images must be square; ANY_SHAPE takes rectangles too. Raises UsageError for a value
+    outside its table.
     """
 
-    resolution: int | None = None
+    resolution: Resolution | None = None
     resize: str = "lanczos"
     crop: str = "none"
     channels: int | None = None
@@ -58,14 +62,21 @@ class Processing:
         for option, table in (("resize", RESIZES), ("crop", CROPS), ("alpha", ALPHAS)):
             if getattr(self, option) not in table:
                 raise unknown_name(option, getattr(self, option), table)
-        if self.resolution is not None:
+        if self.resolution not in (None, ANY_SHAPE):
+            if isinstance(self.resolution, str):
+                object.__setattr__(self, "resolution", _canonical(self.resolution))
             check_resolution(self.resolution, "--resolution")
         if self.channels not in (None, 1, 3):
             raise UsageError(f"--channels {self.channels}: must be 1 (gray) or 3 (RGB)")
         if self.max_images is not None and self.max_images < 1:
             raise UsageError(f"--max-images {self.max_images}: must be at least 1")
 
-    def resolved(self, *, resolution: int, channels: int, available: int) -> "Processing":
+    @property
+    def size(self) -> ImageSize | None:
+        """The size that images get; None: the one they have."""
+        return None if self.resolution in (None, ANY_SHAPE) else ImageSize.of(self.resolution)
+
+    def resolved(self, *, resolution: Resolution, channels: int, available: int) -> "Processing":
         """The same options with what the files have filled in; a subset of everything is no subset."""
         chosen = self.max_images is not None and self.max_images < available
         subset = {} if chosen else {"max_images": None, "seed": 0}
@@ -77,12 +88,33 @@ class Processing:
             return torch.arange(available)
         return batch_indices(size=available, seed=self.seed, position=0, count=self.max_images).sort().values
 
-    def square_side(self, width: int, height: int) -> int | None:
-        """Side of the square that the crop mode takes from a width x height image; None: it takes none."""
-        if width == height:
-            return width
-        side = CROPS[self.crop]
-        return side and side(width, height)
+    def box(self, width: int, height: int) -> tuple[int, int] | None:
+        """Width and height of what the crop mode takes from a width x height image; None: it takes nothing.
+
+        The box has the shape of `size`, and is square without one.
+        """
+        if self.resolution == ANY_SHAPE:
+            return width, height
+        shape = self.size or SQUARE
+        scales = Fraction(width, shape.width), Fraction(height, shape.height)
+        if scales[0] == scales[1]:
+            return width, height
+        choose = CROPS[self.crop]
+        if choose is None:
+            return None
+        scale = choose(*scales)
+        return max(1, round(shape.width * scale)), max(1, round(shape.height * scale))
+
+    def misfit(self, subject: str, width: int, height: int) -> NeedsOption:
+        """The error for images that have no box. `subject` names them, as in "a.png is"."""
+        size, ways = self.size or SQUARE, "choose --crop center or --crop pad"
+        if size.width == size.height:
+            ways += ", or keep the shape with --resolution HEIGHTxWIDTH"
+            return NeedsOption(f"{subject} {width}x{height}, not square", ways)
+        if width * size.width == height * size.height:
+            ways += f", or turn --resolution HEIGHTxWIDTH round: {size.width}x{size.height}"
+        found = f"{subject} {height} high and {width} wide"
+        return NeedsOption(f"{found}, not of the shape of --resolution {self.resolution}", ways)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,24 +148,31 @@ class Selection:
             raise UsageError(f"--image-key {self.image_key}: {data} holds no image files; leave it out")
 
 
-def check_resolution(resolution: int, what: str) -> None:
-    """Raise BadResolution unless the networks can have this resolution: a power of two, at least 4."""
-    if resolution < SMALLEST_RESOLUTION or resolution & (resolution - 1):
-        nearest = max(SMALLEST_RESOLUTION, 2 ** round(math.log2(max(1, resolution))))
-        raise BadResolution(
-            f"{what} {resolution}: the networks need a power of two of at least {SMALLEST_RESOLUTION}",
-            f"try --resolution {nearest}",
-        )
+def check_resolution(resolution: Resolution, what: str) -> None:
+    """Raise BadResolution unless the networks can have this resolution."""
+    problem = size_problem(resolution)
+    if problem is not None:
+        why, nearest = problem
+        raise BadResolution(f"{what} {resolution}: {why}", f"try --resolution {nearest}")
 
 
-def centre(image: Image.Image, side: int) -> Image.Image:
-    """The side x side square around the image's centre, with zeros outside the image."""
-    if image.size == (side, side):
+def centre(image: Image.Image, box: tuple[int, int]) -> Image.Image:
+    """The box (width, height) around the image's centre, with zeros outside the image."""
+    width, height = box
+    if image.size == box:
         return image
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
-def resize(image: Image.Image, resolution: int, mode: str) -> Image.Image:
-    """A square 8-bit image at the wanted resolution; untouched where it has it already."""
-    return image if image.width == resolution else image.resize((resolution, resolution), RESIZES[mode])
+def resize(image: Image.Image, size: ImageSize, mode: str) -> Image.Image:
+    """An 8-bit image at the wanted size; untouched where it has it already."""
+    wanted = size.width, size.height
+    return image if image.size == wanted else image.resize(wanted, RESIZES[mode])
+
+
+def _canonical(resolution: str) -> Resolution:
+    try:
+        return parse_resolution(resolution)
+    except ValueError as error:
+        raise UsageError(f"--resolution {resolution}: {error}") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fact_metrics.base.errors import unknown_name
+from fact_metrics.base.image_size import Resolution
 from fact_metrics.images import to_uint8
 from fact_train.data.dataset import SPLITS, Dataset
 from fact_train.data.errors import MissingSplit
@@ -23,7 +24,7 @@ def open_dataset(
     data: object,
     *,
     split: str = "train",
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     resize: str = "lanczos",
     crop: str = "none",
     channels: int | None = None,
@@ -43,7 +44,8 @@ def open_dataset(
         tar (WebDataset) of one, of an npz or npy of uint8 images, or `hf:PATH[:SPLIT]` of a Hugging Face
         dataset on disk. A name wins over a path: "./mnist" is the path. Or images in memory, as
         `fact_metrics.compute` takes them: a tensor, an array or a list of PIL pictures; `name` names them.
-    resolution: side of the square images, a power of two from 4 up. None: as they are (idx: padded to one).
+    resolution: side of square images, a power of two from 4 up, or "HEIGHTxWIDTH". None: as they are, and
+        they must be square (idx: padded to a power of two). ANY_SHAPE: as they are, rectangles included.
     resize, crop, alpha: a name from processing.RESIZES, CROPS, ALPHAS.
     channels: 1 gray, 3 RGB. None: 1 where all images are gray, else 3.
     max_images: keep a random subset of this size, drawn by `seed`, in its original order. None: all.

@@ -5,6 +5,8 @@ training digits, as in PacGAN (Lin et al. 2018, arXiv:1712.04086), and 26,000 te
 many as `modes26k` scores.
 """
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -24,11 +26,11 @@ class StackedPixels:
     """Images whose channels are images of a gray dataset: row i of `parts` [N, 3] has their indices."""
 
     def __init__(self, digits: Dataset, parts: torch.Tensor) -> None:
-        self.shape = (len(parts), CHANNELS, digits.resolution, digits.resolution)
+        self.shape = (len(parts), CHANNELS, digits.size.height, digits.size.width)
         self._digits, self._parts = digits, parts
 
     def read(self, indices: torch.Tensor) -> torch.Tensor:
-        """Images at int64 indices [n]: uint8 [n, 3, R, R]. IndexError outside [0, N)."""
+        """Images at int64 indices [n]: uint8 [n, 3, H, W]. IndexError outside [0, N)."""
         parts = self._parts.index_select(0, indices)
         return self._digits.images(parts.flatten()).view(len(indices), *self.shape[1:])
 
@@ -46,7 +48,7 @@ def open_stacked_mnist(
             f"--channels {processing.channels}: each channel of stacked-mnist holds a digit; leave it out"
         )
     selection.refuse_without_files("stacked-mnist")
-    gray = Processing(resolution=processing.resolution, resize=processing.resize, channels=1)
+    gray = dataclasses.replace(processing, channels=1, max_images=None)
     digits = open_mnist(split=split, processing=gray, progress=progress)
     chosen = processing.choose(COUNTS[split])
     parts = draw_parts(split, len(digits)).index_select(0, chosen)

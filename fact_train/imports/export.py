@@ -36,6 +36,11 @@ def to_stylegan2_ada(snapshot: Snapshot) -> tuple[dict[str, Tensor], dict[str, s
                 f"{snapshot.path} cannot be exported: StyleGAN2-ADA has no --{name.replace('_', '-')} "
                 f"{snapshot.config[name]}"
             )
+    if isinstance(snapshot.G.img_resolution, str):
+        raise UserError(
+            f"{snapshot.path} cannot be exported: StyleGAN2-ADA has square images, this is "
+            f"--resolution {snapshot.G.img_resolution}"
+        )
     arguments = {"G_ema": _generator_arguments(snapshot)}
     tensors = _named("G_ema", snapshot.G)
     if snapshot.D is not None:

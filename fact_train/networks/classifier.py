@@ -50,9 +50,10 @@ IMAGENET_INPUT = ("resnet18", "mobilenet_v2")  # three channels, ImageNet's mean
 
 
 class Classifier(nn.Module):
-    """Images [N, C, R, R], float in about [-1, 1], to logits [N, K]; differentiable in the images.
+    """Images [N, C, H, W], float in about [-1, 1], to logits [N, K]; differentiable in the images.
 
-    `input_size` enlarges or shrinks (bilinear, antialiased) what the network sees; None leaves it.
+    `input_size` enlarges or shrinks (bilinear, antialiased) what the network sees to a square of this side;
+    None leaves it.
     """
 
     def __init__(
@@ -71,8 +72,8 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.float()
-        if self.input_size is not None and x.shape[-1] != self.input_size:
-            size = (self.input_size, self.input_size)
+        size = (self.input_size, self.input_size)
+        if self.input_size is not None and x.shape[2:] != size:
             x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
         if self.arch in IMAGENET_INPUT:
             x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x

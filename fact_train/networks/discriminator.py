@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fact_metrics.base.image_size import ImageSize, Resolution
 from fact_train.networks.generator import channels_at
 from fact_train.networks.mapping import Mapping
 from fact_train.networks.ops import Conv2d, FullyConnected, downsample2d
@@ -83,13 +84,16 @@ class DiscriminatorBlock(nn.Module):
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """4x4 features to scores: minibatch standard deviation, 3x3 convolution, two linear layers."""
+    """Features of the base size (4x4 of squares) to scores: minibatch standard deviation, 3x3 convolution,
+    two linear layers.
+    """
 
     def __init__(
         self,
         in_channels: int,
         out_features: int,
         *,
+        size: tuple[int, int],
         img_channels: int,
         architecture: str,
         mbstd_group_size: int,
@@ -104,7 +108,7 @@ class DiscriminatorEpilogue(nn.Module):
         self.conv = Conv2d(
             in_channels + mbstd_num_channels, in_channels, 3, activation="lrelu", conv_clamp=conv_clamp
         )
-        self.fc = FullyConnected(in_channels * 16, in_channels, activation="lrelu")
+        self.fc = FullyConnected(in_channels * math.prod(size), in_channels, activation="lrelu")
         self.out = FullyConnected(in_channels, out_features)
 
     def forward(self, x: Tensor, img: Tensor | None, *, parts: int) -> Tensor:
@@ -119,7 +123,7 @@ class DiscriminatorEpilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [N, C, R, R] (and one-hot labels or probabilities [N, c_dim]) to scores [N, 1]; higher means
+    """Images [N, C, H, W] (and one-hot labels or probabilities [N, c_dim]) to scores [N, 1]; higher means
     more real.
 
     `conditioning` projection: the last features meet an embedding of c; weighted: a score per class, summed
@@ -130,7 +134,7 @@ class Discriminator(nn.Module):
         self,
         *,
         c_dim: int,
-        img_resolution: int,
+        img_resolution: Resolution,
         img_channels: int,
         channel_base: int,
         channel_max: int,
@@ -148,14 +152,16 @@ class Discriminator(nn.Module):
             if value not in known:
                 raise ValueError(f"{value!r} is none of {', '.join(known)}")
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
-        self.resolutions = [2**i for i in range(int(math.log2(img_resolution)), 2, -1)]
+        size = ImageSize.of(img_resolution)
+        *smaller, last = size.levels
+        self.resolutions = [last, *smaller[:0:-1]]
         width = {
             res: channels_at(res, channel_base=channel_base, channel_max=channel_max)
             for res in [*self.resolutions, 4]
         }
         shared = dict(img_channels=img_channels, architecture=architecture, conv_clamp=conv_clamp)
         for res in self.resolutions:
-            first = res == img_resolution
+            first = res == last
             self.add_module(
                 f"b{res}",
                 DiscriminatorBlock(0 if first else width[res], width[res], width[res // 2], **shared),
@@ -167,6 +173,7 @@ class Discriminator(nn.Module):
         self.b4 = DiscriminatorEpilogue(
             width[4],
             self.cmap_dim or c_dim or out_features,
+            size=size.base,
             mbstd_group_size=mbstd_group_size,
             mbstd_num_channels=mbstd_num_channels,
             **shared,

@@ -14,7 +14,7 @@ SMALLEST_STD = 1e-4
 
 
 class Encoder(Discriminator):
-    """Images [N, C, R, R] in about [-1, 1] to their part of w, [N, w_dim]; the class part is C's."""
+    """Images [N, C, H, W] in about [-1, 1] to their part of w, [N, w_dim]; the class part is C's."""
 
     def __init__(self, *, w_dim: int, **trunk) -> None:
         super().__init__(c_dim=0, mbstd_num_channels=0, out_features=w_dim, **trunk)
@@ -42,7 +42,7 @@ def encoder_ws(w: Tensor, class_parts: Tensor, *, num_ws: int) -> Tensor:
 
 @torch.no_grad()
 def reconstruct(G: nn.Module, E: nn.Module, images: Tensor, class_parts: Tensor) -> Tensor:
-    """G([E(x), c]) of images x [N, C, R, R] in [-1, 1] and class parts c [N, K], in the shape of x.
+    """G([E(x), c]) of images x [N, C, H, W] in [-1, 1] and class parts c [N, K], in the shape of x.
 
     The noise maps are the constant ones, and w is not truncated.
     """

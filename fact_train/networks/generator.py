@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fact_metrics.base.image_size import ImageSize, Resolution
 from fact_train.networks.injection import (
     FUSED_MODES,
     STYLE_INJECTIONS,
@@ -33,7 +34,10 @@ TORGB_STYLES = ("all", "final", "none", "first")
 
 
 def channels_at(resolution: int, *, channel_base: int, channel_max: int) -> int:
-    """Feature maps at a resolution: channel_base / resolution, at most channel_max."""
+    """Feature maps at a resolution: channel_base / resolution, at most channel_max.
+
+    Of rectangles the resolution is a level of `ImageSize`.
+    """
     return min(channel_base // resolution, channel_max)
 
 
@@ -49,7 +53,7 @@ class SynthesisLayer(nn.Module):
         out_channels: int,
         *,
         w_dim: int,
-        resolution: int,
+        size: tuple[int, int],
         up: int,
         injection: str,
         use_noise: bool,
@@ -59,13 +63,13 @@ class SynthesisLayer(nn.Module):
         noise_strength_init: float = 0.0,
     ) -> None:
         super().__init__()
-        self.resolution, self.use_noise, self.conv_clamp = resolution, use_noise, conv_clamp
+        self.size, self.use_noise, self.conv_clamp = size, use_noise, conv_clamp  # size: height and width
         self.inject = STYLE_INJECTIONS[injection](
             in_channels, out_channels, 3, w_dim=w_dim, up=up, demodulate=True, style=style
         )
         self.bias = nn.Parameter(torch.zeros(out_channels))
         if use_noise:
-            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+            self.register_buffer("noise_const", torch.randn(size))
             strength = torch.full([], noise_strength_init)
             if noise_learned:
                 self.noise_strength = nn.Parameter(strength)
@@ -127,7 +131,7 @@ class SynthesisBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         *,
-        resolution: int,
+        size: tuple[int, int],
         img_channels: int,
         is_last: bool,
         architecture: str,
@@ -136,9 +140,9 @@ class SynthesisBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.architecture, self.is_first = architecture, in_channels == 0
-        layer = dict(resolution=resolution, **layer)
+        layer = dict(size=size, **layer)
         if self.is_first:
-            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+            self.const = nn.Parameter(torch.randn(out_channels, *size))
         else:
             self.conv0 = SynthesisLayer(in_channels, out_channels, up=2, **layer)
         self.conv1 = SynthesisLayer(out_channels, out_channels, up=1, **layer)
@@ -190,7 +194,7 @@ class SynthesisBlock(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Intermediate latents [N, num_ws * K, w_dim] to images [N, C, R, R], float32, about [-1, 1], unclamped.
+    """Intermediate latents [N, num_ws * K, w_dim] to images [N, C, H, W], float32, about [-1, 1], unclamped.
 
     K is `style.style_vectors`; rows l K to l K + K - 1 form the style of layer l. `torgb_style` selects the
     ToRGB layers that get a style: all, final, none, or first (all of them, first vector only).
@@ -200,7 +204,7 @@ class Synthesis(nn.Module):
         self,
         *,
         w_dim: int,
-        img_resolution: int,
+        img_resolution: Resolution,
         img_channels: int,
         channel_base: int,
         channel_max: int,
@@ -225,7 +229,8 @@ class Synthesis(nn.Module):
                 raise ValueError(f"{value!r} is none of {', '.join(known)}")
         self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
         self.noise, self.fused_modconv, self.vectors = noise, fused_modconv, style.style_vectors
-        self.resolutions = [2**i for i in range(2, int(math.log2(img_resolution)) + 1)]
+        size = ImageSize.of(img_resolution)
+        self.resolutions = size.levels
         self.num_ws = 0
         previous = 0
         layer = dict(
@@ -242,20 +247,20 @@ class Synthesis(nn.Module):
             block = SynthesisBlock(
                 previous,
                 channels,
-                resolution=res,
+                size=size.at(res),
                 img_channels=img_channels,
-                is_last=res == img_resolution,
+                is_last=res == self.resolutions[-1],
                 architecture=architecture,
                 torgb_style=torgb_style,
                 layer=layer,
             )
             self.add_module(f"b{res}", block)
-            self.num_ws += block.num_conv + (block.num_torgb if res == img_resolution else 0)
+            self.num_ws += block.num_conv + (block.num_torgb if res == self.resolutions[-1] else 0)
             previous = channels
 
     @property
     def layers(self) -> list[SynthesisLayer]:
-        """The noise-carrying layers from 4x4 up."""
+        """The noise-carrying layers from the base up."""
         blocks = [getattr(self, f"b{res}") for res in self.resolutions]
         return [layer for b in blocks for layer in ([b.conv1] if b.is_first else [b.conv0, b.conv1])]
 
@@ -278,10 +283,10 @@ class Synthesis(nn.Module):
     @property
     def noise_shapes(self) -> list[tuple[int, int]]:
         """(height, width) of every noise map, in layer order; empty where noise is off."""
-        return [(layer.resolution, layer.resolution) for layer in self.layers if layer.use_noise]
+        return [layer.size for layer in self.layers if layer.use_noise]
 
     def draw_noise(self, n: int, generator: torch.Generator | None) -> list[Tensor]:
-        """Fresh N(0, 1) noise maps [n, 1, r, r], one per layer, on the generator's device."""
+        """Fresh N(0, 1) noise maps [n, 1, h, w], one per layer, on the generator's device."""
         device = generator.device if generator is not None else self.b4.const.device
         return [torch.randn(n, 1, h, w, generator=generator, device=device) for h, w in self.noise_shapes]
 
@@ -340,7 +345,7 @@ class Synthesis(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents z [N, *z_shape] and one-hot labels c [N, c_dim] to images [N, C, R, R].
+    """Latents z [N, *z_shape] and one-hot labels c [N, c_dim] to images [N, C, H, W].
 
     c is None if c_dim is 0. With `class_dim` (StylEx), c is not a label but the last class_dim numbers of w,
     which `mapping_class` predicted ignores.
@@ -353,7 +358,7 @@ class Generator(nn.Module):
         z_dim: int,
         c_dim: int,
         w_dim: int,
-        img_resolution: int,
+        img_resolution: Resolution,
         img_channels: int,
         map_depth: int = 8,
         mapping_lr_mult: float = 0.01,

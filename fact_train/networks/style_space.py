@@ -102,9 +102,9 @@ class StyleSpace:
         return torch.cat([_styles(module.inject, w).flatten(1) for _, module, w in found], dim=1)
 
     def render(self, styles: Tensor, noise: Noise | None = None) -> Tensor:
-        """Images [N, C, R, R] of styles [N, S], float32 in about [-1, 1], unclamped; differentiable.
+        """Images [N, C, H, W] of styles [N, S], float32 in about [-1, 1], unclamped; differentiable.
 
-        `noise` holds a map [N or 1, 1, r, r] per layer; None takes the constant maps of the network.
+        `noise` holds a map [N or 1, 1, h, w] per layer; None takes the constant maps of the network.
         """
         given, ws = self._given, self._by_layer(styles)
         noise = self.noise(noise, len(styles))
@@ -168,7 +168,7 @@ class Edits:
 
     @torch.no_grad()
     def render(self, layer: StyleLayer, styles: Tensor) -> Tensor:
-        """Images [E, C, R, R] where the layer has the styles [E, size]."""
+        """Images [E, C, H, W] where the layer has the styles [E, size]."""
         w = self._space._as_w(layer, styles)
         if layer.torgb:
             return self._recolour(layer.name.partition(".")[0], w)

@@ -4,11 +4,11 @@ A setting without effect is rejected: a run that names it would be compared as i
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from fact_metrics.base.image_size import size_problem
 from fact_train.settings.schedules import parse_schedules
 from fact_train.settings.stylex_checks import check_stylex
 
@@ -21,7 +21,7 @@ AUGMENTATION_USERS = {
     **dict.fromkeys(("ada_target", "ada_interval", "ada_kimg", "ada_ceiling"), ("ada",)),
     "diffaugment_policy": ("diffaugment",),
 }
-SMALLEST_TRAINED = 8  # px: D halves images down to 4 px
+SMALLEST_TRAINED = 8  # px: D halves images at least once, down to their base
 POLICIES = ("color", "translation", "cutout")
 
 ONE_VECTOR = "it has no effect on one style vector; raise --style-vectors"
@@ -51,10 +51,10 @@ def _range_problem(cfg: Any) -> Problem | None:
         if bounds is not None and isinstance(value, int | float) and not bounds.holds(value):
             optional = ", or none" if f.default is None else ""
             return f.name, bounds.rule + optional
-    side = cfg.resolution
-    if side is not None and (side < SMALLEST_TRAINED or side & (side - 1)):
-        nearest = max(SMALLEST_TRAINED, 2 ** round(math.log2(side)))
-        return "resolution", f"the networks need a power of two of at least {SMALLEST_TRAINED}; try {nearest}"
+    if cfg.resolution is not None:
+        problem = size_problem(cfg.resolution, smallest=SMALLEST_TRAINED)
+        if problem is not None:
+            return "resolution", f"{problem[0]}; try {problem[1]}"
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", cfg.device):
         return "device", "use auto, cpu, cuda or cuda:N"
     if cfg.fp16_layers and cfg.precision in ("bf16", "fp16"):

@@ -34,6 +34,7 @@ class Bounds:
 
 
 POSITIVE = Bounds("above 0", "it must be positive", lambda v: v > 0)
+SIDE = Bounds("above 0, HEIGHTxWIDTH", POSITIVE.rule, POSITIVE.holds)
 NOT_NEGATIVE = Bounds("from 0", "it must not be negative", lambda v: v >= 0)
 NOT_ZERO = Bounds("except 0", "0 removes the style: latents would have no effect", lambda v: v != 0)
 SHARE = Bounds("from 0 to 1", "it must lie in [0, 1]", lambda v: 0 <= v <= 1)
@@ -53,7 +54,7 @@ def setting(
     choices: tuple[str, ...] = (),
     metavar: str | None = None,
     reported: str | None = None,
-    canonical: Callable[[str], str] | None = None,
+    canonical: Callable[[str], Any] | None = None,
     off_alias: str | None = None,
     scope: str = "science",
 ) -> Any:
@@ -62,7 +63,7 @@ def setting(
     help: one or two sentences. panel: one of PANELS. source: a key of SOURCES; science fields have one.
     bounds: the numbers that fit. choices: the names of a `str` field whose table stands elsewhere.
     metavar: the placeholder of a free text. reported: what the style experiments say of the field.
-    canonical: gives a free text its one spelling, or raises ValueError with what is wrong.
+    canonical: gives a free text its one value, or raises ValueError with what is wrong.
     off_alias: another flag that switches a switch off.
     """
     metadata = {
@@ -150,7 +151,7 @@ def placeholder(f: dataclasses.Field) -> str:
     plain = [
         f.metadata["metavar"] or {int: "INT", float: "FLOAT", str: "TEXT"}[t] for t in types if t in WORDS
     ]
-    return "|".join([*(f.metadata["choices"] or plain), *_names(literals, types)])
+    return "|".join(dict.fromkeys([*(f.metadata["choices"] or plain), *_names(literals, types)]))
 
 
 def range_text(f: dataclasses.Field) -> str:

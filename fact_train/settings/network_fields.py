@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fact_train.settings.fields import NOT_NEGATIVE, NOT_ZERO, POSITIVE, setting
+from fact_metrics.base.image_size import parse_resolution
+from fact_train.settings.fields import NOT_NEGATIVE, NOT_ZERO, POSITIVE, SIDE, setting
 
 
 @dataclass(frozen=True)
@@ -15,15 +16,18 @@ class NetworkFields:
         "Training images: mnist, stacked-mnist, the path of an image folder, zip, tar, npz, npy or idx "
         "folder, or hf:PATH of a Hugging Face dataset on disk.",
         panel="Data", source="this project", metavar="NAME|PATH")
-    resolution: int | None = setting(None,
-        "Side of the training images in pixels, a power of two from 8. none keeps the size of the files.",
-        panel="Data", source="StyleGAN2-ADA", bounds=POSITIVE)
+    resolution: int | str | None = setting(None,
+        "Size of the training images in pixels. One number is the side of a square, a power of two from 8. "
+        "HEIGHTxWIDTH doubles a base shape: 256x128 doubles 4x2. none keeps the size of square files.",
+        panel="Data", source="StyleGAN2-ADA", bounds=SIDE, metavar="INT|HEIGHTxWIDTH",
+        canonical=parse_resolution)
     resize: str = setting("lanczos",
         "Filter that resizes images of another size. none rejects them.",
         panel="Data", source="StyleGAN2-ADA",
         choices=("lanczos", "box", "bicubic", "bilinear", "hamming", "nearest", "none"))
     crop: str = setting("none",
-        "How non-square images become square: cut to the centre, or padded with zeros. none rejects them.",
+        "How images get the shape of --resolution, or become square without it: cut to the centre, or padded "
+        "with zeros. none rejects other shapes.",
         panel="Data", source="StyleGAN2-ADA", choices=("none", "center", "pad"))
     channels: Literal[1, 3] | None = setting(None,
         "Colour channels: 1 is gray, 3 is RGB. none takes 1 if all images are gray, otherwise 3.",

@@ -7,16 +7,18 @@ from PIL import Image
 from torch import Tensor
 
 from fact_metrics.base.atomic import write_atomically
+from fact_metrics.base.image_size import ImageSize, Resolution
 from fact_metrics.base.pixels import to_uint8
 from fact_train.data import Dataset
 from fact_train.networks.generator import Generator
 from fact_train.seeds import generator_for
 
 
-def grid_size(resolution: int) -> tuple[int, int]:
-    """(rows, columns) so that the picture is about 640-2560 pixels wide."""
-    columns = min(max(2560 // resolution, 4), 20)
-    return max(columns // 2, 2), columns
+def grid_size(resolution: Resolution) -> tuple[int, int]:
+    """(rows, columns) so that the picture is about 640-2560 pixels wide and half as high."""
+    size = ImageSize.of(resolution)
+    columns = min(max(2560 // size.width, 4), 20)
+    return max(min(columns * size.width // (2 * size.height), 20), 2), columns
 
 
 def tile(images: Tensor, columns: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.file_hashes import file_sha256
+from fact_metrics.base.image_size import ImageSize
 from fact_train.imports import load_checkpoint
 from fact_train.settings.config import TrainConfig, flag
 from fact_train.settings.fields import value_text
@@ -150,16 +151,18 @@ def _differences(file: Saved, cfg: TrainConfig, model: Model) -> list[str]:
     return lines + [f"it holds no {name[0]}" for name in ("D", "E_ema") if name in missing]
 
 
-def _shape_of(G: Mapping[str, Tensor]) -> dict[str, int]:
+def _shape_of(G: Mapping[str, Tensor]) -> dict[str, int | str]:
     """Resolution, image channels and classes, as the tensors of a generator say; {} if they say nothing."""
     sides = [int(found[1]) for key in G if (found := re.match(r"synthesis\.b(\d+)\.", key))]
     ends = [f"synthesis.b{max(sides, default=0)}.torgb.{name}" for name in ("bias", "conv.bias")]
     biases = [G[end] for end in ends if end in G]
-    if not biases:
+    const = G.get("synthesis.b4.const")
+    if not biases or const is None or const.ndim != 3:
         return {}
+    height, width = (side * max(sides) // 4 for side in const.shape[1:])
     embed = G.get("mapping.embed.weight")
     return {
-        "resolution": max(sides),
+        "resolution": ImageSize(height, width).resolution,
         "image channels": len(biases[0]),
         "classes": 0 if embed is None else embed.shape[1],
     }

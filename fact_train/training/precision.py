@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from fact_metrics.base.errors import UsageError
+from fact_metrics.base.image_size import ImageSize, Resolution
 from fact_train.settings.config import TrainConfig
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -46,10 +47,11 @@ def has_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def feature_maps(cfg: TrainConfig, device: torch.device, *, resolution: int) -> dict[str, Any]:
+def feature_maps(cfg: TrainConfig, device: torch.device, *, resolution: Resolution) -> dict[str, Any]:
     """Which resolutions have which dtype, as G, D and E take it."""
     if cfg.fp16_layers and device.type == "cuda":
-        return {"dtype": torch.float16, "dtype_from": max(resolution * 2 >> cfg.fp16_layers, 8)}
+        highest = ImageSize.of(resolution).levels[-1]
+        return {"dtype": torch.float16, "dtype_from": max(highest * 2 >> cfg.fp16_layers, 8)}
     return {"dtype": PRECISIONS[cfg.precision]}
 
 

@@ -19,7 +19,7 @@ def real_images(
     step: int,
     pools: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """This process' real images of a step, [N, C, R, R] float32 in [-1, 1] on the device, and their indices.
+    """This process' real images of a step, [N, C, H, W] float32 in [-1, 1] on the device, and their indices.
 
     `pools` are the images of each class, which then come equally often.
     A pure function of the step: a resumed run sees what the uninterrupted run would have seen.

@@ -52,7 +52,7 @@ class StepInputs:
     step: int  # steps before this one
     nimg: int  # real images shown before it, over all processes
     share: Share
-    real: Tensor  # [N, C, R, R], float32 in [-1, 1]
+    real: Tensor  # [N, C, H, W], float32 in [-1, 1]
     c: Tensor | None  # [N, c_dim], what the model knows of these images: their labels, or C's logits
     regularise: bool | None = None  # True forces the lazy regularisers, False forbids them, None: by interval
 
@@ -100,7 +100,7 @@ class Work:
 
     @property
     def real(self) -> Tensor:
-        """Real images of the micro-batch: [size, C, R, R], float32 in [-1, 1]."""
+        """Real images of the micro-batch: [size, C, H, W], float32 in [-1, 1]."""
         return self.inputs.real[self.index * self.size :][: self.size]
 
     @property

@@ -38,7 +38,7 @@ class Trainer:
 
     def __init__(self, cfg: TrainConfig, dataset: Dataset, device: torch.device, *, threads: int = 1) -> None:
         self.cfg, self.dataset, self.device = cfg, dataset, device
-        if dataset.resolution < SMALLEST_TRAINED:
+        if dataset.size.levels[-1] < SMALLEST_TRAINED:
             raise UsageError(
                 f"{cfg.data}: images of {dataset.resolution} px; D halves them down to 4 px, so give "
                 f"--resolution {SMALLEST_TRAINED} or more."

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fact_metrics.base.errors import UserError
+from fact_metrics.base.image_size import ImageSize
 from fact_metrics.base.limits import DOCUMENT, Limit
 from fact_metrics.base.plain_text import check_file_name, for_terminal
 
@@ -90,7 +91,7 @@ class DatasetShape(msgspec.Struct, kw_only=True):
     name: str
     split: str
     sha256: str
-    resolution: int | None
+    resolution: int | str | None
     channels: int | None
     n: int | None = None
 
@@ -103,16 +104,15 @@ class TrainingSetShape(DatasetShape, kw_only=True):
     """A training set: its shape is known, and networks are built for it."""
 
     n: int
-    resolution: int
+    resolution: int | str
     channels: int
     classes: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (4 <= self.resolution <= 2**14 and self.channels in (1, 3) and 0 <= self.classes <= 2**20):
-            raise ValueError(
-                f"no images: {self.resolution} px, {self.channels} channels, {self.classes} classes"
-            )
+        ImageSize.of(self.resolution)
+        if not (self.channels in (1, 3) and 0 <= self.classes <= 2**20):
+            raise ValueError(f"no images: {self.channels} channels, {self.classes} classes")
 
 
 def _checked(text: bytes | str, shape: type[Shape], source: object, way_out: str, limit: Limit):

@@ -143,7 +143,7 @@ def _prepared(images: torch.Tensor, *, epsilon: float, crop: bool) -> torch.Tens
     if crop:
         height, width = images.shape[-2:]
         images = images[..., height * 3 // 8 : height * 7 // 8, width * 2 // 8 : width * 6 // 8]
-    factor = max(images.shape[-1] // MAX_RESOLUTION, 1)
+    factor = max(max(images.shape[-2:]) // MAX_RESOLUTION, 1)
     return F.avg_pool2d(images, factor) if factor > 1 else images
 
 

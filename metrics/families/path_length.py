@@ -18,6 +18,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from fact_metrics.base.image_size import ImageSize
 from fact_metrics.engines.conventions import PATHS, STEP, VARIANTS, LatentPath
 from fact_metrics.family import Choice, Family, Source
 from fact_metrics.spec import MetricSpec, MetricValue
@@ -48,7 +49,9 @@ def compute(spec: MetricSpec, inputs: DeclaredInputs, *, path: LatentPath) -> Me
     from fact_metrics.features.perceptual import MIN_RESOLUTION, PerceptualDetector
 
     generator, detector = inputs.generator, get_detector(spec.detectors[0], inputs.device)
-    side = generator.resolution // 2 if path.crop else generator.resolution
+    size = ImageSize.of(generator.resolution)
+    shorter = min(size.height, size.width)
+    side = shorter // 2 if path.crop else shorter
     if isinstance(detector, PerceptualDetector) and side < MIN_RESOLUTION:
         reason = f"{side} pixels are left of {generator.resolution}: too few for {detector.name}"
         return MetricValue(None, extras={"undefined": reason})

@@ -23,13 +23,13 @@ async function draw(canvas, address, image, step) {
   canvas.wanted = `${image},${step}`;
   const picture = await decoded(address);
   if (canvas.wanted !== `${image},${step}`) return; // a later frame was asked for meanwhile
-  const size = data.size;
-  canvas.getContext("2d").drawImage(picture, step * size, image * size, size, size, 0, 0, size, size);
+  const { width, height } = data;
+  canvas.getContext("2d").drawImage(picture, step * width, image * height, width, height, 0, 0, width, height);
   canvas.dataset.frame = canvas.wanted;
 }
 
 function newCanvas(label) {
-  const canvas = element("canvas", { width: data.size, height: data.size, className: data.size < 112 ? "pixels" : "" });
+  const canvas = element("canvas", { width: data.width, height: data.height, className: Math.max(data.width, data.height) < 112 ? "pixels" : "" });
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", label);
   return canvas;

@@ -41,7 +41,7 @@ function shuffled(items, random) {
 // Films: canvases that step through their sprite there and back.
 
 function film(address, label) {
-  const canvas = element("canvas", { width: data.size, height: data.size, className: data.size < 144 ? "pixels" : "" });
+  const canvas = element("canvas", { width: data.width, height: data.height, className: Math.max(data.width, data.height) < 144 ? "pixels" : "" });
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", label);
   const picture = element("img", { src: address });
@@ -60,8 +60,8 @@ function frameAt(tick, steps) {
 function drawFilms() {
   for (const { canvas, picture } of state.films) {
     if (!picture.complete || !picture.naturalWidth) continue;
-    const step = frameAt(state.tick, picture.naturalWidth / data.size);
-    canvas.getContext("2d").drawImage(picture, step * data.size, 0, data.size, data.size, 0, 0, data.size, data.size);
+    const step = frameAt(state.tick, picture.naturalWidth / data.width);
+    canvas.getContext("2d").drawImage(picture, step * data.width, 0, data.width, data.height, 0, 0, data.width, data.height);
     canvas.dataset.step = step;
   }
 }

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from fact_metrics.base.image_size import ImageSize, Resolution
+
 SMALL_RESOLUTION = 64  # up to here StyleGAN2-ADA's R1 heuristic is known to be too weak
 
 
@@ -25,17 +27,18 @@ def one_centred(scores: Tensor, images: Tensor) -> Tensor:
 GRADIENT_PENALTIES = {"zero": zero_centred, "one": one_centred}
 
 
-def resolve_r1_gamma(gamma: float | str, *, resolution: int, batch: int) -> float:
+def resolve_r1_gamma(gamma: float | str, *, resolution: Resolution, batch: int) -> float:
     """The number that --r1-gamma stands for; `auto` is StyleGAN2-ADA's heuristic for this size and batch."""
-    return 0.0002 * resolution**2 / batch if gamma == "auto" else gamma
+    size = ImageSize.of(resolution)
+    return 0.0002 * (size.height * size.width) / batch if gamma == "auto" else gamma
 
 
-def r1_notes(setting: float | str, gamma: float, *, resolution: int, batch: int) -> tuple[str, ...]:
+def r1_notes(setting: float | str, gamma: float, *, resolution: Resolution, batch: int) -> tuple[str, ...]:
     """What a run should say about --r1-gamma auto: its number, and a warning where it is known to fail."""
     if setting != "auto":
         return ()
     said = f"--r1-gamma auto is {gamma:.3g} at {resolution} pixels and --r1-auto-batch {batch}"
-    if resolution > SMALL_RESOLUTION:
+    if ImageSize.of(resolution).mean_side > SMALL_RESOLUTION:
         return (said,)
     why = "in unpublished experiments several style vectors collapsed with it and trained at 10"
     return (f"warning: {said}. That is weak at {SMALL_RESOLUTION} pixels and below: {why}; try 1 to 10.",)

@@ -16,7 +16,7 @@ from fact_train.training.step import Work
 
 @dataclass(frozen=True)
 class Encoded:
-    """Images x [N, C, R, R] and the w [N, w_dim] that E gives them, with C's logits of x [N, K]."""
+    """Images x [N, C, H, W] and the w [N, w_dim] that E gives them, with C's logits of x [N, K]."""
 
     x: Tensor
     w: Tensor
@@ -63,7 +63,7 @@ class Explanation:
         return parts
 
     def loss(self, encoded: Encoded, images: Tensor, work: Work, *, number: int, suffix: str = "") -> Tensor:
-        """The weighted sum, a mean over images [N, C, R, R]; reports every term under its name + `suffix`.
+        """The weighted sum, a mean over images [N, C, H, W]; reports every term under its name + `suffix`.
 
         Without a suffix the reconstruction part is also `work.rec_loss`, without what is not in every turn.
         """
@@ -102,7 +102,7 @@ def perceptual_distance(
     if cfg.perceptual not in able:
         raise unknown_name("perceptual", cfg.perceptual, able)
     distance = get_detector(cfg.perceptual, device).differentiable_distance
-    shape = (1, dataset.num_channels, dataset.resolution, dataset.resolution)
+    shape = (1, dataset.num_channels, dataset.size.height, dataset.size.width)
     try:
         distance(torch.zeros(shape, device=device), torch.zeros(shape, device=device))
     except ValueError as error:

@@ -125,7 +125,7 @@ class GAN:
         return self.adversarial_loss(self.generate(ws, work), c, work)
 
     def adversarial_loss(self, images: Tensor, c: Tensor | None, work: Work) -> Tensor:
-        """What G loses by the scores of generated images [N, C, R, R], one for each real one."""
+        """What G loses by the scores of generated images [N, C, H, W], one for each real one."""
         scores, real = self.discriminate(images, c, work), None
         work.report("Scores/generated", scores)
         if self.loss.pairs:
@@ -216,7 +216,7 @@ class GAN:
         )
 
     def generate(self, ws: Tensor, work: Work) -> Tensor:
-        """Images [N, C, R, R] of ws."""
+        """Images [N, C, H, W] of ws."""
         return self.G.synthesis(ws, generator=work.gen, **self.feature_maps)
 
     def discriminate(self, images: Tensor, c: Tensor | None, work: Work, *, parts: int = 1) -> Tensor:

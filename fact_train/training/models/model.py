@@ -46,7 +46,7 @@ class Model(ABC):
 
     @abstractmethod
     def condition(self, images: Tensor, index: Tensor) -> Tensor | None:
-        """What the model has to know of real images [N, C, R, R], at `index` in the dataset: [N, c_dim]."""
+        """What the model has to know of real images [N, C, H, W], at `index` in the dataset: [N, c_dim]."""
 
     @abstractmethod
     def classes(self) -> Tensor | None:
