@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fact_baselines.load import load_reported
-from fact_leaderboard.build import Section, build_board, git_problem, section_key
+from fact_leaderboard.build import Section, build_board, section_key
+from fact_leaderboard.gate import git_problem
 from fact_leaderboard.records import RESULTS as RESULTS_FILE
 from fact_leaderboard.records import Record, latest_records, read_folder, read_records
 from fact_leaderboard.render import render_board

@@ -8,9 +8,10 @@ import json
 from collections.abc import Iterable, Sequence
 
 from fact_baselines.load import ReportedSet, measured_presets
-from fact_leaderboard.build import Cell, Row, Section, explained_classifier, flatten, short
+from fact_leaderboard.build import Cell, Row, Section, explained_classifier
 from fact_leaderboard.columns import EXPLANATIONS, Column
 from fact_leaderboard.explained import flagged_metrics
+from fact_leaderboard.gate import flatten, short
 from fact_leaderboard.records import Record
 from fact_leaderboard.verifications import Verification
 from fact_leaderboard.verified import render_verified

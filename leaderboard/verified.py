@@ -6,7 +6,8 @@ Only checks by committed code count, and only of the values that the records hol
 from collections import defaultdict
 from collections.abc import Sequence
 
-from fact_leaderboard.build import CONTROLS, Section
+from fact_leaderboard.build import Section
+from fact_leaderboard.gate import CONTROLS
 from fact_leaderboard.records import Record
 from fact_leaderboard.verifications import Verification, of_records
 from fact_metrics.base.plain_text import for_cell

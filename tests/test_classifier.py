@@ -136,7 +136,7 @@ def test_every_architecture_classifies_and_passes_gradients(arch: str) -> None:
     assert class_part(logits, "logits") is logits
 
 
-def test_weights_of_the_same_architecture_can_be_started_from(tmp_path) -> None:
+def test_weights_of_the_same_architecture_can_be_started_from(tmp_path, monkeypatch) -> None:
     """As torchvision's trained ones: another last layer stays new."""
     torch.manual_seed(0)
     data = tmp_path / "colour"
@@ -149,6 +149,8 @@ def test_weights_of_the_same_architecture_can_be_started_from(tmp_path) -> None:
     trained = CLASSIFIERS["resnet18"](3, 1000).state_dict()
     torch.save(trained, tmp_path / "resnet18.pt")
     options = dict(data=str(data), arch="resnet18", epochs=1, batch=4, lr=1e-6, report=lambda line: None)
+    # trained for five tiny steps, it may say one class
+    monkeypatch.setattr("fact_train.classifiers.training.check_not_degenerate", lambda *args: None)
     train_classifier(tmp_path / "c.safetensors", init=tmp_path / "resnet18.pt", **options)
     net, card = load_classifier(str(tmp_path / "c.safetensors"))
     close = net.net.state_dict()["layer3.0.conv1.weight"] - trained["layer3.0.conv1.weight"]

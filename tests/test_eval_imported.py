@@ -10,7 +10,8 @@ from foreign_checkpoints import rosinality, stylegan2_ada, toy_networks, write_p
 
 import fact_metrics.registry
 from fact_leaderboard import columns
-from fact_leaderboard.build import build_board, git_problem
+from fact_leaderboard.build import build_board
+from fact_leaderboard.gate import git_problem
 from fact_leaderboard.records import RESULTS, read_records
 from fact_train.snapshot import load_snapshot
 

@@ -230,7 +230,7 @@ def test_a_snapshot_is_judged_by_the_starts_before_it(checkout, monkeypatch, tmp
     """The everyday case: a run killed at 1.5 kimg, its losses edited, resumed to 2."""
     from fact_eval.jobs.plan import describe_training
     from fact_eval.jobs.runs import Run
-    from fact_leaderboard.build import git_problem
+    from fact_leaderboard.gate import git_problem
 
     monkeypatch.setattr(module, "ROOT", checkout)
     trained(tmp_path)

@@ -113,7 +113,7 @@ def _recompress(source: Path, target: Path) -> None:
         ({"config": {"channel_max": 2**15, "channel_base": 2**20}}, "has shape"),
         ({"config": {"map_depth": 3}}, "differ in"),
         ({"config": {"map_depth": "x"}}, "whole number"),
-        ({"dataset": {"resolution": 2**40}}, "no images"),
+        ({"dataset": {"resolution": 2**40}}, "from 4 to 16384"),
         ({"dataset": {"classes": 10**15}}, "no images"),
         ({"dataset": {"name": "../x"}}, "cannot name a file"),
         ({"schema": "a"}, "schema: expected int"),

@@ -10,7 +10,7 @@ from eval_toys import make_record
 from typer.testing import CliRunner
 
 from fact_eval.cli import app
-from fact_leaderboard.build import git_problem
+from fact_leaderboard.gate import git_problem
 from fact_leaderboard.publish import RESULTS, publish_records
 from fact_leaderboard.records import append_records, read_records
 from fact_leaderboard.self_check import check_record, check_results

@@ -73,7 +73,7 @@ def test_a_size_has_one_spelling(text: str, resolution: int | str) -> None:
     [
         ("7x5", "the networks double a base shape with a longer side of 4 to 7, such as 4x2 or 4x3; try 8x6"),
         ("256x96", "the networks double a base shape .*; try 224x96"),
-        ("48x48", "the networks need a power of two of at least 8; try 64"),
+        ("48x48", "the networks need a power of two from 8 to 16384; try 64"),
         ("4x2", "the networks double .*; try 8x2"),
         ("32768x16384", "the networks double"),
         ("256*128", "it must be a side such as 256, or HEIGHTxWIDTH such as 256x128"),

@@ -117,7 +117,7 @@ def test_data_of_another_kind_is_named_in_the_refusal(tiny_config: TrainConfig, 
 def test_settings_that_no_network_can_have_are_refused_with_the_nearest(tiny_config: TrainConfig) -> None:
     for value, way_out in ((4, "try 8"), (48, "try 64"), (33, "try 32")):
         with pytest.raises(
-            UsageError, match=f"--resolution {value}: .* power of two of at least 8; {way_out}"
+            UsageError, match=f"--resolution {value}: .* power of two from 8 to 16384; {way_out}"
         ):
             dataclasses.replace(tiny_config, resolution=value)
     with pytest.raises(UsageError, match="--device gpu: use auto, cpu, cuda or cuda:N"):

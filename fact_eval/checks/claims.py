@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fact_eval.jobs.pictures import open_reference
 from fact_eval.jobs.plan import Job, ReferenceData
-from fact_leaderboard.build import CONTROLS
+from fact_leaderboard.gate import CONTROLS
 from fact_leaderboard.records import RESULTS, Record, find_results, latest_records, read_records
 from fact_leaderboard.snapshots import published_snapshot, snapshot_problem
 from fact_metrics.base.errors import UsageError, UserError

@@ -29,6 +29,7 @@ FEATURE_MODULES = (
     "fact_train.settings.network_fields",
     "fact_train.settings.training_fields",
     "fact_train.settings.stylex_fields",
+    "fact_train.settings.style_fields",
     "fact_train.settings.schedules",
     # images
     "fact_train.data",

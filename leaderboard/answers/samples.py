@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from fact_leaderboard.build import git_problem
+from fact_leaderboard.gate import git_problem
 from fact_leaderboard.records import DIVERGED, Record, latest_records
 from fact_metrics.engines.conventions import COLLAPSED
 from fact_metrics.registry import get_spec

@@ -96,7 +96,7 @@ def size_problem(resolution: Resolution, *, smallest: int = SMALLEST) -> tuple[s
     ]
     nearest = min(known, key=lambda size: size.distance(max(height, 1), max(width, 1))).resolution
     if height == width:
-        return f"the networks need a power of two of at least {smallest}", nearest
+        return f"the networks need a power of two from {smallest} to {SMALLEST << MOST_DOUBLINGS}", nearest
     return "the networks double a base shape with a longer side of 4 to 7, such as 4x2 or 4x3", nearest
 
 
