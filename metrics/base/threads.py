@@ -18,7 +18,7 @@ from fact_metrics.base.processes import launched_world_size
 ROUNDS = 4  # measurements on each number of threads, in turn; the first is a warm-up
 ENOUGH_SECONDS = 2.0  # of all rounds: long measurements need fewer of them
 GAIN = 1.1  # fewer threads must be faster by this factor: a quiet machine never gives up a core by chance
-IMAGES, CHANNELS, SIDE, LAYERS = 16, 64, 32, 4  # of a sample of what scoring computes
+IMAGES, CHANNELS, SIDE, LAYERS = 16, 64, 32, 16  # of a sample of what scoring computes, some 0.1 s
 GFLOP = LAYERS * IMAGES * SIDE**2 * CHANNELS**2 * 9 * 2 / 1e9
 
 
