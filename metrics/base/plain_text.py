@@ -11,6 +11,7 @@ import unicodedata
 # Control characters (Cc), and format characters (Cf) that reorder or hide text: bidi controls, zero width.
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _SHOWN = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # folders, controls (Cc), surrogates (Cs)
 _SUSPECT = re.compile(r"[^\x20-\x7e]")
 # What would be markup in GitHub's or Python's Markdown, and only that: `a < b`, `[0, 1]` and `x * y` are not.
 _MARKDOWN = (
@@ -87,7 +88,7 @@ def is_file_name(text: object) -> bool:
     return (
         isinstance(text, str)
         and text not in ("", ".", "..")
-        and not any(c in "/\\" or unicodedata.category(c) in ("Cc", "Cs") for c in text)
+        and _NOT_IN_NAMES.search(text) is None
         and len(text.encode()) <= LONGEST_NAME
     )
 
