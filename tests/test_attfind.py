@@ -345,7 +345,7 @@ def images(**changes):
 HOSTILE = [
     ({"run_id": "../../etc/passwd"}, "run_id '../../etc/passwd' cannot name a file"),
     ({"run_id": 5}, "run_id: expected str, got int"),
-    ({"snapshot": "/root/x.safetensors"}, "snapshot .* cannot name a file"),
+    ({"snapshot": "/elsewhere/x.safetensors"}, "snapshot .* cannot name a file"),
     ({"snapshot": "a\nb"}, "snapshot .* cannot name a file"),
     ({"schema": "1"}, "schema: expected int"),
     ({"shift": 0}, "shift is 0; an edit has a length above 0"),
