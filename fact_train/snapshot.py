@@ -95,7 +95,8 @@ class Snapshot:
 
     def class_parts(self, images: Tensor) -> Tensor:
         """The class part of w of uint8 images, [N, K]. StylEx only."""
-        return class_part(self.class_logits(images), self.config["class_repr"])
+        cfg = self.config
+        return class_part(self.class_logits(images), cfg["class_repr"], cfg["class_scale"])
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:

@@ -101,6 +101,7 @@ STYLEX_AXES = {
     "model": {"model": "stylegan2"},
     "classifier": {},  # another file: see the test
     "class_repr": {"class_repr": "logits"},
+    "class_scale": {"class_scale": 0.2},
     "mapping_class": {"mapping_class": "predicted"},
     "class_dropout": {"class_dropout": 0.5},
     "class_noise": {"class_noise": 0.5},

@@ -132,8 +132,9 @@ def test_every_architecture_classifies_and_passes_gradients(arch: str) -> None:
     logits = net(x)
     logits.square().sum().backward()
     assert logits.shape == (2, 3) and float(x.grad.abs().sum()) > 0
-    assert class_part(logits, "softmax").sum(dim=1).allclose(torch.ones(2))
-    assert class_part(logits, "logits") is logits
+    assert class_part(logits, "softmax", 1.0).sum(dim=1).allclose(torch.ones(2))
+    assert torch.equal(class_part(logits, "logits", 1.0), logits)
+    assert torch.equal(class_part(logits, "logits", 0.2), 0.2 * logits)
 
 
 def test_weights_of_the_same_architecture_can_be_started_from(tmp_path, monkeypatch) -> None:

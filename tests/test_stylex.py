@@ -225,7 +225,7 @@ def test_defect_5_reconstructions_are_not_truncated(stylex_config, monkeypatch) 
         real = t.dataset.images(grid_indices(t.dataset, seed=0))
         with torch.no_grad():
             x = real.float() / 127.5 - 1
-            w = torch.cat([t.model.E_ema(x), class_part(t.model.C(x), "softmax")], dim=1)
+            w = torch.cat([t.model.E_ema(x), class_part(t.model.C(x), "softmax", 1.0)], dim=1)
             ws = w.unsqueeze(1).expand(-1, t.model.gan.G.num_ws, -1)
             images = torch.cat([t.model.gan.G_ema.synthesis(p, noise_mode="const") for p in ws.split(50)])
         expected = pairs_picture(real, to_uint8(images), grid.columns)

@@ -21,6 +21,21 @@ def sample_at(t, step: int, **options):
         return t.model._sample(work_of(t, **options), 8)
 
 
+def snapshot_of(t, folder):
+    """What is loaded from a snapshot of the trainer's networks."""
+    path = folder / "network.safetensors"
+    save_snapshot(
+        path,
+        t.model.snapshot_networks,
+        cfg=t.cfg,
+        dataset=t.dataset.describe(),
+        nimg=t.nimg,
+        run_id="a",
+        classifier=t.model.classifier_card,
+    )
+    return load_snapshot(path)
+
+
 def test_a_mapping_can_predict_the_class_part_itself(stylex_config, tmp_path) -> None:
     """As the older script of the reproduction, where no class enters the noise branch."""
     cfg = dataclasses.replace(stylex_config, mapping_class="predicted", class_repr="logits")
@@ -37,17 +52,7 @@ def test_a_mapping_can_predict_the_class_part_itself(stylex_config, tmp_path) ->
         assert not torch.equal(sample.ws[:, 0, 8:], sample.logits)
         assert torch.equal(sample_at(t, ENCODER).ws[:, 0, 8:], t.inputs().c)
     assert mapping.w_avg.shape == (10,) and float(mapping.w_avg[8:].abs().max()) > 0
-    path = tmp_path / "network.safetensors"
-    save_snapshot(
-        path,
-        t.model.snapshot_networks,
-        cfg=cfg,
-        dataset=t.dataset.describe(),
-        nimg=t.nimg,
-        run_id="a",
-        classifier=t.model.classifier_card,
-    )
-    G = load_snapshot(path).G
+    G = snapshot_of(t, tmp_path).G
     assert isinstance(G.mapping, ClassFreeMapping) and G.w_dim == 8
     torch.testing.assert_close(G.mapping(z, c), t.model.gan.G_ema.mapping(z, c))
     assert t.model.pictures(t.model.grid()).keys() == {"fakes", "reconstructions"}
@@ -67,6 +72,20 @@ def test_class_parts_are_dropped_at_their_rate_in_both_branches(stylex_config, s
     assert abs(float(share) - 0.25) < 4 * (0.25 * 0.75 / 400) ** 0.5  # four standard errors
     always = trainer_of(stylex_config, class_dropout=1.0)
     assert float(sample_at(always, step).ws[:, :, 8:].abs().max()) == 0
+
+
+@pytest.mark.parametrize("step", [MAPPING, ENCODER])
+def test_the_class_part_is_scaled_alike_in_training_and_from_a_snapshot(
+    stylex_config, tmp_path, step: int
+) -> None:
+    t = trainer_of(stylex_config, class_scale=0.25, style_mixing_prob=0.0)
+    parts = sample_at(t, step).ws[:, 0, 8:]
+    assert torch.equal(parts, t.inputs().c.softmax(dim=1) / 4)
+    images = t.dataset.images(torch.arange(4))
+    snapshot = snapshot_of(t, tmp_path)
+    expected = snapshot.class_logits(images).softmax(dim=1) / 4
+    assert torch.equal(snapshot.class_parts(images), expected)
+    assert torch.equal(snapshot.reconstruction_ws(images)[:, 0, 8:], expected)
 
 
 @pytest.mark.parametrize("step", [MAPPING, ENCODER])

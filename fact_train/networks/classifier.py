@@ -81,6 +81,6 @@ class Classifier(nn.Module):
         return self.net(x.contiguous(memory_format=torch.channels_last))
 
 
-def class_part(logits: Tensor, class_repr: str) -> Tensor:
-    """What C's logits [N, K] are in w: `softmax` or `logits`, [N, K]."""
-    return logits.softmax(dim=1) if class_repr == "softmax" else logits
+def class_part(logits: Tensor, class_repr: str, scale: float) -> Tensor:
+    """What C's logits [N, K] are in w: `softmax` or `logits`, times a scale, [N, K]."""
+    return scale * (logits.softmax(dim=1) if class_repr == "softmax" else logits)

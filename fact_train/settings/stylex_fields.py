@@ -18,6 +18,9 @@ class StylExFields:
         panel="StylEx", source="StylEx", metavar="NAME|PATH")
     class_repr: Literal["softmax", "logits"] = setting("softmax",
         "What the classifier adds to w: probabilities or logits.", panel="StylEx", source="StylEx study")
+    class_scale: float = setting(1.0,
+        "Factor on the class part of w. Logits of the bundled digits have a deviation of about 5.",
+        panel="StylEx", source="this project", bounds=POSITIVE)
     mapping_class: Literal["given", "predicted"] = setting("given",
         "Class part of the mapping's w: given, that of a training image, or predicted by the mapping itself.",
         panel="StylEx", source="StylEx study")

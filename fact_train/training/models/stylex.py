@@ -206,13 +206,16 @@ class StylEx(Model):
 
     def _class_part(self, logits: Tensor, work: Work) -> Tensor:
         """The class part of w [N, K] that G is given in training: with noise, or dropped for some images."""
-        c = class_part(logits, self.cfg.class_repr)
+        c = self._undisturbed_class_part(logits)
         if self.cfg.class_noise:
             c = c + self.cfg.class_noise * self._normal(c.shape, work)
         if self.cfg.class_dropout:
             drawn = torch.rand([len(c), 1], generator=work.gen, device=self.device)
             c = c * (drawn >= self.cfg.class_dropout)
         return c
+
+    def _undisturbed_class_part(self, logits: Tensor) -> Tensor:
+        return class_part(logits, self.cfg.class_repr, self.cfg.class_scale)
 
     def _normal(self, shape: torch.Size, work: Work) -> Tensor:
         return torch.randn(shape, generator=work.gen, device=self.device)
@@ -225,7 +228,7 @@ class StylEx(Model):
     def grid(self) -> SampleGrid:
         """Row by row, the class parts of the images of reals.png."""
         index = grid_indices(self.dataset, seed=self.cfg.seed)
-        c = class_part(classifier.classify(self.C, self.dataset, index, self.device), self.cfg.class_repr)
+        c = self._undisturbed_class_part(classifier.classify(self.C, self.dataset, index, self.device))
         return SampleGrid(self.gan.G_ema, self.dataset, seed=self.cfg.seed, device=self.device, c=c)
 
     def pictures(self, grid: SampleGrid) -> dict[str, Tensor]:
