@@ -113,6 +113,7 @@ STYLEX_AXES = {
     "compensation": {"compensation": True},
     "rec_in_d_phase": {"rec_in_d_phase": True},
     "rec_in_g_phase": {"rec_in_g_phase": False, "rec_in_d_phase": True},
+    "encoder_adversarial": {"encoder_adversarial": False},
     "encoder_lr_mult": {"encoder_lr_mult": 0.1},
     "encoder_init": {"encoder_init": "standardised"},
     "e_channel_mult": {"e_channel_mult": 0.5},

@@ -69,6 +69,11 @@ def _losses(v: dict[str, Any]) -> tuple[str, str] | None:
         for name, value in neutral.items():
             if v[name] != value:
                 return name, "--branches mapping trains the encoder only with --rec-in-d-phase; add it"
+    if not v["encoder_adversarial"]:
+        if v["branches"] == "mapping":
+            return "encoder_adversarial", "--branches mapping shows D no image of the encoder; leave it on"
+        if not (v["rec_scale"] or v["kl_scale"]):
+            return "encoder_adversarial", "without reconstruction and KL the encoder would never be trained"
     if not v["rec_in_g_phase"] and not v["rec_in_d_phase"]:
         return (
             "rec_in_g_phase",

@@ -55,6 +55,9 @@ class StylExFields:
     rec_in_g_phase: bool = setting(True,
         "Train reconstruction and KL in the step of G, together with the adversarial loss.",
         panel="StylEx", source="StylEx study")
+    encoder_adversarial: bool = setting(True,
+        "Let D's scores of the encoder's images train the encoder as well as G. Off, they train G alone.",
+        panel="StylEx", source="VAE/GAN")
     encoder_lr_mult: float = setting(1.0, "Learning rate of the encoder, relative to --g-lr.",
         panel="StylEx", source="StylEx study", bounds=POSITIVE)
     encoder_init: Literal["random", "standardised"] = setting("random",

@@ -133,12 +133,18 @@ class StylEx(Model):
         """G and E against D; encoder turns are also held to their images, mapping turns to their classes."""
         cfg = self.cfg
         sample = self._sample(work, work.size)
-        images = self.gan.generate(sample.ws, work)
-        total = self.gan.adversarial_loss(images, sample.logits, work)
         encoded = 0 if sample.encoded is None else len(sample.encoded.x)
+        ws = sample.ws
+        if encoded and not cfg.encoder_adversarial:
+            ws = torch.cat([ws[:encoded].detach(), ws[encoded:]])
+        images = self.gan.generate(ws, work)
+        total = self.gan.adversarial_loss(images, sample.logits, work)
         number = self.turns.reconstruction(work.inputs, turn=work.turn)
         if encoded and cfg.rec_in_g_phase and number is not None:
-            total = total + self._explanation_loss(sample.encoded, images[:encoded], work)
+            own = images[:encoded]
+            if not cfg.encoder_adversarial:
+                own = self.gan.generate(sample.ws[:encoded], work)
+            total = total + self._explanation_loss(sample.encoded, own, work)
         if cfg.kl_branches == "both" and encoded < work.size:
             mapped = slice(encoded, None)
             divergence = losses.class_divergence(sample.logits[mapped], self.C(images[mapped]))
