@@ -120,6 +120,7 @@ STYLEX_AXES = {
     "e_channel_max": {"e_channel_max": 4},
     "rec_scale": {"rec_scale": 5.0},
     "w_w": {"w_w": 1.0},
+    "w_latent": {"w_latent": 0.5},
     "w_l1": {"w_l1": 0.1},
     "w_l2": {"w_l2": 1.0},
     "kl_scale": {"kl_scale": 0.1},

@@ -149,6 +149,27 @@ def test_the_mapping_learns_from_d_where_the_encoder_does_not(stylex_config) -> 
     assert float(gradients_of(t, loss_of_g)["mapping"].abs().max()) > 0
 
 
+def test_latents_of_the_mapping_are_recovered(stylex_config) -> None:
+    """The value and E's gradient in closed form. Without the loss, E learns nothing in the mapping's turn."""
+    found = {}
+    for weight in (0.0, 0.7):
+        t = trainer_of(stylex_config, w_latent=weight, style_mixing_prob=0.9)
+        t.steps = MAPPING
+        work = work_of(t)
+        value = t.model.generator_loss(work)
+        params = list(t.model.E.parameters())
+        found[weight] = value.item(), torch.autograd.grad(value, params, allow_unused=True)
+    with torch.no_grad():
+        work = work_of(t)
+        ws = t.model._sample(work, 8).ws
+        images = t.model.gan.generate(ws, work)
+    expected = (ws[:, :, :8].mean(dim=1) - t.model.E(images)).abs().mean()
+    assert found[0.7][0] - found[0.0][0] == pytest.approx(0.7 * expected.item(), rel=1e-4)
+    assert all(grad is None for grad in found[0.0][1])
+    for mine, closed in zip(found[0.7][1], torch.autograd.grad(0.7 * expected, params), strict=True):
+        torch.testing.assert_close(mine, closed, rtol=1e-4, atol=1e-6)  # rounding of another graph
+
+
 def reconstructions(t, steps: int, name: str = "Loss/rec_l1") -> list[bool]:
     seen = []
     for _ in range(steps):
@@ -284,6 +305,7 @@ def test_balance_goes_by_what_the_classifier_says(stylex_config) -> None:
             {"encoder_adversarial": False, "rec_scale": 0.0, "kl_scale": 0.0},
             "the encoder would never be trained",
         ),
+        ({"w_latent": 1.0, "branches": "encoder", "alternation": "off"}, "--w-latent 1: .* no images"),
         ({"class_dropout": 1.5}, "--class-dropout 1.5: it must lie in"),
         (
             {"model": "stylegan2", "classifier": None, "w_lpips": 0.1, "w_noise": 0.1},

@@ -78,6 +78,9 @@ class StylExFields:
         panel="StylEx", source="StylEx", bounds=NOT_NEGATIVE)
     w_l2: float = setting(0.0, "Weight of (x - G(w))^2, for images in [-1, 1]. 0 switches it off.",
         panel="StylEx", source="this project", bounds=NOT_NEGATIVE)
+    w_latent: float = setting(0.0,
+        "Weight of |w - E(G(w))| in G's step, for the mapping's images. 0 switches it off.",
+        panel="StylEx", source="ALAE", bounds=NOT_NEGATIVE)
     perceptual: str = setting("stlpips_alex",
         "Detector of the perceptual distance; see fact-eval list.",
         panel="StylEx", source="this project", metavar="DETECTOR")

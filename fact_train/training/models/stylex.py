@@ -145,8 +145,10 @@ class StylEx(Model):
             if not cfg.encoder_adversarial:
                 own = self.gan.generate(sample.ws[:encoded], work)
             total = total + self._explanation_loss(sample.encoded, own, work)
+        mapped = slice(encoded, None)
+        if cfg.w_latent and encoded < work.size:
+            total = total + cfg.w_latent * self._latent_distance(ws[mapped], images[mapped], work)
         if cfg.kl_branches == "both" and encoded < work.size:
-            mapped = slice(encoded, None)
             divergence = losses.class_divergence(sample.logits[mapped], self.C(images[mapped]))
             work.report("Loss/kl_of_mapping", divergence)
             total = total + cfg.kl_scale * divergence.mean()
@@ -163,6 +165,13 @@ class StylEx(Model):
         number = self.turns.reconstruction(work.inputs, turn=work.turn)
         loss = self.explanation.loss(encoded, images, work, number=number, suffix=suffix)
         return (self.turns.compensation * self.cfg.rec_interval) * loss
+
+    def _latent_distance(self, ws: Tensor, images: Tensor, work: Work) -> Tensor:
+        """Mean of |w - E(G(w))|. The w to find is no variable; of mixed styles it is the mean."""
+        w = ws[:, :, : self.cfg.w_dim].mean(dim=1).detach()
+        distance = losses.mean_absolute(w, self._encode(images))
+        work.report("Loss/latent", distance)
+        return distance.mean()
 
     def follow_schedules(self, nimg: int) -> dict[str, Tensor]:
         if self.rec_opt is not None:
