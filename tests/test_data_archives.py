@@ -2,10 +2,11 @@
 
 import io
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
-from data_files import encode, gray, rgb, write_files
+from data_files import encode, gray, image_files, rgb, write_files, write_zip
 
 from fact_metrics.base.errors import UserError
 from fact_train.data import open_dataset
@@ -87,6 +88,43 @@ def test_labels_of_an_npz_are_read(tmp_path):
     np.savez(tmp_path / "made.npz", np.zeros((3, 8, 8, 3), np.uint8), np.array([2, 0, 1]))
     dataset = open_dataset(tmp_path / "made.npz")
     assert dataset.labels([0, 1, 2]).tolist() == [2, 0, 1] and dataset.num_classes == 3
+
+
+def damaged_zip(path, kind):
+    """A zip of two images and a link to one, spoilt after it was written."""
+    link = zipfile.ZipInfo("lnk.png")
+    link.external_attr, link.compress_type = 0o120777 << 16, zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(write_zip(path, image_files(2)), "a") as archive:
+        archive.writestr(link, b"./" * 3000 * (kind == "long link") + b"img0.png")
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")  # in the table of contents, that of the link
+    if kind == "version":
+        content[entry + 6] = 255
+    elif kind == "link":
+        content[entry + 16] ^= 1  # of its checksum
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("version", r"a\.zip: not a readable zip or tar \(zip file version 25\.5\); give a folder"),
+        ("link", r"lnk\.png: cannot be read \(a link to what is not in the archive\)"),
+        ("long link", r"lnk\.png: cannot be read \(a link to what is not in the archive\)"),
+    ],
+)
+def test_a_zip_with_a_damaged_table_or_link_is_refused_by_name(tmp_path, kind, message):
+    with pytest.raises(UserError, match=message):
+        open_dataset(damaged_zip(tmp_path / "a.zip", kind))
+    assert len(open_dataset(damaged_zip(tmp_path / "good.zip", None))) == 2
+
+
+@pytest.mark.parametrize("label, shown", [(-1, "-1"), (10**9, "1,000,000,000")])
+def test_a_label_of_an_npz_that_is_no_class_is_named(tmp_path, label, shown):
+    np.savez(tmp_path / "made.npz", np.zeros((3, 8, 8, 3), np.uint8), np.array([0, label, 1]))
+    with pytest.raises(UserError, match=rf"arr_1 holds the class {shown}; number the classes from 0"):
+        open_dataset(tmp_path / "made.npz")
 
 
 @pytest.mark.parametrize(

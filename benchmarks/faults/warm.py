@@ -1,5 +1,6 @@
 """Heavy packages, imported once: commands are forked from this process."""
 
+import atexit
 import gc
 import importlib
 
@@ -30,3 +31,4 @@ def warm_up() -> None:
     for name in MODULES:
         importlib.import_module(name)
     gc.freeze()
+    atexit.register(gc.unfreeze)

@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
+from fact_metrics.base.arrays import DAMAGED
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import Stamp, stamp
 from fact_metrics.base.limits import FILE_BYTES, IMAGE_FILE, check_unpacked
@@ -38,6 +39,8 @@ COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open
 
 
 LABEL_FILE = "dataset.json"
+LONGEST_PATH = 4096  # bytes, as in Linux
+NOWHERE = "/"  # leads out of every archive
 
 
 class Files(NamedTuple):
@@ -126,10 +129,20 @@ def _folder(path: Path) -> Files:
     )
 
 
+def _link_target(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
+    """Where a link leads; to nothing if its member is damaged or too long for a path."""
+    try:
+        with archive.open(info) as stream:
+            target = stream.read(LONGEST_PATH + 1)
+    except DAMAGED:
+        return NOWHERE
+    return target.decode(errors="replace") if len(target) <= LONGEST_PATH else NOWHERE
+
+
 def _zip(path: Path, stack: ExitStack) -> Files:
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
-    except (OSError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path}: not a readable zip or tar ({error}); give a folder, a zip or a tar of images"
         ) from error
@@ -137,7 +150,7 @@ def _zip(path: Path, stack: ExitStack) -> Files:
     for info in archive.infolist():
         name = info.filename.replace("\\", "/")  # as some programs on Windows write them
         if stat.S_ISLNK(info.external_attr >> 16):
-            members.add_link(name, archive.read(info).decode(errors="replace"))
+            members.add_link(name, _link_target(archive, info))
         elif not name.endswith("/"):
             members.add(name, info)
     members.resolve_links()
