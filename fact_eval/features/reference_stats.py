@@ -10,7 +10,6 @@ content, not by its name.
 
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,7 +228,9 @@ def _read_torch(path: Path) -> ReferenceStatistics:
             (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
             PICKLE.check(archive.getinfo(name).file_size, path, "save its arrays with numpy.savez")
             data = archive.read(name)
-    except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except OSError:
+        raise
+    except DAMAGED as error:
         raise UserError(f"{path} is not a statistics file of torch-fidelity ({error})") from error
     content = read_pickle(data, source=path)
     parts = _pairs(path, content) if isinstance(content, dict) else ()
