@@ -93,9 +93,9 @@ def of_bytes(content: bytes, random_: random.Random) -> bytes:
     return content
 
 
-def _perhaps(spoil: Callable, content: bytes, random_: random.Random) -> bytes:
-    """Spoilt once more, every third time: what is compressed is damaged otherwise than what is not."""
-    return spoil(content, random_) if random_.random() < 1 / 3 else content
+def _sometimes_of_bytes(content: bytes, random_: random.Random) -> bytes:
+    """Every third time other bytes: what is compressed is damaged otherwise than what is not."""
+    return of_bytes(content, random_) if random_.random() < 1 / 3 else content
 
 
 def of_json(content: bytes, random_: random.Random) -> bytes:
@@ -163,7 +163,7 @@ def of_zip(content: bytes, random_: random.Random) -> bytes:
     with zipfile.ZipFile(packed, "w") as archive:
         for name, data in members:
             archive.writestr(zipfile.ZipInfo(name), data, random_.choice(ZIP_METHODS))
-    return _perhaps(of_bytes, packed.getvalue(), random_)
+    return _sometimes_of_bytes(packed.getvalue(), random_)
 
 
 def of_tar(content: bytes, random_: random.Random) -> bytes:
@@ -187,7 +187,7 @@ def of_tar(content: bytes, random_: random.Random) -> bytes:
             member.type = random_.choice(types) if random_.random() < 0.2 else tarfile.REGTYPE
             member.linkname, member.size = random_.choice((name, "/etc/passwd", "..")), len(data)
             archive.addfile(member, io.BytesIO(data))
-    return _perhaps(of_bytes, packed.getvalue(), random_)
+    return _sometimes_of_bytes(packed.getvalue(), random_)
 
 
 def of_png(content: bytes, random_: random.Random) -> bytes:
