@@ -128,7 +128,8 @@ def run_command(
             output += _available(reader)
             if done:
                 break
-            if time.monotonic() > deadline and (kill_after or time.monotonic() > deadline + _queued(pid)):
+            waited = _queued(pid) if kill_after is None and time.monotonic() > deadline else 0
+            if time.monotonic() > deadline + waited:
                 _kill(pid)
                 hung, deadline = kill_after is None, math.inf
             time.sleep(0.005)
