@@ -4,11 +4,14 @@ import json
 import os
 import random
 import resource
+import signal
 import struct
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,6 +94,39 @@ def test_changes_are_counted_and_faults_come_where_they_are_set(tmp_path: Path, 
     assert ended.code == -9 and not ended.hung and (tmp_path / "run/.a.partial").read_text() == "whole"
 
 
+def test_a_command_has_a_session_and_a_limit_and_nobody_to_ask(tmp_path: Path, command) -> None:
+    def look() -> None:
+        print(os.getsid(0) == os.getpid(), os.read(0, 1))
+        try:
+            bytearray(runner.MEMORY)
+        except MemoryError:
+            print("refused")
+
+    command(look)
+    assert run_command(("x",), tmp_path).output == "True b''\nrefused\n"
+
+
+@pytest.mark.parametrize(("kill_after", "left"), [(None, True), (1.0, False)])
+def test_what_a_command_started_ends_with_it(tmp_path, command, monkeypatch, kill_after, left) -> None:
+    monkeypatch.setattr(runner, "GRACE", 0.2)
+
+    def start() -> None:
+        print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
+        if kill_after:
+            signal.pause()
+
+    command(start)
+    ended = run_command(("x",), tmp_path, kill_after=kill_after)
+    assert (ended.left, ended.hung) == (left, False)
+    state = Path(f"/proc/{int(ended.output)}/stat")
+    for _ in range(100):  # until its new parent has noticed
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("sleep still runs")
+
+
 def _target(results) -> Target:
     return Target("toy", ("x",), lambda at: None, results)
 
@@ -144,6 +180,41 @@ def test_inputs_are_judged_by_lines_memory_and_exit_code() -> None:
     assert judged(1, "fact-eval: x", peak=1001) == ["memory"]
     kinds = {inputs.error_kind(f"fact-eval: run-{i}/x.pt is damaged (byte {i}); delete it") for i in range(3)}
     assert len(kinds) == 1 and kinds != {inputs.error_kind("fact-eval: x.pt has schema 4")}
+
+
+def test_the_installed_program_must_say_what_the_forked_one_says(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_text("x")
+    forked, fresh = (
+        run_command(("fact-eval", "ref", "x.npz"), tmp_path, fresh=fresh) for fresh in (False, True)
+    )
+    assert (forked.code, inputs.error_lines(forked.output)) == (1, [forked.output.strip()])
+    assert (fresh.code, fresh.output) == (forked.code, forked.output)
+
+    def outcome(output: str, code: int = 1) -> Outcome:
+        return Outcome(code, 0.1, 10, output, ())
+
+    assert inputs.differences(outcome("fact-eval: x"), outcome("warning\nfact-eval: x")) == []
+    assert inputs.differences(outcome("fact-eval: x"), outcome("fact-eval: y")) == ["other in a new process"]
+    assert inputs.differences(outcome("fact-eval: x"), outcome("fact-eval: x", 2)) == [
+        "other in a new process"
+    ]
+    assert "no line" in inputs.differences(outcome("fact-eval: x"), outcome(""))
+
+
+def test_every_so_many_inputs_one_is_read_twice(tmp_path: Path, monkeypatch) -> None:
+    asked = []
+
+    def run_case(case, folder, *, fresh=False):
+        folder.mkdir(parents=True)
+        asked.append((case.name, fresh))
+        return Outcome(1, 0.1, 10, "fact-eval: x" + " y" * fresh, ())
+
+    monkeypatch.setattr(inputs, "run_case", run_case)
+    case = lambda number, seed: runner.Case(f"{number}", (), lambda at: None)  # noqa: E731
+    (found,) = inputs.run_entries([SimpleNamespace(name="e", case=case)], tmp_path, inputs=100, seed=0)
+    assert [name for name, fresh in asked if fresh] == ["25", "75"]
+    assert (found.inputs, found.fresh, len(asked)) == (100, 2, 102)
+    assert found.faults[0].startswith("25: exit 1: other in a new process: ") and len(found.faults) == 2
 
 
 # What the campaign found

@@ -107,6 +107,7 @@ def table(result: dict[str, Any]) -> str:
             "inputs": row["inputs"],
             "refused": row["refused"],
             "accepted": row["accepted"],
+            "also in a new process": row.get("fresh", 0),
             "kinds of message": len(row["kinds"]),
             "peak memory of a refusal": f"{row['peak_mb']:.0f} MB",
             "faults": len(row["faults"]),

@@ -1,5 +1,6 @@
 """Heavy packages, imported once: commands are forked from this process."""
 
+import gc
 import importlib
 
 MODULES = (
@@ -11,7 +12,11 @@ MODULES = (
     "fact_eval.scoring.session",
     "fact_eval.scoring.diverged",
     "fact_eval.reports.tables",
+    "fact_eval.explain",
+    "fact_eval.weights",
     "fact_leaderboard.publish",
+    "fact_leaderboard.answers",
+    "pydantic.main",
     "torch.utils.tensorboard",
     "torch._dynamo",
     "pandas",
@@ -21,6 +26,7 @@ MODULES = (
 
 
 def warm_up() -> None:
-    """Import what commands need."""
+    """Import what commands need, and leave it out of the collections of the processes to come."""
     for name in MODULES:
         importlib.import_module(name)
+    gc.freeze()
