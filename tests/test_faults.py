@@ -211,10 +211,26 @@ def test_every_so_many_inputs_one_is_read_twice(tmp_path: Path, monkeypatch) -> 
 
     monkeypatch.setattr(inputs, "run_case", run_case)
     case = lambda number, seed: runner.Case(f"{number}", (), lambda at: None)  # noqa: E731
-    (found,) = inputs.run_entries([SimpleNamespace(name="e", case=case)], tmp_path, inputs=100, seed=0)
-    assert [name for name, fresh in asked if fresh] == ["25", "75"]
-    assert (found.inputs, found.fresh, len(asked)) == (100, 2, 102)
-    assert found.faults[0].startswith("25: exit 1: other in a new process: ") and len(found.faults) == 2
+    (found,) = inputs.run_entries([SimpleNamespace(name="e", case=case)], tmp_path, inputs=200, seed=0)
+    assert [name for name, fresh in asked if fresh] == ["50", "150"]
+    assert (found.inputs, found.fresh, len(asked)) == (200, 2, 202)
+    assert found.faults[0].startswith("50: exit 1: other in a new process: ") and len(found.faults) == 2
+
+
+def test_an_interrupted_row_is_kept_and_nothing_follows(tmp_path: Path, command) -> None:
+    def interrupt() -> None:
+        if Path("last").exists():
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(60)
+
+    command(interrupt)
+    case = lambda number, seed: runner.Case(  # noqa: E731
+        f"{number}", ("x",), lambda at: (at / "last").touch() if number == 2 else None
+    )
+    rows = inputs.run_entries([SimpleNamespace(name="e", case=case)] * 2, tmp_path, inputs=9, seed=0)
+    assert next(rows).inputs == 2
+    with pytest.raises(KeyboardInterrupt):
+        next(rows)
 
 
 # What the campaign found

@@ -108,6 +108,68 @@ def test_noise_on_w_is_the_encoder_s_alone_and_no_target_of_the_w_loss(stylex_co
     assert torch.equal(sample_at(noisy, MAPPING).ws, sample_at(plain, MAPPING).ws)
 
 
+def gradients_of(t, loss) -> dict[str, torch.Tensor]:
+    """Of G's loss in an encoder turn, or of its explanation alone; 0 where a network has none."""
+    t.steps = ENCODER
+    nets = {"synthesis": t.model.gan.G.synthesis, "mapping": t.model.gan.G.mapping, "E": t.model.E}
+    value = loss(t, work_of(t))
+    found = {}
+    for name, net in nets.items():
+        params = list(net.parameters())
+        grads = torch.autograd.grad(value, params, retain_graph=True, allow_unused=True)
+        parts = [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
+        found[name] = torch.cat([g.flatten() for g in parts])
+    return found
+
+
+def loss_of_g(t, work):
+    return t.model.generator_loss(work)
+
+
+def explanation_alone(t, work):
+    ws, encoded = t.model._encoded_ws(work.real, work.c, work)
+    return t.model._explanation_loss(encoded, t.model.gan.generate(ws, work), work)
+
+
+@pytest.mark.parametrize("rec_in_g_phase", [True, False])
+def test_the_encoder_learns_nothing_from_d_on_demand(stylex_config, rec_in_g_phase: bool) -> None:
+    options = dict(rec_in_g_phase=rec_in_g_phase, rec_in_d_phase=True, noise="off")
+    with_d, without = (trainer_of(stylex_config, encoder_adversarial=on, **options) for on in (True, False))
+    a, b = gradients_of(with_d, loss_of_g), gradients_of(without, loss_of_g)
+    torch.testing.assert_close(a["synthesis"], b["synthesis"])  # two graphs round apart
+    assert float(a["E"].abs().max()) > 0
+    alone = gradients_of(without, explanation_alone)["E"] if rec_in_g_phase else torch.zeros_like(b["E"])
+    torch.testing.assert_close(b["E"], alone)
+    assert not torch.allclose(a["E"], b["E"])
+
+
+def test_the_mapping_learns_from_d_where_the_encoder_does_not(stylex_config) -> None:
+    """Half of every micro-batch is the mapping's."""
+    t = trainer_of(stylex_config, alternation="off", encoder_adversarial=False, style_mixing_prob=0.0)
+    assert float(gradients_of(t, loss_of_g)["mapping"].abs().max()) > 0
+
+
+def test_latents_of_the_mapping_are_recovered(stylex_config) -> None:
+    """The value and E's gradient in closed form. Without the loss, E learns nothing in the mapping's turn."""
+    found = {}
+    for weight in (0.0, 0.7):
+        t = trainer_of(stylex_config, w_latent=weight, style_mixing_prob=0.9)
+        t.steps = MAPPING
+        work = work_of(t)
+        value = t.model.generator_loss(work)
+        params = list(t.model.E.parameters())
+        found[weight] = value.item(), torch.autograd.grad(value, params, allow_unused=True)
+    with torch.no_grad():
+        work = work_of(t)
+        ws = t.model._sample(work, 8).ws
+        images = t.model.gan.generate(ws, work)
+    expected = (ws[:, :, :8].mean(dim=1) - t.model.E(images)).abs().mean()
+    assert found[0.7][0] - found[0.0][0] == pytest.approx(0.7 * expected.item(), rel=1e-4)
+    assert all(grad is None for grad in found[0.0][1])
+    for mine, closed in zip(found[0.7][1], torch.autograd.grad(0.7 * expected, params), strict=True):
+        torch.testing.assert_close(mine, closed, rtol=1e-4, atol=1e-6)  # rounding of another graph
+
+
 def reconstructions(t, steps: int, name: str = "Loss/rec_l1") -> list[bool]:
     seen = []
     for _ in range(steps):
@@ -235,6 +297,15 @@ def test_balance_goes_by_what_the_classifier_says(stylex_config) -> None:
         ({"rec_interval": 2, "rec_scale": 0.0, "kl_scale": 0.0}, "--rec-interval 2: .* nothing to train"),
         ({"lpips_interval": 2}, "--lpips-interval 2: the perceptual distance is off"),
         ({"lpips_stretch": True}, "--lpips-stretch: the perceptual distance is off"),
+        (
+            {"encoder_adversarial": False, "branches": "mapping", "alternation": "off"},
+            "--no-encoder-adversarial: --branches mapping shows D no image",
+        ),
+        (
+            {"encoder_adversarial": False, "rec_scale": 0.0, "kl_scale": 0.0},
+            "the encoder would never be trained",
+        ),
+        ({"w_latent": 1.0, "branches": "encoder", "alternation": "off"}, "--w-latent 1: .* no images"),
         ({"class_dropout": 1.5}, "--class-dropout 1.5: it must lie in"),
         (
             {"model": "stylegan2", "classifier": None, "w_lpips": 0.1, "w_noise": 0.1},

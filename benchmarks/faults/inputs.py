@@ -11,7 +11,7 @@ from benchmarks.hostile.runner import Case, Outcome, run_case
 
 MOST_MB = 1000  # of memory, of a file that is refused
 LIST = 20  # lines that one refusal may take: an audit names every bad file
-FRESH = 50  # every so many inputs, one is also read by the installed program, started anew
+FRESH = 100  # every so many inputs, one is also read by the installed program, started anew
 PROGRAMS = ("fact-eval: ", "fact-train: ")
 
 
@@ -31,26 +31,38 @@ class Inputs:
 
 
 def run_entries(entries: Sequence[Entry], folder: Path, *, inputs: int, seed: int) -> Iterator[Inputs]:
-    """Run `inputs` bad inputs of every entry; the installed program must say the same of some."""
+    """Run `inputs` bad inputs of every entry; the installed program must say the same of some.
+
+    An interrupted row counts the inputs until then; KeyboardInterrupt follows it.
+    """
     for entry in entries:
         found = Inputs(entry.name)
-        for number in range(inputs):
-            case = entry.case(number, seed)
-            outcome = _outcome(case, folder)
-            found.inputs += 1
-            found.refused += outcome.code in (1, 2)
-            found.accepted += outcome.code == 0
-            found.slowest = max(found.slowest, outcome.seconds)
-            if outcome.code in (1, 2):
-                found.peak_mb = max(found.peak_mb, outcome.peak_mb)
-                kind = error_kind(outcome.output)
-                found.kinds[kind] = found.kinds.get(kind, 0) + 1
-            found.faults += _described(case, outcome, faults_of(outcome))
-            if number % FRESH == FRESH // 2:
-                again = _outcome(case, folder, fresh=True)
-                found.fresh += 1
-                found.faults += _described(case, again, differences(outcome, again))
+        try:
+            for number in range(inputs):
+                _add(found, entry.case(number, seed), folder, twice=number % FRESH == FRESH // 2)
+        except KeyboardInterrupt:
+            if found.inputs:
+                yield found
+            raise
         yield found
+
+
+def _add(found: Inputs, case: Case, folder: Path, *, twice: bool) -> None:
+    """Run one input, perhaps also in a new process, and count what came of it."""
+    outcome = _outcome(case, folder)
+    again = _outcome(case, folder, fresh=True) if twice else None
+    found.inputs += 1
+    found.refused += outcome.code in (1, 2)
+    found.accepted += outcome.code == 0
+    found.fresh += again is not None
+    found.slowest = max(found.slowest, outcome.seconds)
+    if outcome.code in (1, 2):
+        found.peak_mb = max(found.peak_mb, outcome.peak_mb)
+        kind = error_kind(outcome.output)
+        found.kinds[kind] = found.kinds.get(kind, 0) + 1
+    found.faults += _described(case, outcome, faults_of(outcome))
+    if again is not None:
+        found.faults += _described(case, again, differences(outcome, again))
 
 
 def differences(forked: Outcome, fresh: Outcome) -> list[str]:

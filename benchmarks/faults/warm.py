@@ -1,7 +1,9 @@
 """Heavy packages, imported once: commands are forked from this process."""
 
+import atexit
 import gc
 import importlib
+from contextlib import suppress
 
 MODULES = (
     "fact_train.cli",
@@ -16,17 +18,20 @@ MODULES = (
     "fact_eval.weights",
     "fact_leaderboard.publish",
     "fact_leaderboard.answers",
-    "pydantic.main",
     "torch.utils.tensorboard",
     "torch._dynamo",
     "pandas",
     "tabulate",
     "scipy.linalg",
 )
+PRIVATE = "typer._adapters"  # which looks for pydantic; half of the time of a short command
 
 
 def warm_up() -> None:
     """Import what commands need, and leave it out of the collections of the processes to come."""
     for name in MODULES:
         importlib.import_module(name)
+    with suppress(ModuleNotFoundError):
+        importlib.import_module(PRIVATE)
     gc.freeze()
+    atexit.register(gc.unfreeze)

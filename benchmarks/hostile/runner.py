@@ -122,15 +122,19 @@ def run_command(
     os.set_blocking(reader, False)
     output, hung = bytearray(), False
     deadline = began + (SECONDS if kill_after is None else kill_after)
-    while True:
-        done, status, usage = os.wait4(pid, os.WNOHANG)
-        output += _available(reader)
-        if done:
-            break
-        if time.monotonic() > deadline:
-            _kill(pid)
-            hung, deadline = kill_after is None, math.inf
-        time.sleep(0.005)
+    try:
+        while True:
+            done, status, usage = os.wait4(pid, os.WNOHANG)
+            output += _available(reader)
+            if done:
+                break
+            if time.monotonic() > deadline:
+                _kill(pid)
+                hung, deadline = kill_after is None, math.inf
+            time.sleep(0.005)
+    except KeyboardInterrupt:  # which its own session does not get
+        _kill(pid)
+        raise
     os.close(reader)
     code = os.waitstatus_to_exitcode(status)
     left = code >= 0 and _stays(pid)

@@ -69,6 +69,11 @@ def _losses(v: dict[str, Any]) -> tuple[str, str] | None:
         for name, value in neutral.items():
             if v[name] != value:
                 return name, "--branches mapping trains the encoder only with --rec-in-d-phase; add it"
+    if not v["encoder_adversarial"]:
+        if v["branches"] == "mapping":
+            return "encoder_adversarial", "--branches mapping shows D no image of the encoder; leave it on"
+        if not (v["rec_scale"] or v["kl_scale"] or v["w_latent"]):
+            return "encoder_adversarial", "without another loss the encoder would never be trained"
     if not v["rec_in_g_phase"] and not v["rec_in_d_phase"]:
         return (
             "rec_in_g_phase",
@@ -86,6 +91,8 @@ def _losses(v: dict[str, Any]) -> tuple[str, str] | None:
             return "kl_branches", "--kl-scale 0 switches the KL loss off"
         if v["branches"] == "encoder":
             return "kl_branches", "--branches encoder generates no images from the mapping network"
+    if v["w_latent"] and v["branches"] == "encoder":
+        return "w_latent", "--branches encoder generates no images from the mapping network"
     if v["rec_interval"] > 1 and not (v["rec_scale"] or v["kl_scale"]):
         return "rec_interval", "--rec-scale 0 and --kl-scale 0 leave nothing to train"
     if not (v["rec_scale"] and v["w_lpips"]):

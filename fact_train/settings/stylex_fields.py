@@ -55,6 +55,9 @@ class StylExFields:
     rec_in_g_phase: bool = setting(True,
         "Train reconstruction and KL in the step of G, together with the adversarial loss.",
         panel="StylEx", source="StylEx study")
+    encoder_adversarial: bool = setting(True,
+        "Let D's scores of the encoder's images train the encoder as well as G. Off, they train G alone.",
+        panel="StylEx", source="VAE/GAN")
     encoder_lr_mult: float = setting(1.0, "Learning rate of the encoder, relative to --g-lr.",
         panel="StylEx", source="StylEx study", bounds=POSITIVE)
     encoder_init: Literal["random", "standardised"] = setting("random",
@@ -75,6 +78,9 @@ class StylExFields:
         panel="StylEx", source="StylEx", bounds=NOT_NEGATIVE)
     w_l2: float = setting(0.0, "Weight of (x - G(w))^2, for images in [-1, 1]. 0 switches it off.",
         panel="StylEx", source="this project", bounds=NOT_NEGATIVE)
+    w_latent: float = setting(0.0,
+        "Weight of |w - E(G(w))| in G's step, for the mapping's images. 0 switches it off.",
+        panel="StylEx", source="ALAE", bounds=NOT_NEGATIVE)
     perceptual: str = setting("stlpips_alex",
         "Detector of the perceptual distance; see fact-eval list.",
         panel="StylEx", source="this project", metavar="DETECTOR")

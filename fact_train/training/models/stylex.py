@@ -133,14 +133,22 @@ class StylEx(Model):
         """G and E against D; encoder turns are also held to their images, mapping turns to their classes."""
         cfg = self.cfg
         sample = self._sample(work, work.size)
-        images = self.gan.generate(sample.ws, work)
-        total = self.gan.adversarial_loss(images, sample.logits, work)
         encoded = 0 if sample.encoded is None else len(sample.encoded.x)
+        ws = sample.ws
+        if encoded and not cfg.encoder_adversarial:
+            ws = torch.cat([ws[:encoded].detach(), ws[encoded:]])
+        images = self.gan.generate(ws, work)
+        total = self.gan.adversarial_loss(images, sample.logits, work)
         number = self.turns.reconstruction(work.inputs, turn=work.turn)
         if encoded and cfg.rec_in_g_phase and number is not None:
-            total = total + self._explanation_loss(sample.encoded, images[:encoded], work)
+            own = images[:encoded]
+            if not cfg.encoder_adversarial:
+                own = self.gan.generate(sample.ws[:encoded], work)
+            total = total + self._explanation_loss(sample.encoded, own, work)
+        mapped = slice(encoded, None)
+        if cfg.w_latent and encoded < work.size:
+            total = total + cfg.w_latent * self._latent_distance(ws[mapped], images[mapped], work)
         if cfg.kl_branches == "both" and encoded < work.size:
-            mapped = slice(encoded, None)
             divergence = losses.class_divergence(sample.logits[mapped], self.C(images[mapped]))
             work.report("Loss/kl_of_mapping", divergence)
             total = total + cfg.kl_scale * divergence.mean()
@@ -157,6 +165,13 @@ class StylEx(Model):
         number = self.turns.reconstruction(work.inputs, turn=work.turn)
         loss = self.explanation.loss(encoded, images, work, number=number, suffix=suffix)
         return (self.turns.compensation * self.cfg.rec_interval) * loss
+
+    def _latent_distance(self, ws: Tensor, images: Tensor, work: Work) -> Tensor:
+        """Mean of |w - E(G(w))|. The w to find is no variable; of mixed styles it is the mean."""
+        w = ws[:, :, : self.cfg.w_dim].mean(dim=1).detach()
+        distance = losses.mean_absolute(w, self._encode(images))
+        work.report("Loss/latent", distance)
+        return distance.mean()
 
     def follow_schedules(self, nimg: int) -> dict[str, Tensor]:
         if self.rec_opt is not None:
