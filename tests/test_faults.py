@@ -127,6 +127,19 @@ def test_what_a_command_started_ends_with_it(tmp_path, command, monkeypatch, kil
         pytest.fail("sleep still runs")
 
 
+@pytest.mark.parametrize(("queued", "hung"), [(0.0, True), (60.0, False)])
+def test_waiting_for_a_processor_is_no_hang(tmp_path, command, monkeypatch, queued, hung) -> None:
+    monkeypatch.setattr(runner, "SECONDS", 0.1)
+    monkeypatch.setattr(runner, "_queued", lambda pid: queued)
+    command(lambda: time.sleep(0.5))
+    assert run_command(("x",), tmp_path).hung == hung
+
+
+def test_time_in_the_queue_is_read_from_the_kernel(tmp_path) -> None:
+    assert 0 <= runner._queued(os.getpid()) < time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert runner._queued(2**22 + 1) == 0.0  # no process has this number
+
+
 def _target(results) -> Target:
     return Target("toy", ("x",), lambda at: None, results)
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SECONDS = 120
+SECONDS = 120  # that a command may take, beside the time that it waits for a processor
 GRACE = 2  # seconds that processes of a command may outlive it
 MEMORY = 8 << 30  # of writable memory, so that a fault of one command does not take the machine's
 HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -128,7 +128,8 @@ def run_command(
             output += _available(reader)
             if done:
                 break
-            if time.monotonic() > deadline:
+            waited = _queued(pid) if kill_after is None and time.monotonic() > deadline else 0
+            if time.monotonic() > deadline + waited:
                 _kill(pid)
                 hung, deadline = kill_after is None, math.inf
             time.sleep(0.005)
@@ -141,6 +142,14 @@ def run_command(
     _kill(pid)
     seconds, text = time.monotonic() - began, output.decode(errors="replace")
     return Ended(code, hung and code == -signal.SIGKILL, left, seconds, usage.ru_maxrss / 1024, text)
+
+
+def _queued(pid: int) -> float:
+    """Seconds that a process was ready to run and others ran: a busy machine is no fault of a command."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except OSError:  # it has ended, or this is not Linux
+        return 0.0
 
 
 def _kill(group: int) -> None:
