@@ -56,6 +56,14 @@ def narrowed(preset: str, pictures: dict[str, str]) -> TrainConfig:
     return dataclasses.replace(PRESETS[preset].config, **NARROW, **shrink, **pictures)
 
 
+def test_the_base_of_studies_is_the_large_preset_in_miniature() -> None:
+    small, large = (PRESETS[f"mnist-stylex-{name}"].config.to_dict() for name in ("study", "alternating"))
+    changed = {name for name, value in small.items() if value != large[name]}
+    size = {"channel_base", "channel_max", "kimg", "r1_decay_kimg"}
+    assert changed == size | {"snapshot_ticks", "image_ticks"}
+    assert all(small[name] < large[name] for name in size)
+
+
 def test_every_kind_stands_for_every_dataset() -> None:
     assert set(WITH_DATA) < set(PRESETS) and "mnist" in PRESETS
     for name in WITH_DATA:
