@@ -106,7 +106,7 @@ def test_a_command_has_a_session_and_a_limit_and_nobody_to_ask(tmp_path: Path, c
     assert run_command(("x",), tmp_path).output == "True b''\nrefused\n"
 
 
-@pytest.mark.parametrize(("kill_after", "left"), [(None, True), (1.0, False)])
+@pytest.mark.parametrize(("kill_after", "left"), [(None, True), (3.0, False)])
 def test_what_a_command_started_ends_with_it(tmp_path, command, monkeypatch, kill_after, left) -> None:
     monkeypatch.setattr(runner, "GRACE", 0.2)
 
@@ -131,7 +131,7 @@ def test_what_a_command_started_ends_with_it(tmp_path, command, monkeypatch, kil
 def test_waiting_for_a_processor_is_no_hang(tmp_path, command, monkeypatch, queued, hung) -> None:
     monkeypatch.setattr(runner, "SECONDS", 0.1)
     monkeypatch.setattr(runner, "_queued", lambda pid: queued)
-    command(lambda: time.sleep(0.5))
+    command(lambda: time.sleep(60 if hung else 0.5))
     assert run_command(("x",), tmp_path).hung == hung
 
 
@@ -230,20 +230,34 @@ def test_every_so_many_inputs_one_is_read_twice(tmp_path: Path, monkeypatch) -> 
     assert found.faults[0].startswith("50: exit 1: other in a new process: ") and len(found.faults) == 2
 
 
-def test_an_interrupted_row_is_kept_and_nothing_follows(tmp_path: Path, command) -> None:
-    def interrupt() -> None:
-        if Path("last").exists():
-            os.kill(os.getppid(), signal.SIGINT)
-            time.sleep(60)
+def test_an_interrupted_row_is_kept_and_nothing_follows(tmp_path: Path, monkeypatch) -> None:
+    def run_case(case, folder, *, fresh=False):
+        folder.mkdir(parents=True, exist_ok=True)
+        if case.name == "2":
+            raise KeyboardInterrupt
+        return Outcome(1, 0.1, 10, "fact-eval: x", ())
 
-    command(interrupt)
-    case = lambda number, seed: runner.Case(  # noqa: E731
-        f"{number}", ("x",), lambda at: (at / "last").touch() if number == 2 else None
-    )
+    monkeypatch.setattr(inputs, "run_case", run_case)
+    case = lambda number, seed: runner.Case(f"{number}", (), lambda at: None)  # noqa: E731
     rows = inputs.run_entries([SimpleNamespace(name="e", case=case)] * 2, tmp_path, inputs=9, seed=0)
     assert next(rows).inputs == 2
     with pytest.raises(KeyboardInterrupt):
         next(rows)
+
+
+def test_an_interruption_ends_the_command_too(tmp_path: Path, command, monkeypatch) -> None:
+    started = []
+
+    def interrupt(reader: int) -> bytes:
+        os.set_blocking(reader, True)
+        started.append(int(os.read(reader, 100)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_available", interrupt)
+    command(lambda: (print(os.getpid(), flush=True), time.sleep(60)) and 0)
+    with pytest.raises(KeyboardInterrupt):
+        run_command(("x",), tmp_path)
+    assert os.waitstatus_to_exitcode(os.waitpid(started[0], 0)[1]) == -signal.SIGKILL
 
 
 # What the campaign found
