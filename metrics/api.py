@@ -167,14 +167,15 @@ class _Inputs:
         rows = self._rows.get((self._source(need), need.detector))
         there, count = 0 if rows is None else len(rows), self._scores.asked(need)
         fewest = fewest_images(self._spec)
-        if there < fewest or (count is not None and there < count):
-            asked = "some" if count is None else f"{count:,}"
+        name, side = self._spec.name, need.side
+        if count is None and there < fewest:
+            images = f"{side} image{'s' * (fewest > 1)}"
+            raise UserError(f"{name} needs {fewest} {images} or more, there are {there}")
+        if count is not None and there < max(fewest, count):
             way_out = f"give more, or count={there} for a value of its own"
             if there < fewest:
-                way_out = f"it needs {fewest} at least; with fewer than {asked}, give count=N as well"
-            raise UserError(
-                f"{self._spec.name} asks for {asked} {need.side} images, there are {there:,}; {way_out}"
-            )
+                way_out = f"it needs {fewest} at least; with fewer than {count:,}, give count=N as well"
+            raise UserError(f"{name} asks for {count:,} {side} images, there are {there:,}; {way_out}")
         return rows[:count]
 
     def cached_real(self, need: FeatureNeed, name: str, function: Callable[[Tensor], T]) -> T:

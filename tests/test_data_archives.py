@@ -2,10 +2,11 @@
 
 import io
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
-from data_files import encode, gray, rgb, write_files
+from data_files import encode, gray, image_files, rgb, write_files, write_zip
 
 from fact_metrics.base.errors import UserError
 from fact_train.data import open_dataset
@@ -87,6 +88,87 @@ def test_labels_of_an_npz_are_read(tmp_path):
     np.savez(tmp_path / "made.npz", np.zeros((3, 8, 8, 3), np.uint8), np.array([2, 0, 1]))
     dataset = open_dataset(tmp_path / "made.npz")
     assert dataset.labels([0, 1, 2]).tolist() == [2, 0, 1] and dataset.num_classes == 3
+
+
+def damaged_zip(path, kind):
+    """A zip of two images and a link to one, spoilt after it was written."""
+    link = zipfile.ZipInfo("lnk.png")
+    link.external_attr, link.compress_type = 0o120777 << 16, zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(write_zip(path, image_files(2)), "a") as archive:
+        archive.writestr(link, b"./" * 3000 * (kind == "long link") + b"img0.png")
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")  # in the table of contents, that of the link
+    if kind == "version":
+        content[entry + 6] = 255
+    elif kind == "link":
+        content[entry + 16] ^= 1  # of its checksum
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("version", r"a\.zip: not a readable zip or tar \(zip file version 25\.5\); give a folder"),
+        ("link", r"lnk\.png: cannot be read \(a link to what is not in the archive\)"),
+        ("long link", r"lnk\.png: cannot be read \(a link to what is not in the archive\)"),
+    ],
+)
+def test_a_zip_with_a_damaged_table_or_link_is_refused_by_name(tmp_path, kind, message):
+    with pytest.raises(UserError, match=message):
+        open_dataset(damaged_zip(tmp_path / "a.zip", kind))
+    assert len(open_dataset(damaged_zip(tmp_path / "good.zip", None))) == 2
+
+
+def broken_files(at):
+    """Archives that decoders refuse in ways of their own, and what is said of each."""
+    made = {}
+    with zipfile.ZipFile(at / "lzma.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.png", encode(rgb(side=64)))
+    with zipfile.ZipFile(at / "lzma.npz", "w", zipfile.ZIP_LZMA) as archive:
+        packed = io.BytesIO()
+        np.save(packed, np.zeros((3, 8, 8, 3), np.uint8))
+        archive.writestr("arr_0.npy", packed.getvalue())
+    with zipfile.ZipFile(at / "names.zip", "w") as archive:
+        archive.writestr("\u00e9.png", FILES["0000.png"])
+    write_tar(at / "short.tar.gz", FILES, mode="w:gz")
+    for path in sorted(at.iterdir()):
+        content = bytearray(path.read_bytes())
+        if path.suffix == ".npz":
+            content[60:90] = b"\xff" * 30
+        elif path.name == "lzma.zip":  # beyond the header of the image
+            content[8000:8030] = b"\xff" * 30
+        elif path.name == "names.zip":
+            content[30:32] = b"\xff\xff"  # in the member's own header; the table of contents is whole
+        else:
+            del content[40:]
+        made[path.name] = bytes(content)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lzma.zip", r"lzma\.zip/a\.png: cannot be read \(Corrupt input data\)"),
+        ("lzma.npz", r"lzma\.npz: arr_0 is not a readable array"),
+        ("names.zip", r"names\.zip/\u00e9\.png: cannot be read \('utf-8' codec"),
+        ("short.tar.gz", r"short\.tar\.gz: not a readable tar \(Compressed file ended"),
+    ],
+)
+def test_whatever_a_decoder_raises_is_one_line(tmp_path, name, message):
+    (tmp_path / "good").mkdir()
+    path = tmp_path / name
+    path.write_bytes(broken_files(tmp_path / "good")[name])
+    assert len(open_dataset(tmp_path / "good" / name)) in (1, 3, 5)
+    with pytest.raises(UserError, match=message):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("label, shown", [(-1, "-1"), (10**9, "1,000,000,000")])
+def test_a_label_of_an_npz_that_is_no_class_is_named(tmp_path, label, shown):
+    np.savez(tmp_path / "made.npz", np.zeros((3, 8, 8, 3), np.uint8), np.array([0, label, 1]))
+    with pytest.raises(UserError, match=rf"arr_1 holds the class {shown}; number the classes from 0"):
+        open_dataset(tmp_path / "made.npz")
 
 
 @pytest.mark.parametrize(

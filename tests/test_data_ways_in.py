@@ -122,6 +122,18 @@ def test_an_npy_is_a_dataset_without_labels(tmp_path, expected):
         open_dataset(tmp_path / "a.npy")
 
 
+def test_every_ending_of_jpeg_is_read(tmp_path):
+    names = ("a.jpg", "b.jpeg", "c.jpe", "d.jfif", "e.mpo", "f.JPG")
+    dataset = open_dataset(write_files(tmp_path, {name: encode(rgb(), "JPEG") for name in names}))
+    assert len(dataset) == len(names) and dataset.notes == ()
+
+
+def test_gray_images_among_colour_are_counted(tmp_path):
+    files = {"a.png": encode(rgb()), "b.png": encode(gray()), "c.png": encode(gray(1))}
+    dataset = open_dataset(write_files(tmp_path, files))
+    assert dataset.notes == ("2 of 3 images are gray, read as RGB",) and dataset.images([1]).shape[1] == 3
+
+
 @pytest.mark.parametrize("file_format, name", [("BMP", "a.bmp"), ("TIFF", "a.TIF"), ("GIF", "a.gif")])
 def test_other_lossless_formats_are_read(tmp_path, file_format, name):
     image = gray() if file_format == "GIF" else rgb()

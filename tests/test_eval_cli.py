@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from eval_toys import COUNT, TRAIN, make_data, make_pictures, make_record, make_run, register_toys
 from PIL import Image
@@ -247,6 +248,10 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(tmp_path, data, toys, call,
             ["images", "few", "--reference", "DATA", "--metrics", "toy_distance"],
             "needs 30 pictures, there are 3",
         ),
+        (
+            ["images", "few", "--reference", "s.npz"],
+            "s.npz: no metric takes it: toy_distance needs 30 pictures, there are 3",
+        ),
         (["images", "large", "--reference", "DATA"], "holds 16x16 pictures"),
         (["images", "oblong", "--reference", "DATA"], "not square; save the pictures at 8x8"),
         (["compare", "runs", "runs"], "runs has no records"),
@@ -261,6 +266,7 @@ def test_pictures_that_cannot_be_scored_are_one_line_and_leave_nothing(
     make_pictures(tmp_path / "large", TRAIN, side=16)
     (tmp_path / "oblong").mkdir()
     Image.new("L", (16, 8)).save(tmp_path / "oblong" / "a.png")
+    np.savez(tmp_path / "s.npz", mu=np.zeros(8), sigma=np.eye(8))
     before = sorted(tmp_path.rglob("*.jsonl"))
     result = call(*(data if a == "DATA" else a for a in argv))
     assert result[0] == 1

@@ -98,6 +98,17 @@ def test_sizes_may_differ_between_pairs_but_not_within_one(tmp_path):
     assert "the first of 2 such pairs among 3" in str(error.value)
 
 
+def test_pairs_of_gray_and_colour_are_said(tmp_path, capsys):
+    from fact_eval.cli import _run
+
+    a = write_files(tmp_path / "a", {f"{i}.png": encode(gray(i, 32)) for i in range(3)})
+    b = write_files(tmp_path / "b", {f"{i}.png": encode((rgb, gray)[i % 2](i, 32)) for i in range(3)})
+    assert _run(["reconstruct", str(a), str(b), "--measures", "mse"]) == 0
+    assert "warning: 2 of 3 pairs compare gray with colour, both as RGB" in capsys.readouterr().err
+    assert _run(["reconstruct", str(a), str(a), "--measures", "mse"]) == 0
+    assert "gray" not in capsys.readouterr().err
+
+
 def test_gray_stays_gray_and_a_gray_image_beside_a_colour_one_counts_as_its_three_channels(tmp_path):
     gray_file, colour_file = encode(gray(0, 32)), encode(rgb(1, 32))
     a = write_files(tmp_path / "a", {"1.png": gray_file, "2.png": gray_file})

@@ -4,11 +4,14 @@ import json
 import os
 import random
 import resource
+import signal
 import struct
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,6 +94,52 @@ def test_changes_are_counted_and_faults_come_where_they_are_set(tmp_path: Path, 
     assert ended.code == -9 and not ended.hung and (tmp_path / "run/.a.partial").read_text() == "whole"
 
 
+def test_a_command_has_a_session_and_a_limit_and_nobody_to_ask(tmp_path: Path, command) -> None:
+    def look() -> None:
+        print(os.getsid(0) == os.getpid(), os.read(0, 1))
+        try:
+            bytearray(runner.MEMORY)
+        except MemoryError:
+            print("refused")
+
+    command(look)
+    assert run_command(("x",), tmp_path).output == "True b''\nrefused\n"
+
+
+@pytest.mark.parametrize(("kill_after", "left"), [(None, True), (3.0, False)])
+def test_what_a_command_started_ends_with_it(tmp_path, command, monkeypatch, kill_after, left) -> None:
+    monkeypatch.setattr(runner, "GRACE", 0.2)
+
+    def start() -> None:
+        print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
+        if kill_after:
+            signal.pause()
+
+    command(start)
+    ended = run_command(("x",), tmp_path, kill_after=kill_after)
+    assert (ended.left, ended.hung) == (left, False)
+    state = Path(f"/proc/{int(ended.output)}/stat")
+    for _ in range(100):  # until its new parent has noticed
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("sleep still runs")
+
+
+@pytest.mark.parametrize(("queued", "hung"), [(0.0, True), (60.0, False)])
+def test_waiting_for_a_processor_is_no_hang(tmp_path, command, monkeypatch, queued, hung) -> None:
+    monkeypatch.setattr(runner, "SECONDS", 0.1)
+    monkeypatch.setattr(runner, "_queued", lambda pid: queued)
+    command(lambda: time.sleep(60 if hung else 0.5))
+    assert run_command(("x",), tmp_path).hung == hung
+
+
+def test_time_in_the_queue_is_read_from_the_kernel(tmp_path) -> None:
+    assert 0 <= runner._queued(os.getpid()) < time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert runner._queued(2**22 + 1) == 0.0  # no process has this number
+
+
 def _target(results) -> Target:
     return Target("toy", ("x",), lambda at: None, results)
 
@@ -144,6 +193,71 @@ def test_inputs_are_judged_by_lines_memory_and_exit_code() -> None:
     assert judged(1, "fact-eval: x", peak=1001) == ["memory"]
     kinds = {inputs.error_kind(f"fact-eval: run-{i}/x.pt is damaged (byte {i}); delete it") for i in range(3)}
     assert len(kinds) == 1 and kinds != {inputs.error_kind("fact-eval: x.pt has schema 4")}
+
+
+def test_the_installed_program_must_say_what_the_forked_one_says(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_text("x")
+    forked, fresh = (
+        run_command(("fact-eval", "ref", "x.npz"), tmp_path, fresh=fresh) for fresh in (False, True)
+    )
+    assert (forked.code, inputs.error_lines(forked.output)) == (1, [forked.output.strip()])
+    assert (fresh.code, fresh.output) == (forked.code, forked.output)
+
+    def outcome(output: str, code: int = 1) -> Outcome:
+        return Outcome(code, 0.1, 10, output, ())
+
+    assert inputs.differences(outcome("fact-eval: x"), outcome("warning\nfact-eval: x")) == []
+    assert inputs.differences(outcome("fact-eval: x"), outcome("fact-eval: y")) == ["other in a new process"]
+    assert inputs.differences(outcome("fact-eval: x"), outcome("fact-eval: x", 2)) == [
+        "other in a new process"
+    ]
+    assert "no line" in inputs.differences(outcome("fact-eval: x"), outcome(""))
+
+
+def test_every_so_many_inputs_one_is_read_twice(tmp_path: Path, monkeypatch) -> None:
+    asked = []
+
+    def run_case(case, folder, *, fresh=False):
+        folder.mkdir(parents=True)
+        asked.append((case.name, fresh))
+        return Outcome(1, 0.1, 10, "fact-eval: x" + " y" * fresh, ())
+
+    monkeypatch.setattr(inputs, "run_case", run_case)
+    case = lambda number, seed: runner.Case(f"{number}", (), lambda at: None)  # noqa: E731
+    (found,) = inputs.run_entries([SimpleNamespace(name="e", case=case)], tmp_path, inputs=200, seed=0)
+    assert [name for name, fresh in asked if fresh] == ["50", "150"]
+    assert (found.inputs, found.fresh, len(asked)) == (200, 2, 202)
+    assert found.faults[0].startswith("50: exit 1: other in a new process: ") and len(found.faults) == 2
+
+
+def test_an_interrupted_row_is_kept_and_nothing_follows(tmp_path: Path, monkeypatch) -> None:
+    def run_case(case, folder, *, fresh=False):
+        folder.mkdir(parents=True, exist_ok=True)
+        if case.name == "2":
+            raise KeyboardInterrupt
+        return Outcome(1, 0.1, 10, "fact-eval: x", ())
+
+    monkeypatch.setattr(inputs, "run_case", run_case)
+    case = lambda number, seed: runner.Case(f"{number}", (), lambda at: None)  # noqa: E731
+    rows = inputs.run_entries([SimpleNamespace(name="e", case=case)] * 2, tmp_path, inputs=9, seed=0)
+    assert next(rows).inputs == 2
+    with pytest.raises(KeyboardInterrupt):
+        next(rows)
+
+
+def test_an_interruption_ends_the_command_too(tmp_path: Path, command, monkeypatch) -> None:
+    started = []
+
+    def interrupt(reader: int) -> bytes:
+        os.set_blocking(reader, True)
+        started.append(int(os.read(reader, 100)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_available", interrupt)
+    command(lambda: (print(os.getpid(), flush=True), time.sleep(60)) and 0)
+    with pytest.raises(KeyboardInterrupt):
+        run_command(("x",), tmp_path)
+    assert os.waitstatus_to_exitcode(os.waitpid(started[0], 0)[1]) == -signal.SIGKILL
 
 
 # What the campaign found

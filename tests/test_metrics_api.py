@@ -149,7 +149,7 @@ def test_too_few_images_are_refused_unless_asked_for(toys):
     source = Source(pictures(100))
     fact_metrics.compute(source, REAL, NAMES, count=12)
     assert source.done == 12
-    with pytest.raises(UserError, match="asks for some real images, there are 0"):
+    with pytest.raises(UserError, match="toy_distance needs 1 real image or more, there are 0"):
         fact_metrics.compute(pictures(), None, "toy_distance")
 
 

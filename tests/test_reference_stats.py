@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import ClassVar
 
@@ -184,6 +185,21 @@ def test_what_is_no_mean_and_covariance_is_refused_by_name(tmp_path, real, probl
     with pytest.raises(UserError, match=problem) as error:
         read_statistics(path)
     assert str(path) in str(error.value)
+
+
+def test_a_damaged_stream_in_a_compressed_file_is_one_line(tmp_path, real) -> None:
+    path, packed = tmp_path / "stats.pt", tmp_path / "packed.pt"
+    torch.save(moments(real), path)
+    with zipfile.ZipFile(path) as stored, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for info in stored.infolist():
+            archive.writestr(info.filename, stored.read(info))
+    assert read_statistics(packed).kind == "torch-fidelity"
+    content = bytearray(packed.read_bytes())
+    start = content.index(b"data.pkl") + len("data.pkl")
+    content[start : start + 8] = b"\xff" * 8  # no block of deflate begins so
+    packed.write_bytes(content)
+    with pytest.raises(UserError, match=r"packed\.pt is not a statistics file of torch-fidelity"):
+        read_statistics(packed)
 
 
 @pytest.mark.parametrize("ending", ["npz", "pt", "pkl", "safetensors"])

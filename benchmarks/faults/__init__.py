@@ -40,7 +40,7 @@ def run(
 ) -> dict[str, Any]:
     """All parts of the campaign, or `parts`, on all commands and kinds of files, or `only` these.
 
-    `every`: a disk fault at every n-th change of a file.
+    `every`: a disk fault at every n-th change of a file. Ctrl-C ends it and keeps the rows so far.
     """
     chosen = parts.split(",") if parts else list(PARTS)
     if unknown := set(chosen) - set(PARTS):
@@ -63,13 +63,16 @@ def run(
             "tmpfs": lambda: real(targets, at / "tmpfs"),
             "inputs": lambda: run_entries(entries, at / "inputs", inputs=inputs, seed=seed),
         }
-        for part in chosen:
-            for row in made[part]():
-                if isinstance(row, str):
-                    result["left_out"].append(row)
-                    continue
-                print(_progress(part, row), flush=True)
-                result[part].append({**asdict(row), "seed": seed})
+        try:
+            for part in chosen:
+                for row in made[part]():
+                    if isinstance(row, str):
+                        result["left_out"].append(row)
+                        continue
+                    print(_progress(part, row), flush=True)
+                    result[part].append({**asdict(row), "seed": seed})
+        except KeyboardInterrupt:
+            print("interrupted: the rows so far are kept", flush=True)
     return result
 
 
@@ -107,6 +110,7 @@ def table(result: dict[str, Any]) -> str:
             "inputs": row["inputs"],
             "refused": row["refused"],
             "accepted": row["accepted"],
+            "also in a new process": row.get("fresh", 0),
             "kinds of message": len(row["kinds"]),
             "peak memory of a refusal": f"{row['peak_mb']:.0f} MB",
             "faults": len(row["faults"]),

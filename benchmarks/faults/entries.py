@@ -7,7 +7,7 @@ import random
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,22 +91,32 @@ def _archives(given: Given) -> tuple[Source, ...]:
     members = [(path.name, path.read_bytes()) for path in sorted(given.pictures.iterdir())][-6:]
     labels = {"labels": [[name, 0] for name, _ in members if name != "dataset.json"]}
     members = [(n, json.dumps(labels).encode() if n == "dataset.json" else data) for n, data in members]
-    zipped, tarred, arrays = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    zipped, arrays, plain = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as archive:
         for name, data in members:
             archive.writestr(name, data)
-    with tarfile.open(fileobj=tarred, mode="w") as archive:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    np.savez(arrays, images=pixels, labels=np.arange(6) % 2)
+    np.save(plain, pixels)
+    samples = [(name, data) for name, data in members if name != "dataset.json"]
+    samples += [(name.replace(".png", ".cls"), b"1") for name, _ in samples]
+    return (
+        Source("x.zip", zipped.getvalue(), mutate.of_zip, _reading("x.zip")),
+        Source("x.tar", _tar(members), mutate.of_tar, _reading("x.tar")),
+        Source("x.npz", arrays.getvalue(), mutate.of_zip, _reading("x.npz")[1:]),
+        Source("x.npy", plain.getvalue(), mutate.of_bytes, _reading("x.npy")),
+        Source("w.tar", _tar(samples), mutate.of_tar, _reading("w.tar")),  # a WebDataset
+    )
+
+
+def _tar(members: Iterable[tuple[str, bytes]]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, data in members:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
-    np.savez(arrays, images=pixels, labels=np.arange(6) % 2)
-    return (
-        Source("x.zip", zipped.getvalue(), mutate.of_zip, _reading("x.zip")),
-        Source("x.tar", tarred.getvalue(), mutate.of_tar, _reading("x.tar")),
-        Source("x.npz", arrays.getvalue(), mutate.of_zip, _reading("x.npz")[1:]),
-    )
+    return packed.getvalue()
 
 
 def _configurations(given: Given) -> tuple[Source, ...]:
@@ -184,6 +194,8 @@ def _statistics(given: Given) -> tuple[Source, ...]:
     from safetensors.torch import save
 
     known = pickle.dumps({"mu": mean, "sigma": cov})
+    cached = io.BytesIO()  # as torch-fidelity does
+    torch.save({"mu": mean, "sigma": cov}, cached)
     hostile = pickle.dumps({"mu": mean, "sigma": cov, "x": files.Call(exec, "import os; os.mkdir('harm')")})
     contents = {
         "x.npz": (arrays.getvalue(), mutate.of_zip),
@@ -191,6 +203,7 @@ def _statistics(given: Given) -> tuple[Source, ...]:
         "y.pkl": (hostile, mutate.of_bytes),
         "z.pkl": (files.pointers(), mutate.of_bytes),
         "x.safetensors": (save(tensors, metadata), mutate.of_safetensors),
+        "x.pt": (cached.getvalue(), mutate.of_zip),
     }
     return tuple(
         Source(name, content, spoil, (("fact-eval", "ref", name),))

@@ -75,6 +75,14 @@ def number(content: bytes, random_: random.Random) -> bytes:
     return content[:start] + value.to_bytes(size, random_.choice(("little", "big"))) + content[start + size :]
 
 
+ZIP_METHODS = (
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_DEFLATED,
+    zipfile.ZIP_BZIP2,
+    zipfile.ZIP_LZMA,
+)
+TAR_MODES = ("w", "w", "w:gz", "w:bz2", "w:xz")
 BYTES: tuple[Callable[[bytes, random.Random], bytes], ...] = (flip, cut, remove, repeat, noise, number)
 
 
@@ -83,6 +91,11 @@ def of_bytes(content: bytes, random_: random.Random) -> bytes:
     for _ in range(random_.randint(1, 2)):
         content = random_.choice(BYTES)(content, random_)
     return content
+
+
+def _sometimes_of_bytes(content: bytes, random_: random.Random) -> bytes:
+    """Every third time other bytes: what is compressed is damaged otherwise than what is not."""
+    return of_bytes(content, random_) if random_.random() < 1 / 3 else content
 
 
 def of_json(content: bytes, random_: random.Random) -> bytes:
@@ -147,10 +160,10 @@ def of_zip(content: bytes, random_: random.Random) -> bytes:
         members = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
     members = _changed_members(members, random_)
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", random_.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+    with zipfile.ZipFile(packed, "w") as archive:
         for name, data in members:
-            archive.writestr(zipfile.ZipInfo(name), data)
-    return packed.getvalue()
+            archive.writestr(zipfile.ZipInfo(name), data, random_.choice(ZIP_METHODS))
+    return _sometimes_of_bytes(packed.getvalue(), random_)
 
 
 def of_tar(content: bytes, random_: random.Random) -> bytes:
@@ -168,13 +181,13 @@ def of_tar(content: bytes, random_: random.Random) -> bytes:
         tarfile.DIRTYPE,
     )
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode=random_.choice(("w", "w:gz"))) as archive:
+    with tarfile.open(fileobj=packed, mode=random_.choice(TAR_MODES)) as archive:
         for name, data in _changed_members(members, random_):
             member = tarfile.TarInfo(name)
             member.type = random_.choice(types) if random_.random() < 0.2 else tarfile.REGTYPE
             member.linkname, member.size = random_.choice((name, "/etc/passwd", "..")), len(data)
             archive.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
+    return _sometimes_of_bytes(packed.getvalue(), random_)
 
 
 def of_png(content: bytes, random_: random.Random) -> bytes:

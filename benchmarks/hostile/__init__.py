@@ -18,7 +18,17 @@ from benchmarks.hostile.given import Given
 from benchmarks.hostile.runner import run_case
 
 SIZE = 3 << 30  # bytes that a bomb unpacks to
-FAULTS = ("traceback", "crash", "hang", "execution", "write outside", "raw text", "accepted", "no line")
+FAULTS = (
+    "traceback",
+    "crash",
+    "hang",
+    "left running",
+    "execution",
+    "write outside",
+    "raw text",
+    "accepted",
+    "no line",
+)
 
 
 def run(*, size: int = SIZE, every: int = 1, **_: Any) -> dict[str, Any]:

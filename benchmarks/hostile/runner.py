@@ -1,8 +1,11 @@
 """Runs commands on hostile files, each in a process of its own, and sees what they did.
 
 A process is forked from this one, which has imported the heavy packages; the commands' own `main` parses the
-arguments. Everything that a command may write lies below one folder, so a file elsewhere in it is a write
-outside.
+arguments. `fresh` starts the installed program instead, which imports everything itself. Either has a
+session, a folder and limits of its own. Everything that a command may write lies below one folder, so a file
+elsewhere in it is a write outside.
+
+Peak memory counts what a forked process shares with this one: it is what the command alone takes, or more.
 """
 
 import math
@@ -11,13 +14,17 @@ import re
 import resource
 import signal
 import sys
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SECONDS = 120
+SECONDS = 120  # that a command may take, beside the time that it waits for a processor
+GRACE = 2  # seconds that processes of a command may outlive it
+MEMORY = 8 << 30  # of writable memory, so that a fault of one command does not take the machine's
 HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 MARKUP = re.compile(r"<(script|img)|\n# H1")
 
@@ -51,22 +58,26 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit code, negative for a signal. `hung`: it was killed for its time."""
+    """How a command ended: exit code, negative for a signal. `hung`: it was killed for its time.
+
+    `left`: it ended by itself, and processes that it had started went on; they are killed.
+    """
 
     code: int
     hung: bool
+    left: bool
     seconds: float
     peak_mb: float
     output: str
 
 
-def run_case(case: Case, folder: Path) -> Outcome:
+def run_case(case: Case, folder: Path, *, fresh: bool = False) -> Outcome:
     """Run one case below `folder`, which is new."""
     inside = folder / "inside"
     inside.mkdir(parents=True)
     case.make(inside)
     before = _listing(folder)
-    ended = run_command(case.argv, inside, environment=case.environment)
+    ended = run_command(case.argv, inside, environment=case.environment, fresh=fresh)
     output = ended.output
     shown = "".join(_text(inside / name) for name in case.shown)
     outside = sorted(_listing(folder) - before)
@@ -74,6 +85,7 @@ def run_case(case: Case, folder: Path) -> Outcome:
         "traceback": "Traceback (most recent call last)" in output,
         "crash": ended.code < 0 and not ended.hung,
         "hang": ended.hung,
+        "left running": ended.left,
         "execution": any(path.name == "harm" for path in folder.rglob("harm")),
         "write outside": bool(outside),
         "raw text": bool(HIDDEN.search(output + shown) or MARKUP.search(shown)),
@@ -96,6 +108,7 @@ def run_command(
     environment: Mapping[str, str] | None = None,
     prepare: Callable[[], object] | None = None,
     kill_after: float | None = None,
+    fresh: bool = False,
 ) -> Ended:
     """Run a command in a folder, after `prepare` in its process; SIGKILL ends it after `kill_after`."""
     sys.stdout.flush()
@@ -104,24 +117,57 @@ def run_command(
     pid = os.fork()
     if not pid:
         os.close(reader)
-        _child(argv, inside, environment or {}, prepare, writer)
+        _child(_fresh if fresh else _main, argv, inside, environment or {}, prepare, writer)
     os.close(writer)
     os.set_blocking(reader, False)
     output, hung = bytearray(), False
     deadline = began + (SECONDS if kill_after is None else kill_after)
-    while True:
-        done, status, usage = os.wait4(pid, os.WNOHANG)
-        output += _available(reader)
-        if done:
-            break
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            hung, deadline = kill_after is None, math.inf
-        time.sleep(0.005)
+    try:
+        while True:
+            done, status, usage = os.wait4(pid, os.WNOHANG)
+            output += _available(reader)
+            if done:
+                break
+            waited = _queued(pid) if kill_after is None and time.monotonic() > deadline else 0
+            if time.monotonic() > deadline + waited:
+                _kill(pid)
+                hung, deadline = kill_after is None, math.inf
+            time.sleep(0.005)
+    except KeyboardInterrupt:  # which its own session does not get
+        _kill(pid)
+        raise
     os.close(reader)
     code = os.waitstatus_to_exitcode(status)
+    left = code >= 0 and _stays(pid)
+    _kill(pid)
     seconds, text = time.monotonic() - began, output.decode(errors="replace")
-    return Ended(code, hung and code == -signal.SIGKILL, seconds, usage.ru_maxrss / 1024, text)
+    return Ended(code, hung and code == -signal.SIGKILL, left, seconds, usage.ru_maxrss / 1024, text)
+
+
+def _queued(pid: int) -> float:
+    """Seconds that a process was ready to run and others ran: a busy machine is no fault of a command."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except OSError:  # it has ended, or this is not Linux
+        return 0.0
+
+
+def _kill(group: int) -> None:
+    """Kill a command with all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _stays(group: int) -> bool:
+    """Whether what a command started is there for long after it."""
+    deadline = time.monotonic() + GRACE
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _available(reader: int) -> bytes:
@@ -139,6 +185,7 @@ def _available(reader: int) -> bytes:
 
 
 def _child(
+    main: Callable[[Sequence[str]], int],
     argv: Sequence[str],
     inside: Path,
     environment: Mapping[str, str],
@@ -148,16 +195,19 @@ def _child(
     """Run the command and end the process."""
     code = 1
     try:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for descriptor in (1, 2):
             os.dup2(output, descriptor)
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         os.chdir(inside)
         os.environ.update(environment)
         if prepare is not None:
             prepare()
-        code = _main(argv)
+        code = main(argv)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
@@ -180,6 +230,12 @@ def _main(argv: Sequence[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+def _fresh(argv: Sequence[str]) -> int:
+    """Become the installed program."""
+    program, *arguments = argv
+    os.execv(Path(sysconfig.get_path("scripts"), program), [program, *arguments])
 
 
 def _listing(folder: Path) -> set[Path]:

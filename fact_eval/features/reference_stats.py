@@ -228,7 +228,9 @@ def _read_torch(path: Path) -> ReferenceStatistics:
             (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
             PICKLE.check(archive.getinfo(name).file_size, path, "save its arrays with numpy.savez")
             data = archive.read(name)
-    except (ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile) as error:
+    except OSError:
+        raise
+    except DAMAGED as error:
         raise UserError(f"{path} is not a statistics file of torch-fidelity ({error})") from error
     content = read_pickle(data, source=path)
     parts = _pairs(path, content) if isinstance(content, dict) else ()

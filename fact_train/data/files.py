@@ -15,13 +15,13 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
+from fact_metrics.base.arrays import DAMAGED, UNREADABLE
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.fingerprints import Stamp, stamp
 from fact_metrics.base.limits import FILE_BYTES, IMAGE_FILE, check_unpacked
@@ -38,6 +38,8 @@ COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open
 
 
 LABEL_FILE = "dataset.json"
+LONGEST_PATH = 4096  # bytes, as in Linux
+NOWHERE = "/"  # leads out of every archive
 
 
 class Files(NamedTuple):
@@ -67,7 +69,7 @@ def image_files(path: Path) -> Iterator[Files]:
             raise UserError(f"{path}: a single picture; give the folder that holds it ({path.parent})")
         elif path.suffix.lower() == ".safetensors":
             raise UserError(f"{path}: tensors, no images; give a folder, a zip or a tar of images")
-        elif tarfile.is_tarfile(path):
+        elif _is_tar(path):
             files = _tar(path, stack)
         else:
             files = _zip(path, stack)
@@ -82,7 +84,7 @@ def use(files: Files, name: str, function: Callable[[BinaryIO, str], Result]) ->
         IMAGE_FILE.check(size, path, "replace or remove it")
         with FILE_BYTES.reserve(size), files.open(name) as stream:
             return function(stream, path)
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: cannot be read ({error}); repair or remove it") from error
 
 
@@ -126,10 +128,27 @@ def _folder(path: Path) -> Files:
     )
 
 
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except UNREADABLE:  # compressed, and damaged at once: `_tar` says how
+        return True
+
+
+def _link_target(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
+    """Where a link leads; to nothing if its member is damaged or too long for a path."""
+    try:
+        with archive.open(info) as stream:
+            target = stream.read(LONGEST_PATH + 1)
+    except DAMAGED:
+        return NOWHERE
+    return target.decode(errors="replace") if len(target) <= LONGEST_PATH else NOWHERE
+
+
 def _zip(path: Path, stack: ExitStack) -> Files:
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
-    except (OSError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path}: not a readable zip or tar ({error}); give a folder, a zip or a tar of images"
         ) from error
@@ -137,7 +156,7 @@ def _zip(path: Path, stack: ExitStack) -> Files:
     for info in archive.infolist():
         name = info.filename.replace("\\", "/")  # as some programs on Windows write them
         if stat.S_ISLNK(info.external_attr >> 16):
-            members.add_link(name, archive.read(info).decode(errors="replace"))
+            members.add_link(name, _link_target(archive, info))
         elif not name.endswith("/"):
             members.add(name, info)
     members.resolve_links()
@@ -166,7 +185,7 @@ def _tar(path: Path, stack: ExitStack) -> Files:
             for member in archive:
                 _add_tar_member(members, member)
         members.resolve_links()
-    except (OSError, EOFError, MemoryError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+    except (*UNREADABLE, MemoryError, tarfile.TarError) as error:
         raise UserError(f"{path}: not a readable tar ({error}); create it again") from error
 
     def open_member(name: str) -> BinaryIO:

@@ -184,8 +184,9 @@ def _check_labels(labels: np.ndarray, what: str, count: int) -> None:
     """UserError unless the labels are `count` class indices."""
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise _not_labels(what, count)
-    if labels.min() < 0 or labels.max() >= MAX_CLASSES:
-        raise _not_labels(what, count)
+    far = [label for label in (labels.min(), labels.max()) if not 0 <= label < MAX_CLASSES]
+    if far:
+        raise UserError(f"{what} holds the class {far[0]:,}; number the classes from 0, or add --labels none")
 
 
 def _not_labels(what: str, count: int) -> UserError:

@@ -1,5 +1,6 @@
 """npy arrays, alone or in npz archives: headers are checked before memory is taken, rows are streamed."""
 
+import lzma
 import math
 import os
 import tokenize
@@ -19,11 +20,10 @@ from fact_metrics.base.limits import check_unpacked
 
 BLOCK = 16 << 20  # bytes of rows in memory at once
 LONGEST_HEADER = 10_000
-# What a damaged zip or npy makes its readers raise; numpy's tokenizer of headers included.
-DAMAGED = (
-    *(OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
-    *(tokenize.TokenError, SyntaxError),
-)
+# What a damaged archive makes its readers raise, also where a name is no UTF-8 or the version unknown.
+UNREADABLE = (OSError, EOFError, RuntimeError, UnicodeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+# The same of an array; numpy's tokenizer of headers included.
+DAMAGED = (*UNREADABLE, ValueError, tokenize.TokenError, SyntaxError)
 
 
 @dataclass(frozen=True)
