@@ -273,6 +273,7 @@ def test_unknown_names_paths_and_options_suggest_what_was_meant(tmp_path):
         ({"data": "no/such/place"}, "known: mnist, stacked-mnist."),
         ({"data": "mnist", "split": "tset"}, "unknown split 'tset'; did you mean test?"),
         ({"data": "mnist", "resize": "lanczoz"}, "unknown resize 'lanczoz'; did you mean lanczos?"),
+        ({"data": "mnist", "resize": 7}, "unknown resize 7; known: "),
         ({"data": "mnist", "crop": "centre"}, "unknown crop 'centre'; did you mean center?"),
         ({"data": "mnist", "alpha": "blakc"}, "unknown alpha 'blakc'; did you mean black?"),
         ({"data": "mnist", "channels": 4}, "--channels 4: must be 1 (gray) or 3 (RGB)"),

@@ -11,14 +11,17 @@ import time
 
 import numpy as np
 import pytest
+import typer
 from eval_toys import COUNT, TRAIN, make_data, make_pictures, make_record, make_run, register_toys
 from PIL import Image
 
 import fact_metrics.registry
+from fact_eval.commands.options import finish
 from fact_eval.jobs.plan import Request, plan_run
 from fact_eval.jobs.runs import read_run
 from fact_leaderboard import columns
 from fact_leaderboard.records import RESULTS, append_records, read_records
+from fact_leaderboard.self_check import check_results
 from fact_metrics.registry import list_specs
 
 
@@ -381,3 +384,13 @@ def test_ctrl_c_says_to_run_again(tmp_path, data, toys, call):
         code == 130 and err.splitlines()[-1].endswith("run the same command again") and "Traceback" not in err
     )
     assert {r.metric: r.status for r in read_records(folder / RESULTS)}["toy_path"] == "cancelled"
+
+
+def test_a_refusal_has_twenty_lines_and_counts_the_others(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text("no record\n" * 50)
+    with pytest.raises(typer.Exit) as end:
+        finish(check_results(tmp_path))
+    lines = capsys.readouterr().err.splitlines()
+    assert end.value.exit_code == 1 and len(lines) == 20
+    assert "a.jsonl line 19: not a record" in lines[18]
+    assert lines[19] == "failed: 31 more; mend those above first"

@@ -91,10 +91,16 @@ def check_executor_options(executor: str | None, jobs: int | None) -> None:
         raise UsageError(f"--executor {executor} and torchrun both start processes; use one of them")
 
 
+MOST_FAILURES = 19  # shown of a refusal; one more line counts the others
+
+
 def finish(failures: Sequence[str]) -> None:
-    """Print each failure once, on its own line, and exit with 1, if there are any."""
-    for line in dict.fromkeys(failures):
+    """Print each failure once, on its own line, the first of many, and exit with 1, if there are any."""
+    lines = list(dict.fromkeys(failures))
+    for line in lines[:MOST_FAILURES]:
         say(f"failed: {line}")
+    if len(lines) > MOST_FAILURES:
+        say(f"failed: {len(lines) - MOST_FAILURES} more; mend those above first")
     if failures:
         raise typer.Exit(1)
 

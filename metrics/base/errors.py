@@ -36,5 +36,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
 def close_names(name: str, known: Iterable[str]) -> str:
     """`did you mean a or b?` of the known names closest to a name, or all of them if none is close."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)  # a file may hold anything
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
