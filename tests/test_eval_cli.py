@@ -393,4 +393,4 @@ def test_a_refusal_has_twenty_lines_and_counts_the_others(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert end.value.exit_code == 1 and len(lines) == 20
     assert "a.jsonl line 19: not a record" in lines[18]
-    assert lines[19] == "failed: 31 more; mend those above first"
+    assert lines[19] == "failed: 31 more; fix those above first"

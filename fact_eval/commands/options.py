@@ -100,7 +100,7 @@ def finish(failures: Sequence[str]) -> None:
     for line in lines[:MOST_FAILURES]:
         say(f"failed: {line}")
     if len(lines) > MOST_FAILURES:
-        say(f"failed: {len(lines) - MOST_FAILURES} more; mend those above first")
+        say(f"failed: {len(lines) - MOST_FAILURES} more; fix those above first")
     if failures:
         raise typer.Exit(1)
 
