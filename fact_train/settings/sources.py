@@ -25,8 +25,8 @@ SOURCES = {
     "style experiments": "unpublished experiments on AFHQ cats at 32 px, batch 8, one seed, judged by eye: "
     "EXPERIMENTS.md @366721a and later training scripts of yohan-pg/stylegan2-ada-pytorch; not reproduced by "
     "this project",
-    "ALAE": "Pidhorskyi et al. 2020, arXiv:2004.04467, eq. 3; its squared distance is an absolute one here",
-    "VAE/GAN": "Larsen et al. 2016, arXiv:1512.09300, sec. 2.4",
+    "ALAE": "Pidhorskyi et al. 2020, arXiv:2004.04467; its squared distance is an absolute one here",
+    "VAE/GAN": "Larsen et al. 2016, arXiv:1512.09300",
     "StylEx": "Lang et al. 2021, arXiv:2104.13369",
     "StylEx study": "NoahVl/Explaining-In-Style-Reproducibility-Study @18fe8cc",
 }
