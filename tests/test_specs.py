@@ -61,13 +61,22 @@ SUPERSEDED = {
 }
 
 
+# What `fact-eval explain` adds to the settings of a metric: the question that a run was asked.
+OF_THE_QUESTION = ("classes", "classifier", "discriminator_filter", "second_classifier", "shift")
+
+
 def committed_protocols():
-    """(metric, version, protocol hash) of every committed record, each once."""
+    """(metric, version, protocol hash) of every committed record, each once, without the question asked."""
     found = set()
     for path in sorted((ROOT / "leaderboard" / "results").glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
-            found.add((record["metric"], record["metric_version"], record["protocol_sha256"]))
+            protocol, sha256 = record["protocol"], record["protocol_sha256"]
+            if "classifier" in protocol.get("settings", {}):
+                assert canonical_sha256(protocol) == sha256
+                kept = {key: v for key, v in protocol["settings"].items() if key not in OF_THE_QUESTION}
+                sha256 = canonical_sha256({**protocol, "settings": kept})
+            found.add((record["metric"], record["metric_version"], sha256))
     return sorted(found)
 
 
