@@ -8,6 +8,7 @@ from benchmarks.machine import write_result
 
 BENCHMARKS = (
     "training",
+    "peer",
     "busy",
     "presets",
     "losses",
@@ -30,6 +31,7 @@ BENCHMARKS = (
     "sufficiency",
 )
 OPTIONS = {
+    "peer": ("peer",),
     "one_pass": ("files",),
     "known": ("files",),
     "detectors": ("images", "only"),
@@ -58,8 +60,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="gpu: at most this long")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark"), help="gpu: folder of its tables")
     parser.add_argument("--parts", help="gpu, faults: these alone, by names with commas between")
-    parser.add_argument("--peer", type=Path, help="gpu: checkout of NVlabs/stylegan2-ada-pytorch to time too")
+    parser.add_argument("--peer", type=Path, help="peer, gpu: checkout of NVlabs/stylegan2-ada-pytorch")
     args = parser.parse_args()
+    if args.peer and not (args.peer / "training" / "networks.py").exists():
+        parser.error(f"--peer {args.peer}: no stylegan2-ada-pytorch, training/networks.py is missing")
     if args.names == ["gpu"]:
         from benchmarks import gpu
 
@@ -67,22 +71,24 @@ def main() -> None:
         known = [part.name for part in gpu.PARTS]
         if unknown := [name for name in parts if name not in known]:
             parser.error(f"--parts {unknown[0]}: no such part; there are {', '.join(known)}")
-        if args.peer and not (args.peer / "training" / "networks.py").exists():
-            parser.error(f"--peer {args.peer}: no stylegan2-ada-pytorch, training/networks.py is missing")
         options = dict(minutes=args.minutes, out=args.out, device=args.device, parts=parts, peer=args.peer)
         print(gpu.table(gpu.run(**options)))
         return
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
-    for name in args.names or BENCHMARKS:
+    if "peer" in args.names and not args.peer:
+        parser.error("peer: needs a checkout of NVlabs/stylegan2-ada-pytorch; give --peer DIR")
+    every = [name for name in BENCHMARKS if name != "peer" or args.peer]  # a checkout is fetched by hand
+    for name in args.names or every:
         module = importlib.import_module(f"benchmarks.{name}")
         own = {option: getattr(args, option) for option in OPTIONS.get(name, ()) if getattr(args, option)}
         result = module.run(seconds=args.seconds, device=args.device, threads=args.threads, **own)
         if hasattr(module, "publish"):
             result = module.publish(result)
         print(module.table(result))
-        write_result(f"{name}-{args.images}" if "images" in own else name, result)
+        named = module.result_name(result) if hasattr(module, "result_name") else name
+        write_result(f"{named}-{args.images}" if "images" in own else named, result)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,12 @@ def start(device: str, threads: int | None) -> tuple[torch.device, dict[str, Any
     return chosen, about, threadpool_limits(used)
 
 
-def measure(ours: Callable[[], Any], theirs: Callable[[], Any], *, seconds: float) -> dict[str, Any]:
+def measure(
+    ours: Callable[[], Any], theirs: Callable[[], Any], *, seconds: float, slow: float = SLOW
+) -> dict[str, Any]:
     """Seconds of both and their ratio over alternating pairs, and the last results.
 
-    At least 3 pairs, and more until the seconds are spent; one where the peer takes over 20 s.
+    At least 3 pairs, and more until the seconds are spent; one where the peer takes over `slow` seconds.
     """
     own_times, peer_times, began = [], [], time.perf_counter()
     while True:
@@ -36,7 +38,7 @@ def measure(ours: Callable[[], Any], theirs: Callable[[], Any], *, seconds: floa
         own_times.append(own_time)
         peer_times.append(peer_time)
         spent = time.perf_counter() - began
-        if peer_time > SLOW or (len(own_times) >= PAIRS and spent > seconds):
+        if peer_time > slow or (len(own_times) >= PAIRS and spent > seconds):
             break
     ratios = [peer / own for own, peer in zip(own_times, peer_times, strict=True)]
     return {

@@ -158,7 +158,7 @@ def _fork_arguments(
 
 def _trained(case: Case) -> tuple[nn.Module, nn.Module]:
     """Networks after steps of the reference's own loss on random images."""
-    from benchmarks.gpu.peer import Reference
+    from benchmarks.reference import Reference
     from fact_train.settings.config import TrainConfig
 
     cfg = TrainConfig(
