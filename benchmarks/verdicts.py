@@ -1,8 +1,11 @@
-"""How often a board calls a configuration worse: wrongly, and rightly. `python -m benchmarks verdicts`.
+"""How often boards and studies see a difference: wrongly, and rightly. `python -m benchmarks verdicts`.
 
 Boards of drawn values go through the code that marks the published one (`Section.tied`). A false board calls
 any of its equal configurations worse in any column. The power is the share of cells called worse of one
 configuration that is worse by so many standard deviations of a training seed in every column.
+
+Studies of drawn values compare settings of 3 seeds with a base of 6, with the spread of each alone and with
+the one that is learnt from all (`Spread`).
 """
 
 from collections.abc import Callable
@@ -11,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pairs import start
+from fact_leaderboard.answers.effects import ALPHA, Comparison, Pair
+from fact_leaderboard.answers.spread import Spread
 from fact_leaderboard.build import Cell, Row, Section
 from fact_leaderboard.columns import Column
 from fact_leaderboard.intervals import mean_over_seeds, variance_floor
@@ -56,6 +61,20 @@ CASES: tuple[tuple[str, Draw, float, float | None], ...] = (
     ("lognormal, half of the rows with 5 times the spread", _lognormal, 5.0, None),
 )
 
+# How the spreads of configurations differ: the factor of each, the base first.
+SPREADS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "equal": lambda rng, n: np.ones(n),
+    "exp(N(0, 0.3))": lambda rng, n: np.exp(rng.normal(0, 0.3, n)),
+    "exp(N(0, 0.7))": lambda rng, n: np.exp(rng.normal(0, 0.7, n)),
+    "every other one 5 times": lambda rng, n: np.where(np.arange(n) % 2, 5.0, 1.0),
+    "the last one 5 times": lambda rng, n: np.where(np.arange(n) == n - 1, 5.0, 1.0),
+    "the base 5 times": lambda rng, n: np.where(np.arange(n) == 0, 5.0, 1.0),
+}
+NOISE: dict[str, Draw] = {"normal": _normal, "t, 3 degrees of freedom": _student}
+POOLS = (6, 20)  # configurations
+BASE_SEEDS, SETTING_SEEDS = 6, 3
+TRUE_SHIFT = 2.5  # mean standard deviations of a training seed
+
 
 def run(
     *, seconds: float = 0.0, device: str = "auto", threads: int | None = None, boards: int = BOARDS
@@ -75,7 +94,19 @@ def run(
             for rows in CONFIGURATIONS[:2]
             for seeds in SEEDS
         ]
-    return {"machine": about, "boards": boards, "columns": COLUMNS, "false": false, "power": power}
+        studies = [
+            {
+                "spreads": spreads,
+                "noise": noise,
+                "configurations": pool,
+                **_studies(spreads, noise, pool, boards),
+            }
+            for spreads in SPREADS
+            for noise in NOISE
+            for pool in POOLS
+        ]
+    found = {"false": false, "power": power, "studies": studies}
+    return {"machine": about, "boards": boards, "columns": COLUMNS, **found}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -86,8 +117,23 @@ def table(result: dict[str, Any]) -> str:
             _grid(result["false"], "case", "values"),
             "Power, per cell:",
             _grid(result["power"], "shift", "worse by, sd"),
+            f"Settings of studies, {SETTING_SEEDS} seeds against {BASE_SEEDS}; true: {TRUE_SHIFT} sd apart:",
+            _studies_table(result["studies"]),
         ]
     )
+
+
+def _studies_table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| spreads of configurations | values | configurations | false, alone | false, pooled | "
+        "true, alone | true, pooled |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        shares = (row[f"{kind}_{how}"] for kind in ("false", "true") for how in ("alone", "pooled"))
+        cells = " | ".join(f"{100 * share:.1f} %" for share in shares)
+        lines.append(f"| {row['spreads']} | {row['noise']} | {row['configurations']} | {cells} |")
+    return "\n".join(lines)
 
 
 def _grid(rows: list[dict[str, Any]], name: str, title: str) -> str:
@@ -148,3 +194,19 @@ def _power(shift: float, rows: int, seeds: int, boards: int) -> float:
         values[-1] += shift
         called.append(np.mean(called_worse(board_of(values))[-1]))
     return float(np.mean(called))
+
+
+def _studies(spreads: str, noise: str, configurations: int, trials: int) -> dict[str, float]:
+    """Shares of settings called different at 5 %: equal ones and different ones, both ways."""
+    rng = np.random.default_rng(configurations)
+    called = {f"{kind}_{how}": [] for kind in ("false", "true") for how in ("alone", "pooled")}
+    for _ in range(max(trials // configurations, 2)):
+        factors = SPREADS[spreads](rng, configurations)
+        seeds = [BASE_SEEDS] + [SETTING_SEEDS] * (configurations - 1)
+        drawn = [f * NOISE[noise](rng, (1, 1, n)).ravel() for f, n in zip(factors, seeds, strict=True)]
+        for how, spread in (("alone", Spread()), ("pooled", Spread.of(drawn, ratios=False))):
+            for values, factor in zip(drawn[1:], factors[1:], strict=True):
+                for kind, shift in (("false", 0.0), ("true", TRUE_SHIFT * np.sqrt(factor * factors[0]))):
+                    pair = Pair("a", "base", (values + shift).tolist(), drawn[0].tolist())
+                    called[f"{kind}_{how}"].append(Comparison.of(pair, spread).estimate.p < ALPHA)
+    return {name: float(np.mean(own)) for name, own in called.items()}

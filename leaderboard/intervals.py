@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +24,24 @@ NODES, MOST_DEGREES = 32, 200
 INDEPENDENT = "independent standard errors"
 
 
+class Side(NamedTuple):
+    """The seeds of one side of a comparison, and the degrees of freedom of its variance."""
+
+    seeds: int
+    degrees: float
+
+    @classmethod
+    def of(cls, seeds: int) -> "Side":
+        """Of seeds that alone tell their variance."""
+        return cls(seeds, seeds - 1)
+
+
 @dataclass(frozen=True)
 class Mean:
     """Mean over n seeds; stderr and the half-width of its t interval are None where no spread is known.
 
-    That is the case for one seed, and for seeds that agree without a known floor.
+    That is the case for one seed, and for seeds that agree without a known floor. `degrees` of freedom of the
+    stderr are n - 1, unless more than these seeds tell it.
     """
 
     mean: float
@@ -36,6 +49,12 @@ class Mean:
     stderr: float | None
     half_width: float | None
     level: float = LEVEL
+    degrees: float | None = None
+
+    @property
+    def side(self) -> Side:
+        """Its seeds and degrees of freedom."""
+        return Side.of(self.n) if self.degrees is None else Side(self.n, self.degrees)
 
     def ci(self) -> dict | None:
         """{level, low, high, method, n}, or None where no spread is known."""
@@ -49,20 +68,20 @@ class Mean:
 class DifferenceEstimate:
     """B - A with its standard error and two-sided p-value; each is None if it is not known.
 
-    `seeds` of A and of B that Welch's t compares; None for other methods.
+    `sides` A and B that Welch's t compares; None for other methods.
     """
 
     value: float
     stderr: float | None
     p: float | None
     method: str
-    seeds: tuple[int, int] | None = None
+    sides: tuple[Side, Side] | None = None
 
     def interval(self, *, level: float = LEVEL) -> tuple[float, float] | None:
         """Confidence interval of a Welch difference: the values that its test does not reject."""
-        if self.stderr is None or self.seeds is None:
+        if self.stderr is None or self.sides is None:
             return None
-        half_width = welch_quantile(1 - level, *self.seeds) * self.stderr
+        half_width = welch_quantile(1 - level, *self.sides) * self.stderr
         return self.value - half_width, self.value + half_width
 
 
@@ -129,20 +148,20 @@ def difference_of_means(mean_a: Mean, mean_b: Mean) -> DifferenceEstimate:
         return DifferenceEstimate(value, None, None, "one seed on a side: no error")
     if mean_a.stderr is None or mean_b.stderr is None:
         return _no_spread(value)
-    stderr, seeds = math.hypot(mean_a.stderr, mean_b.stderr), (mean_a.n, mean_b.n)
-    p = _largest_p(abs(value) / stderr, *seeds)
-    return DifferenceEstimate(value, stderr, p, f"Welch, n={mean_a.n}+{mean_b.n}", seeds)
+    stderr, sides = math.hypot(mean_a.stderr, mean_b.stderr), (mean_a.side, mean_b.side)
+    p = _largest_p(abs(value) / stderr, *sides)
+    return DifferenceEstimate(value, stderr, p, f"Welch, n={mean_a.n}+{mean_b.n}", sides)
 
 
 @functools.cache
-def welch_quantile(p: float, n_a: int, n_b: int) -> float:
-    """Welch's t statistic at which `difference_of_means` of n_a and n_b seeds has this p-value."""
+def welch_quantile(p: float, a: Side, b: Side) -> float:
+    """Welch's t statistic at which `difference_of_means` of two sides has this p-value."""
     from scipy.optimize import brentq
 
     highest = 1.0
-    while _largest_p(highest, n_a, n_b) > p:
+    while _largest_p(highest, a, b) > p:
         highest *= 2
-    return brentq(lambda t: _largest_p(t, n_a, n_b) - p, 0.0, highest, rtol=1e-12)
+    return brentq(lambda t: _largest_p(t, a, b) - p, 0.0, highest, rtol=1e-12)
 
 
 def difference_of_pairs(value: float, stderr: float | None, *, n: int) -> DifferenceEstimate:
@@ -208,7 +227,7 @@ def _upper_t(t: float, df: float) -> float:
     return float(stdtr(df, -t))
 
 
-def _largest_p(t: float, n_a: int, n_b: int) -> float:
+def _largest_p(t: float, a: Side, b: Side) -> float:
     """P(|T| > t) of Welch's statistic for normal values, the larger one of both extreme spreads.
 
     With shares w and 1 - w of the variance, T^2 = Z^2 / (w A / f_a + (1 - w) B / f_b), A and B chi-squared.
@@ -216,21 +235,21 @@ def _largest_p(t: float, n_a: int, n_b: int) -> float:
     """
     from scipy.special import stdtr
 
-    degrees, weights, scales = _quadrature(n_a, n_b)
+    degrees, weights, scales = _quadrature(a, b)
     return float(max(2 * stdtr(degrees, -t * scales) @ weights))
 
 
 @functools.cache
-def _quadrature(n_a: int, n_b: int) -> "tuple[int, np.ndarray, np.ndarray]":
+def _quadrature(a: Side, b: Side) -> "tuple[float, np.ndarray, np.ndarray]":
     """f_a + f_b, weights of Gauss-Jacobi nodes [NODES], and by what t is scaled there, [2, NODES]."""
     import numpy as np
     from scipy.special import roots_jacobi
 
-    f_a, f_b = (min(n - 1, MOST_DEGREES) for n in (n_a, n_b))
+    f_a, f_b = (min(side.degrees, MOST_DEGREES) for side in (a, b))
     nodes, weights = roots_jacobi(NODES, f_b / 2 - 1, f_a / 2 - 1)
     beta = (1 + nodes) / 2
     scales = []
     for ratio in (SPREADS**2, SPREADS**-2):
-        share = ratio * n_b / (ratio * n_b + n_a)
+        share = ratio * b.seeds / (ratio * b.seeds + a.seeds)
         scales.append(np.sqrt((f_a + f_b) * (share * beta / f_a + (1 - share) * (1 - beta) / f_b)))
     return f_a + f_b, weights / weights.sum(), np.stack(scales)

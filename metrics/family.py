@@ -73,6 +73,7 @@ class Family:
     needs: replaces the needs that follow from `scored` and `reals`.
     minimum, multiple: the fewest images, and what their number is a multiple of.
     step: the distance of neighbouring values, if the metric counts something (`one_image` of a share).
+    ratios: whether values are above 0 and vary over seeds in proportion to their size, as distances do.
     difference: compares two runs on shared latents; its needs are generated features, then reals.
     published: names of the field, each for a name of the grammar. Never edited: a protocol that changes gets
         a new name or a higher version.
@@ -101,6 +102,7 @@ class Family:
     needs_explanation: bool = False
     from_statistics: bool = False
     step: Callable[[Choice], float | None] = lambda choice: None
+    ratios: bool = False
     difference: Difference | None = None
     minimum: int = 2
     multiple: int = 1
@@ -168,6 +170,7 @@ class Family:
             paired=self.difference is not None,
             step=self.step(choice),
             needs_explanation=self.needs_explanation,
+            ratios=self.ratios,
         )
 
     def check_detector(self, name: str, detector: str) -> None:

@@ -58,7 +58,8 @@ class MetricSpec:
     `paired`: runs can be compared image by image on shared latents. `needs_training`: it reads how the run
     was trained. `needs_explanation`: it judges attributes that `fact-eval explain` has found. `step`: the
     distance of neighbouring values of a metric that counts something, 1 for whole numbers; None: any value.
-    It changes no value.
+    `ratios`: its values are above 0 and vary over training seeds in proportion to their size, so studies
+    compare their logarithms. Neither changes a value.
     """
 
     name: str
@@ -81,6 +82,7 @@ class MetricSpec:
     needs_training: bool = False
     step: float | None = None
     needs_explanation: bool = False
+    ratios: bool = False
 
     @property
     def protocol(self) -> dict:

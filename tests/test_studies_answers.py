@@ -5,7 +5,7 @@ import itertools
 import math
 import random
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, geometric_mean
 
 import numpy as np
 import pytest
@@ -18,15 +18,16 @@ from fact_leaderboard.answers.effects import (
     SAME,
     UNDECIDED,
     WORSE,
+    Comparison,
     Pair,
     deciding_power,
     other_effects,
-    predictive_interval,
     primary_effects,
     seeds_to_decide,
 )
 from fact_leaderboard.answers.samples import Evidence
-from fact_leaderboard.intervals import independent_difference, welch_quantile
+from fact_leaderboard.answers.spread import Spread
+from fact_leaderboard.intervals import Side, independent_difference, welch_quantile
 from fact_leaderboard.records import DIVERGED
 from fact_metrics.base.canonical import canonical_sha256
 from fact_train.sweeps.study import Study, read_study
@@ -65,7 +66,7 @@ def test_planted_effects_are_found_with_their_direction(study: Study) -> None:
     answer = answer_study(study, Evidence(study_records(study, truth)))
     assert [e.verdict for e in answer.primary] == [BETTER, WORSE]
     assert answer.status == "answered" and not answer.missing
-    assert (answer.primary[0].mean.n, answer.primary[0].base.n) == (3, 6)
+    assert (answer.primary[0].seeds, answer.primary[0].base_seeds) == (3, 6)
 
 
 def test_intervals_cover_the_planted_effect(study: Study) -> None:
@@ -143,21 +144,22 @@ def test_the_power_is_that_of_simulated_studies(value, spread, counts, tests) ->
     b = rng.normal(0, spread, (trials, counts[1]))
     test = stats.ttest_ind(a, b, axis=1, equal_var=False)
     difference = a.mean(axis=1) - b.mean(axis=1)
-    room = welch_quantile(0.05, *counts) * np.abs(difference / test.statistic)
-    significant = np.mean(np.abs(test.statistic) > welch_quantile(0.05 / tests, *counts))
+    sides = [Side.of(n) for n in counts]
+    room = welch_quantile(0.05, *sides) * np.abs(difference / test.statistic)
+    significant = np.mean(np.abs(test.statistic) > welch_quantile(0.05 / tests, *sides))
     irrelevant = np.mean(np.abs(difference) + room < relevant)
-    power = deciding_power(value, [spread**2] * 2, counts, relevant=relevant, tests=tests)
+    power = deciding_power(value, [spread**2] * 2, sides, bounds=(-relevant, relevant), tests=tests)
     # The formula takes the variance as known: it is up to a few points off at these sizes.
     assert power == pytest.approx(max(significant, irrelevant), abs=0.06)
 
 
 def test_seeds_to_decide_is_the_first_count_with_enough_power() -> None:
     values, base = [0.0, 20.0, 40.0], [0.0, 15.0, -15.0]
-    more = seeds_to_decide(20.0, values, base, relevant=5.0, tests=2)
+    more = seeds_to_decide(Comparison.of(pair(values, base), Spread()), relevant=5.0, tests=2)
     variances = [400.0, 225.0]
 
     def power(k: int) -> float:
-        return deciding_power(20.0, variances, [3 + k, 3 + k], relevant=5.0, tests=2)
+        return deciding_power(20.0, variances, [Side.of(3 + k)] * 2, bounds=(-5.0, 5.0), tests=2)
 
     assert more is not None and power(more) >= 0.8 > power(more - 1)
 
@@ -174,10 +176,10 @@ def test_the_predictive_interval_holds_the_next_seed() -> None:
     rng = random.Random(3)
     inside = 0
     for _ in range(4000):
-        low, high = predictive_interval([rng.gauss(0, 1) for _ in range(4)])
+        low, high = Spread().predictive_interval([rng.gauss(0, 1) for _ in range(4)])
         inside += low < rng.gauss(0, 1) < high
     assert inside / 4000 == pytest.approx(0.95, abs=0.012)  # 3.5 standard errors
-    assert predictive_interval([1.0]) is None
+    assert Spread().predictive_interval([1.0]) is None
 
 
 # Which records count
@@ -287,14 +289,11 @@ def test_the_sentence_has_the_numbers_of_the_table(study: Study) -> None:
     answer = answer_study(study, Evidence(study_records(study, truth)))
     better, worse = answer.primary
     assert (
-        f"better: r1_gamma=1 ({better.difference.value:+.1f} [{better.low:+.1f}, {better.high:+.1f}])"
-        in answer.sentence
+        f"better: r1_gamma=1 ({better.value:+.1f} [{better.low:+.1f}, {better.high:+.1f}])" in answer.sentence
     )
-    assert f"worse: r1_gamma=100 ({worse.difference.value:+.1f} " in answer.sentence
-    assert f"base {better.base.mean:.1f} over 6 seeds" in answer.sentence
-    assert better.difference.value == pytest.approx(
-        fmean(answer.samples["r1_gamma=1"].of(FID)) - better.base.mean
-    )
+    assert f"worse: r1_gamma=100 ({worse.value:+.1f} " in answer.sentence
+    assert f"base {better.base:.1f} over 6 seeds" in answer.sentence
+    assert better.value == pytest.approx(geometric_mean(answer.samples["r1_gamma=1"].of(FID)) - better.base)
 
 
 def test_many_settings_are_counted(tmp_path: Path) -> None:

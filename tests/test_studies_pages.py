@@ -122,8 +122,8 @@ def test_a_page_shows_every_setting_with_the_numbers_of_its_effect(study: Study)
     for effect in answer.primary:
         row = next(line for line in page.splitlines() if line.startswith(f"| {effect.setting} |"))
         cells = [cell.strip() for cell in row.split("|")[1:-1]]
-        interval = f"{effect.difference.value:+.1f} [{effect.low:+.1f}, {effect.high:+.1f}]"
-        assert cells[1:4] == ["base", f"{effect.mean.mean:.1f}", "3"] and interval in cells
+        interval = f"{effect.value:+.1f} [{effect.low:+.1f}, {effect.high:+.1f}]"
+        assert cells[1:4] == ["base", f"{effect.mean:.1f}", "3"] and interval in cells
         assert cells[-1] == effect.verdict
     assert "legible5k ↑" in page and "recall5k3_test_pixels" not in page  # nothing measured: no column
     assert "Held fixed: Everything else." in page

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fact_leaderboard.answers.effects import (
     BASE_DIVERGES,
@@ -21,6 +21,7 @@ from fact_leaderboard.answers.effects import (
     primary_effects,
 )
 from fact_leaderboard.answers.samples import Evidence, Sample
+from fact_leaderboard.answers.spread import Spread
 from fact_metrics.registry import get_spec
 from fact_train.sweeps.study import Study, StudyRun
 
@@ -31,11 +32,15 @@ NAMED_AT_MOST = 6  # a sentence on more settings than this counts them
 
 @dataclass(frozen=True)
 class Answer:
-    """What the records say of a study; `effects` holds metric -> one effect a setting, the primary first."""
+    """What the records say of a study; `effects` holds metric -> one effect a setting, the primary first.
+
+    `spreads` holds metric -> how its seeds were compared.
+    """
 
     study: Study
     samples: dict[str, Sample]
     effects: dict[str, list[Effect]]
+    spreads: dict[str, Spread] = field(default_factory=dict)
 
     @property
     def primary(self) -> list[Effect]:
@@ -65,7 +70,7 @@ class Answer:
     @property
     def has_results(self) -> bool:
         """Whether a setting and its reference have a common metric: there is an effect to show."""
-        return any(effect.difference is not None for effects in self.effects.values() for effect in effects)
+        return any(effect.value is not None for effects in self.effects.values() for effect in effects)
 
     @property
     def sentence(self) -> str:
@@ -93,17 +98,16 @@ def answer_study(study: Study, evidence: Evidence) -> Answer:
     samples = evidence.samples(study)
     if study.blocked:
         return Answer(study, samples, {})
-    effects = {}
+    effects, spreads = {}, {}
     for metric in study.metrics:
         pairs = [_pair(setting.name, setting.against, metric, samples) for setting in study.settings]
-        higher = get_spec(metric).higher_is_better
+        spreads[metric] = evidence.spread(study, metric, samples)
+        same = dict(metric=metric, higher_is_better=get_spec(metric).higher_is_better, spread=spreads[metric])
         if metric == study.primary:
-            effects[metric] = primary_effects(
-                pairs, metric=metric, higher_is_better=higher, relevant=study.relevant_difference
-            )
+            effects[metric] = primary_effects(pairs, relevant=study.relevant_difference, **same)
         else:
-            effects[metric] = other_effects(pairs, metric=metric, higher_is_better=higher)
-    return Answer(study, samples, effects)
+            effects[metric] = other_effects(pairs, **same)
+    return Answer(study, samples, effects, spreads)
 
 
 def seconds_spent(answers: Iterable[Answer]) -> tuple[float, int, int]:
@@ -129,8 +133,8 @@ def digits_of(relevant: float) -> int:
 def effect_text(effect: Effect, digits: int) -> str:
     """A difference with its interval: -22.1 [-31.2, -12.0]."""
     if effect.low is None:
-        return f"{effect.difference.value:+.{digits}f}"
-    return f"{effect.difference.value:+.{digits}f} [{effect.low:+.{digits}f}, {effect.high:+.{digits}f}]"
+        return f"{effect.value:+.{digits}f}"
+    return f"{effect.value:+.{digits}f} [{effect.low:+.{digits}f}, {effect.high:+.{digits}f}]"
 
 
 def more_text(effect: Effect) -> str:
@@ -144,7 +148,7 @@ def more_text(effect: Effect) -> str:
 
 def null_sentence(effects: dict[str, list[Effect]]) -> str:
     """How often equal settings seem to differ, over all metrics and settings."""
-    compared = [e for of_metric in effects.values() for e in of_metric if e.difference is not None]
+    compared = [e for of_metric in effects.values() for e in of_metric if e.value is not None]
     counts = Counter(effect.verdict for effect in compared)
     claims = [f'{counts[verdict]} of {len(compared)} verdicts are "{verdict}"' for verdict in (BETTER, WORSE)]
     expected = 0.025 * len(compared)
@@ -154,11 +158,11 @@ def null_sentence(effects: dict[str, list[Effect]]) -> str:
 def _sentence(study: Study, effects: Sequence[Effect]) -> str:
     digits = digits_of(study.relevant_difference)
     direction = "higher" if effects[0].higher_is_better else "lower"
-    bases = {effect.reference: effect.base for effect in effects if effect.base is not None}
+    bases = {(e.reference, e.base, e.base_seeds) for e in effects if e.base is not None}
     known = ""
     if len(bases) == 1:
-        (base,) = bases.values()
-        known = f", base {base.mean:.{digits}f} over {base.n} seeds"
+        ((_, base, seeds),) = bases
+        known = f", base {base:.{digits}f} over {seeds} seeds"
     start = f"On {study.primary} ({direction} is better{known}), "
     if len(effects) > NAMED_AT_MOST:
         return start + _counted(effects, digits) + "."
@@ -190,7 +194,7 @@ def _counted(effects: Sequence[Effect], digits: int) -> str:
     for verdict, name, pick in ((BETTER, "largest gain", max), (WORSE, "largest loss", min)):
         named = [e for e in effects if e.verdict == verdict]
         if named:
-            extreme = pick(named, key=lambda e: sign * e.difference.value)
+            extreme = pick(named, key=lambda e: sign * e.value)
             text += f"; {name}: {extreme.setting} ({effect_text(extreme, digits)})"
     return text
 

@@ -4,6 +4,7 @@ Holds no date: equal records give equal bytes.
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,7 +15,8 @@ from fact_leaderboard.answers.answer import (
     effect_text,
     seconds_spent,
 )
-from fact_leaderboard.answers.effects import BETTER, WORSE, Effect, predictive_interval
+from fact_leaderboard.answers.effects import BETTER, WORSE, Effect
+from fact_leaderboard.answers.spread import Spread
 from fact_metrics.registry import get_spec
 from fact_train.settings.fields import value_text
 from fact_train.settings.sources import SOURCES
@@ -26,7 +28,8 @@ HEADINGS = {
 }
 INTRODUCTION = (
     "Made by `fact-eval leaderboard` from the files in `studies/` and the published records; do not edit. "
-    "Every difference is setting less reference, over training seeds, with its 95 % interval (Welch). "
+    "Every difference is setting less reference, over training seeds, with its 95 % interval (Welch, with a "
+    "spread learnt from all configurations of the preset). "
     "Verdicts hold for the primary metric and are Holm-corrected within a study. "
     "[How to read an answer](../docs/studies.md)."
 )
@@ -62,6 +65,7 @@ def study_page(answer: Answer) -> str:
         f"## {study.primary}",
         f"{get_spec(study.primary).summary} {_direction(answer.primary[0])}",
         markdown_table(PRIMARY_HEADER, primary_rows(answer)),
+        *filter(None, [spread_text(answer.spreads[study.primary])]),
     ]
     header, rows = other_rows(answer)
     if rows:
@@ -89,10 +93,6 @@ def study_text(answer: Answer) -> str:
 
 def answer_json(answer: Answer) -> dict:
     """The answer as JSON: sentence, status, every effect, missing runs."""
-
-    def effect(e: Effect) -> dict:
-        return {**dataclasses.asdict(e), "low": e.low, "high": e.high}
-
     return {
         "study": answer.study.name,
         "question": answer.study.question,
@@ -100,7 +100,9 @@ def answer_json(answer: Answer) -> dict:
         "answer": answer.sentence,
         "primary": answer.study.primary,
         "relevant_difference": answer.study.relevant_difference,
-        "effects": {metric: [effect(e) for e in effects] for metric, effects in answer.effects.items()},
+        "effects": {
+            metric: [dataclasses.asdict(e) for e in effects] for metric, effects in answer.effects.items()
+        },
         "values": {
             name: {
                 metric: {str(seed): v for seed, v in sorted(by_seed.items())}
@@ -143,16 +145,16 @@ def primary_rows(answer: Answer) -> list[list[str]]:
     rows = []
     for effect in answer.primary:
         values = answer.samples[effect.setting].of(answer.study.primary)
-        spread = predictive_interval(values)
+        spread = answer.spreads[answer.study.primary].predictive_interval(values)
         rows.append(
             [
                 effect.setting,
                 effect.reference,
-                _number(effect.mean and effect.mean.mean, digits),
-                str(len(values)),
+                _number(effect.mean, digits),
+                str(effect.seeds),
                 "" if spread is None else f"{spread[0]:.{digits}f} to {spread[1]:.{digits}f}",
-                "" if effect.base is None else f"{effect.base.mean:.{digits}f} ({effect.base.n})",
-                "" if effect.difference is None else effect_text(effect, digits),
+                "" if effect.base is None else f"{effect.base:.{digits}f} ({effect.base_seeds})",
+                "" if effect.value is None else effect_text(effect, digits),
                 "" if effect.p is None else f"{effect.p:.2g}",
                 effect.verdict,
             ]
@@ -160,12 +162,26 @@ def primary_rows(answer: Answer) -> list[list[str]]:
     return rows
 
 
+def spread_text(spread: Spread) -> str:
+    """How the seeds of a metric are compared, where it is not by their own spread and differences alone."""
+    parts = []
+    if spread.ratios:
+        parts.append("Ratios are compared, so means are geometric.")
+    if spread.pool is not None:
+        worth = "all" if math.isinf(spread.pool.degrees) else f"{spread.pool.degrees:.1f}"
+        parts.append(
+            f"The spread of seeds is learnt from {spread.pool.configurations} configurations of the preset: "
+            f"{worth} of their {spread.pool.total:.0f} degrees of freedom count for each."
+        )
+    return " ".join(parts)
+
+
 def other_rows(answer: Answer) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the other metrics that have a value: one row a setting, one column a metric."""
     others = {
         metric: effects
         for metric, effects in answer.effects.items()
-        if metric != answer.study.primary and any(effect.difference for effect in effects)
+        if metric != answer.study.primary and any(effect.value is not None for effect in effects)
     }
     if not others:
         return [], []
@@ -215,9 +231,9 @@ def _runs_text(answers: Sequence[Answer]) -> str:
 
 
 def _other_cell(effect: Effect) -> str:
-    if effect.difference is None:
+    if effect.value is None:
         return ""
-    value = f"{effect.difference.value:+.3g}"
+    value = f"{effect.value:+.3g}"
     interval = "" if effect.low is None else f" [{effect.low:+.3g}, {effect.high:+.3g}]"
     return value + interval + MARKS.get(effect.verdict, "")
 

@@ -26,7 +26,9 @@ def forest_plot(answer: Answer, out: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    metrics = [metric for metric, effects in answer.effects.items() if any(e.difference for e in effects)]
+    metrics = [
+        metric for metric, effects in answer.effects.items() if any(e.value is not None for e in effects)
+    ]
     names = [setting.name for setting in answer.study.settings]
     left = max(NAMES, CHARACTER * max(map(len, names)) + 0.2)
     width, height = left + PANEL * len(metrics) + 0.2, TITLE + ROW * len(names) + 0.35
@@ -48,12 +50,12 @@ def _draw_panel(axis, answer: Answer, metric: str) -> None:
         axis.axvspan(-margin, margin, color=LINE, alpha=0.6, linewidth=0)
     axis.axvline(0, color=MUTED, linewidth=0.8)
     for row, effect in enumerate(answer.effects[metric]):
-        if effect.difference is None:
+        if effect.value is None:
             continue
         color = COLORS.get(effect.verdict, MUTED)
         if effect.low is not None:
             axis.plot([effect.low, effect.high], [row, row], color=color, linewidth=1.4)
-        axis.plot([effect.difference.value], [row], "o", color=color, markersize=4)
+        axis.plot([effect.value], [row], "o", color=color, markersize=4)
     arrow = "higher is better" if answer.effects[metric][0].higher_is_better else "lower is better"
     weight = "bold" if metric == answer.study.primary else "normal"
     axis.set_title(f"{metric}\n{arrow}", fontsize=5.5, color=INK, weight=weight)
@@ -106,7 +108,7 @@ def plotted(path: Path) -> str | None:
 
 
 def _row(effect: Effect) -> str:
-    found = [None if effect.difference is None else effect.difference.value, effect.low, effect.high]
+    found = [effect.value, effect.low, effect.high]
     numbers = ["-" if value is None else f"{value:.9g}" for value in found]
     return " ".join([effect.setting, effect.metric, effect.verdict, *numbers])
 

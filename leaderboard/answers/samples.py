@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from fact_leaderboard.answers.spread import Spread
 from fact_leaderboard.gate import git_problem
 from fact_leaderboard.records import DIVERGED, Record, latest_records
 from fact_metrics.engines.conventions import COLLAPSED
@@ -53,6 +54,7 @@ class Evidence:
             valued = record.status == "ok" and record.value is not None
             if valued and record.config_sha256 is not None and not record.invalid:
                 self._records[record.config_sha256, record.train_seed].append(record)
+        self._of_presets: dict[tuple[str, str], dict[str, list[float]]] = {}
 
     def samples(self, study: Study) -> dict[str, Sample]:
         """The sample of every reference and setting, by its name."""
@@ -60,6 +62,24 @@ class Evidence:
         for run in study.runs():
             runs[run.setting.name].append(run)
         return {name: self._sample(study, tuple(of_setting)) for name, of_setting in runs.items()}
+
+    def spread(self, study: Study, metric: str, samples: dict[str, Sample]) -> Spread:
+        """How far the seeds of the study's configurations lie apart, by all configurations of its preset."""
+        known = dict(self._of_preset(study.base, metric))
+        known |= {sample.runs[0].key[0]: sample.of(metric) for sample in samples.values() if sample.runs}
+        return Spread.of(known.values(), ratios=get_spec(metric).ratios)
+
+    def _of_preset(self, preset: str, metric: str) -> dict[str, list[float]]:
+        """Values of all configurations that were trained from a preset, at the end of training."""
+        if (preset, metric) not in self._of_presets:
+            found: dict[str, list[float]] = defaultdict(list)
+            for (config, _), known in self._records.items():
+                own = [r for r in known if r.metric == metric and r.training.get("preset") == preset]
+                last = max((r.kimg for r in own), default=None)
+                records = _of_one_snapshot([r for r in own if r.kimg == last], [metric])
+                found[config] += _means(records, [metric]).values()
+            self._of_presets[preset, metric] = found
+        return self._of_presets[preset, metric]
 
     def _sample(self, study: Study, runs: tuple[StudyRun, ...]) -> Sample:
         values: dict[str, dict[int, float]] = defaultdict(dict)

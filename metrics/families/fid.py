@@ -103,6 +103,7 @@ FRECHET = {
     "settings": settings,
     "compute": compute,
     "from_statistics": True,
+    "ratios": True,
     "difference": difference,
 }
 

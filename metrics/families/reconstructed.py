@@ -51,6 +51,7 @@ FAMILIES = (
         reals=("full", "train"),
         gives=("features",),
         settings=fid.settings,
+        ratios=True,
         listed=("reconfid10k_full_digits", "reconfid10k_full_efficientnet_lite0"),
     ),
     Family(
