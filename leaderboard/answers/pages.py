@@ -42,12 +42,13 @@ MISSING_SHOWN = 6
 
 
 def studies_page(answers: Sequence[Answer]) -> str:
-    """STUDIES.md: every question with its answer and status."""
+    """STUDIES.md: every question with its answer and status, answered ones first."""
     counts = Counter(answer.status for answer in answers)
     counted = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
     blocks = ["# Studies", INTRODUCTION, f"{len(answers)} questions: {counted}. {_runs_text(answers)}"]
+    ordered = sorted(answers, key=lambda answer: STATUSES.index(answer.status))
     for name, heading in HEADINGS.items():
-        rows = [_summary(answer) for answer in answers if answer.study.list == name]
+        rows = [_summary(answer) for answer in ordered if answer.study.list == name]
         if rows:
             blocks += [f"## {heading}", markdown_table(("question", "answer", "status"), rows)]
     return "\n\n".join(blocks) + "\n"
