@@ -10,13 +10,15 @@ from fact_leaderboard.picture import INK, LINE, MUTED
 from fact_metrics.base.atomic import write_atomically
 
 COLORS = {BETTER: "#0a5c36", WORSE: "#a3231f"}
-ROW, PANEL, NAMES, TITLE = 0.26, 2.1, 2.6, 0.75  # inches
+ROW, PANEL, NAMES, TITLE, AXIS = 0.26, 2.1, 2.6, 0.4, 0.75  # inches
+PANELS = 4  # side by side
+LAYOUT = 2  # of the plot; part of its digest
 CHARACTER = 0.068  # width of one character of a name
 SAMPLE = 2.2
 
 
 def forest_plot(answer: Answer, out: Path) -> None:
-    """Write a PNG with one row a setting and one panel a metric, the primary one first.
+    """Write a PNG with a panel a metric, the primary one first, and in it one row a setting.
 
     A point is setting less reference, a bar its 95 % interval, the grey band what does not matter. The
     digest of what is drawn stands in the file, so that `plotted` can tell whether it is up to date.
@@ -30,14 +32,18 @@ def forest_plot(answer: Answer, out: Path) -> None:
         metric for metric, effects in answer.effects.items() if any(e.value is not None for e in effects)
     ]
     names = [setting.name for setting in answer.study.settings]
+    columns, lines = min(len(metrics), PANELS), -(-len(metrics) // PANELS)
     left = max(NAMES, CHARACTER * max(map(len, names)) + 0.2)
-    width, height = left + PANEL * len(metrics) + 0.2, TITLE + ROW * len(names) + 0.35
+    line = ROW * len(names) + AXIS
+    width, height = left + PANEL * columns + 0.2, TITLE + line * lines
     figure = plt.figure(figsize=(width, height), dpi=120, facecolor="white")
     for i, metric in enumerate(metrics):
-        box = (left + PANEL * i, 0.35, PANEL - 0.25, height - TITLE - 0.35)
+        column, below = i % PANELS, i // PANELS
+        bottom = height - TITLE - line * (below + 1) + 0.35
+        box = (left + PANEL * column, bottom, PANEL - 0.25, ROW * len(names))
         axis = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
         axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.set_yticks(range(len(names)) if i == 0 else [], names if i == 0 else [])
+        axis.set_yticks(range(len(names)) if column == 0 else [], names if column == 0 else [])
         _draw_panel(axis, answer, metric)
     figure.text(0.1 / width, 1 - 0.2 / height, answer.study.question, fontsize=9, color=INK, va="center")
     _save(figure, out, {"Description": digest(answer)})
@@ -91,7 +97,13 @@ def digest(answer: Answer) -> str:
     """Hash of everything that the forest plot shows; equal numbers have equal digests."""
     rows = [_row(effect) for effects in answer.effects.values() for effect in effects]
     text = "\n".join(
-        [answer.study.question, answer.study.primary, f"{answer.study.relevant_difference}", *rows]
+        [
+            f"{LAYOUT}",
+            answer.study.question,
+            answer.study.primary,
+            f"{answer.study.relevant_difference}",
+            *rows,
+        ]
     )
     return hashlib.sha256(text.encode()).hexdigest()
 
