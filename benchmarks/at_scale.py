@@ -18,7 +18,7 @@ from fact_metrics.features import get_detector
 from fact_metrics.registry import get_specs
 
 CHECKPOINTS, IMAGES, GPUS, RUNS = 1000, 50_000, 8, 50
-PAIRS = 50_000  # of path length, two images each, on the process that computes the metrics
+PAIRS = 50_000  # of path length, two images each
 FLOAT = 4  # bytes
 DETECTORS = 4  # that see every image, each at the cost of an Inception
 SPEEDUPS = (30, 100, 300)
@@ -92,10 +92,10 @@ def costs(unit: dict[str, float], speedup: float) -> Costs:
 
 
 def simulate_torchrun(cost: Costs, *, checkpoints: int, gpus: int) -> dict[str, float]:
-    """All GPUs share the images of one checkpoint; one of them computes its metrics while the others wait."""
-    alone = cost.path_length + cost.statistics
-    total = START_UP + cost.real_side + checkpoints * (cost.networks / gpus + alone)
-    busy = START_UP * gpus + cost.real_side + checkpoints * (cost.networks + alone)
+    """All GPUs share images and pairs of a checkpoint; one computes its statistics while the others wait."""
+    shared, alone = cost.networks + cost.path_length, cost.statistics
+    total = START_UP + cost.real_side + checkpoints * (shared / gpus + alone)
+    busy = START_UP * gpus + cost.real_side + checkpoints * (shared + alone)
     return {"hours": total / 3600, "busy": busy / (gpus * total), "alone": checkpoints * alone / total}
 
 

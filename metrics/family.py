@@ -73,6 +73,7 @@ class Family:
     needs: replaces the needs that follow from `scored` and `reals`.
     minimum, multiple: the fewest images, and what their number is a multiple of.
     step: the distance of neighbouring values, if the metric counts something (`one_image` of a share).
+    dealt: whether it computes by `inputs.deal`, which every process then has to call.
     ratios: whether values are above 0 and vary over seeds in proportion to their size, as distances do.
     difference: compares two runs on shared latents; its needs are generated features, then reals.
     published: names of the field, each for a name of the grammar. Never edited: a protocol that changes gets
@@ -102,6 +103,7 @@ class Family:
     needs_explanation: bool = False
     from_statistics: bool = False
     step: Callable[[Choice], float | None] = lambda choice: None
+    dealt: bool = False
     ratios: bool = False
     difference: Difference | None = None
     minimum: int = 2
@@ -171,6 +173,7 @@ class Family:
             step=self.step(choice),
             needs_explanation=self.needs_explanation,
             ratios=self.ratios,
+            dealt=self.dealt,
         )
 
     def check_detector(self, name: str, detector: str) -> None:

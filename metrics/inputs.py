@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from fact_metrics.base.image_size import Resolution
+from fact_metrics.base.processes import Processes
 from fact_metrics.spec import FeatureNeed, MetricSpec
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class ExplanationInputs(Protocol):
 class MetricInputs(Protocol):
     """What a metric reads. `generator` is None for pictures, `encoder` for all but StylEx runs.
 
-    `explanation` is None outside of `fact-eval explain`.
+    `explanation` is None outside of `fact-eval explain`. Inputs of several processes also have `processes`.
     """
 
     seed: int
@@ -212,6 +213,11 @@ class DeclaredInputs:
         """As `MetricInputs.cached_real`."""
         self._check(need in self._spec.needs, need)
         return self._inputs.cached_real(need, name, function)
+
+    def deal(self, count: int, unit: int, function: Callable[[range], list[T]]) -> list[T]:
+        """function(range(count)), for a spec that is `dealt`: its units are shared by all processes."""
+        self._check(self._spec.dealt, "other processes")
+        return getattr(self._inputs, "processes", Processes()).deal(count, unit, function)
 
     def statistics(self, need: FeatureNeed, *, correction: int) -> FeatureStatistics | None:
         """As `MetricInputs.statistics`."""

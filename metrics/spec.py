@@ -59,7 +59,8 @@ class MetricSpec:
     was trained. `needs_explanation`: it judges attributes that `fact-eval explain` has found. `step`: the
     distance of neighbouring values of a metric that counts something, 1 for whole numbers; None: any value.
     `ratios`: its values are above 0 and vary over training seeds in proportion to their size, so studies
-    compare their logarithms. Neither changes a value.
+    compare their logarithms. `dealt`: all processes share its own work, beyond features. None of the three
+    changes a value.
     """
 
     name: str
@@ -83,6 +84,7 @@ class MetricSpec:
     step: float | None = None
     needs_explanation: bool = False
     ratios: bool = False
+    dealt: bool = False
 
     @property
     def protocol(self) -> dict:

@@ -63,8 +63,8 @@ def test_bytes_and_files_are_those_of_a_real_evaluation(tmp_path, monkeypatch):
 def test_one_process_alone_holds_up_a_torchrun_and_no_executor():
     cost = Costs(networks=80.0, path_length=15.0, statistics=5.0, real_side=30.0)
     together = simulate_torchrun(cost, checkpoints=10, gpus=8)
-    assert together["hours"] * 3600 == pytest.approx(at_scale.START_UP + 30 + 10 * (80 / 8 + 20))
-    assert together["alone"] == pytest.approx(200 / 340)
+    assert together["hours"] * 3600 == pytest.approx(at_scale.START_UP + 30 + 10 * (95 / 8 + 5))
+    assert together["alone"] == pytest.approx(50 / 208.75)
     apart = simulate_executor(cost, checkpoints=10, gpus=8, runs=9)  # the first run has two checkpoints
     task = at_scale.START_UP + 30
     assert apart["hours"] * 3600 == pytest.approx(

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from eval_toys import COUNT, TEST, TRAIN, make_data, make_pictures, make_run, register_toys
+from metric_toys import toy_metric
 
 import fact_metrics.registry
 from fact_eval import cli
 from fact_eval.features.store import FeatureCache
 from fact_eval.images.sources import GeneratorSource
 from fact_leaderboard.records import RESULTS, read_records
+from fact_metrics.spec import MetricValue
 from fact_train.data import folder as folder_module
 from fact_train.data import index
 
@@ -94,6 +96,47 @@ def test_one_two_and_three_processes_agree_bitwise(tmp_path, data, toys, cond):
         for other in range(1, size):
             assert (tmp_path / str(size) / f"{other}.txt").read_text() == ""
     assert found[1] == found[2] == found[3]
+
+
+@pytest.fixture
+def dealt(toys):
+    """A metric whose steps of single images are dealt in threes; rank 1 of RANK_FAILS fails."""
+
+    @toy_metric(needs_generator=True, dealt=True, settings={"n": 10})
+    def toy_dealt(inputs):
+        """Mean of the latents' squares, and who measured which."""
+        rank = os.environ.get("RANK", "0")
+
+        def measure(part):
+            if rank == os.environ.get("RANK_FAILS"):
+                raise RuntimeError("no room here")
+            return [(inputs.generator.latents([i]).square().sum().item(), rank) for i in part]
+
+        found = inputs.deal(10, 3, measure)
+        value = sum(square for square, _ in found) / len(found)
+        return MetricValue(value, n_generated=10, extras={"by": "".join(rank for _, rank in found)})
+
+
+def test_what_a_metric_deals_is_measured_by_all_processes_with_the_same_bits(tmp_path, data, dealt):
+    found = {}
+    for size in (1, 2, 3):
+        folder = make_run(tmp_path / f"runs{size}", data)
+        score_with(size, folder, tmp_path / str(size))
+        (record,) = (r for r in read_records(folder / RESULTS) if r.metric == "toy_dealt")
+        found[size] = record.value
+        assert record.extras["by"] == {1: "0000000000", 2: "0001110001", 3: "0001112220"}[size]
+    assert found[1] == found[2] == found[3]
+
+
+def test_a_dealt_part_that_fails_elsewhere_is_recorded_once_and_none_waits(
+    tmp_path, data, dealt, monkeypatch
+):
+    monkeypatch.setenv("RANK_FAILS", "1")
+    folder = make_run(tmp_path / "runs", data)
+    score_with(2, folder, tmp_path / "two")
+    (record,) = (r for r in read_records(folder / RESULTS) if r.metric == "toy_dealt")
+    assert (record.status, record.error) == ("failed", "process 1 of 2: RuntimeError: no room here")
+    assert values(folder)["toy_distance"][1] == "ok"
 
 
 def test_a_run_that_cannot_be_read_fails_in_all_processes_and_none_waits(tmp_path, data, toys):

@@ -200,7 +200,7 @@ def test_perfect_images_have_the_best_value_and_degrading_ones_less(metric):
 @of(*GENERATOR)
 def test_the_declared_direction_is_that_of_a_worse_generator(metric, toy_detectors, monkeypatch):
     monkeypatch.setattr(
-        path_length, "measure_path", lambda *args, samples: MEASURE_PATH(*args, samples=min(samples, 200))
+        path_length, "measure_path", lambda *args, pairs: MEASURE_PATH(*args, pairs=pairs[:25])
     )
     # Not so bad that uint8 clips both paths alike.
     worse = [ToyGenerator(steepness=x, defect=x / 1000) for x in (0.0, 0.05, 0.3)]

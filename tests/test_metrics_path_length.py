@@ -50,20 +50,20 @@ class LineGenerator(ToyGenerator):
 @pytest.mark.parametrize("name", EVERY_PATH)
 def test_ppl_equals_a_plain_rewrite_of_the_definition(name):
     generator, detector, path = WavesGenerator(64), SquaredDifferences(), EVERY_PATH[name]
-    found = compute_ppl(measure_path(generator, detector, path, samples=120))
+    found = compute_ppl(measure_path(generator, detector, path, pairs=range(120)))
     # In float64, where a step of 1e-4 squared leaves 1e-16 / 1e-8 of rounding.
     assert found == pytest.approx(plain_ppl(generator, detector, path, samples=120), rel=1e-7)
 
 
 def test_the_paths_give_different_numbers():
     generator, detector = WavesGenerator(64), SquaredDifferences()
-    values = {compute_ppl(measure_path(generator, detector, p, samples=50)) for p in EVERY_PATH.values()}
+    values = {compute_ppl(measure_path(generator, detector, p, pairs=range(50))) for p in EVERY_PATH.values()}
     assert len(values) == len(EVERY_PATH)
 
 
 def test_ppl_of_a_linear_generator_is_the_mean_squared_image_of_its_direction():
     generator = ToyGenerator(steepness=0.5)
-    distances = measure_path(generator, MeanSquares(), samples=60)
+    distances = measure_path(generator, MeanSquares(), pairs=range(60))
     starts, ends = generator.latents(range(60)), generator.latents(range(60), stream="end")
     other = ToyGenerator(steepness=0.5)
     expected = MeanSquares().distance(
@@ -74,14 +74,16 @@ def test_ppl_of_a_linear_generator_is_the_mean_squared_image_of_its_direction():
 
 
 def test_ppl_grows_with_the_square_of_the_slope():
-    flat, steep = (measure_path(ToyGenerator(steepness=s), MeanSquares(), samples=60) for s in (0.2, 0.4))
+    flat, steep = (
+        measure_path(ToyGenerator(steepness=s), MeanSquares(), pairs=range(60)) for s in (0.2, 0.4)
+    )
     assert compute_ppl(steep) / compute_ppl(flat) == pytest.approx(4, rel=1e-2)
 
 
 def test_steps_start_at_the_end_of_the_path_or_uniformly_along_it():
     for sampling in ("end", "full"):
         generator = LineGenerator()
-        measure_path(generator, MeanSquares(), LatentPath("w", sampling, crop=False), samples=500)
+        measure_path(generator, MeanSquares(), LatentPath("w", sampling, crop=False), pairs=range(500))
         pairs = [ws[:, 0, 0].chunk(2) for ws in generator.ws]
         starts, ends = (torch.cat(side) for side in zip(*pairs, strict=True))
         torch.testing.assert_close(ends - starts, torch.full_like(starts, 1e-4), rtol=1e-9, atol=0)
@@ -118,7 +120,7 @@ def test_slerp_of_a_tiny_step_keeps_its_angle():
 
 def test_both_images_of_a_pair_get_the_same_noise_and_every_pair_its_own():
     generator = ToyGenerator()
-    measure_path(generator, MeanSquares(), samples=30)
+    measure_path(generator, MeanSquares(), pairs=range(30))
     for noise in generator.noises:
         start, end = noise.chunk(2)
         assert torch.equal(start, end)
@@ -128,9 +130,9 @@ def test_both_images_of_a_pair_get_the_same_noise_and_every_pair_its_own():
 @pytest.mark.parametrize("name", ["ppl_zfull", "ppl2_wend"])
 def test_values_do_not_depend_on_the_batch(name, monkeypatch):
     generator, detector = WavesGenerator(64), SquaredDifferences()
-    whole = measure_path(generator, detector, PATHS[name], samples=30)
+    whole = measure_path(generator, detector, PATHS[name], pairs=range(30))
     monkeypatch.setattr("fact_metrics.engines.path_length.BATCH", 7)
-    parts = measure_path(generator, detector, PATHS[name], samples=30)
+    parts = measure_path(generator, detector, PATHS[name], pairs=range(30))
     torch.testing.assert_close(parts, whole, rtol=1e-9, atol=0)
 
 
@@ -208,12 +210,12 @@ def test_autocast_and_tf32_around_it_do_not_reach_the_generator():
             assert images.dtype == torch.float32
             return images
 
-    plain = measure_path(Products(), MeanSquares(), samples=5)
+    plain = measure_path(Products(), MeanSquares(), pairs=range(5))
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(measure_path(Products(), MeanSquares(), samples=5), plain)
+            assert torch.equal(measure_path(Products(), MeanSquares(), pairs=range(5)), plain)
         assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
@@ -259,17 +261,18 @@ def test_ppl_of_nothing_and_of_what_is_not_finite_is_refused():
 
 def test_progress_is_reported_up_to_the_last_pair():
     generator = ToyGenerator()
-    measure_path(generator, MeanSquares(), samples=30)
+    measure_path(generator, MeanSquares(), pairs=range(30))
     assert generator.reported == [(25, 30), (30, 30)]
 
 
 @pytest.mark.parametrize("metric", PPLS, ids=lambda metric: metric.name)
 def test_a_protocol_measures_what_it_states(metric, monkeypatch):
-    measured = {}
+    measured = {"samples": 0}
 
-    def measure(generator, detector, path, *, samples):
-        measured.update(path=path, samples=samples, detector=detector.name)
-        return torch.rand(200, generator=torch.Generator().manual_seed(0))
+    def measure(generator, detector, path, *, pairs):
+        assert pairs.start == measured["samples"] and len(pairs) % path_length.BATCH == 0  # whole batches
+        measured.update(path=path, samples=pairs.stop, detector=detector.name)
+        return torch.rand(len(pairs), generator=torch.Generator().manual_seed(pairs.start))
 
     monkeypatch.setattr(path_length, "measure_path", measure)
     generator = ToyGenerator()

@@ -207,7 +207,7 @@ def test_path_length_measures_rectangles(data, tmp_path) -> None:
     source = GeneratorSource(
         load_snapshot(next(iter(list_snapshots(make_run(tmp_path, data, **cfg))))), seed=0
     )
-    distances = measure_path(source, get_detector("stlpips_alex", "cpu"), samples=2)
+    distances = measure_path(source, get_detector("stlpips_alex", "cpu"), pairs=range(2))
     assert distances.shape == (2,) and bool((distances > 0).all())
 
 

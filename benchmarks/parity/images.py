@@ -169,7 +169,7 @@ def plain_ppl(generator, detector, path: LatentPath, *, samples: int, epsilon: f
 
 def _ppl(name: str, *, resolution: int, pairs: int) -> Parity:
     generator, detector = WavesGenerator(resolution), SquaredDifferences()
-    distances = measure_path(generator, detector, PATHS[name], samples=pairs)
+    distances = measure_path(generator, detector, PATHS[name], pairs=range(pairs))
     return Parity(
         metric="PPL",
         setting=f"{name}, {pairs} pairs of {resolution} px in float64",

@@ -4,6 +4,7 @@ A metric or job that fails leaves a failure record; the others continue. Ctrl-C 
 the interrupted metric, `cancelled`; finished records and cached features stay.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -32,8 +33,9 @@ from fact_train.data.errors import MissingSplit
 class Evaluation:
     """Computes and appends missing records; no argument changes a value beyond rounding.
 
-    `again` appends records even if their key has one. All ranks extract features; rank 0 computes the metrics
-    and writes the records while the other ranks continue with the features of the next job.
+    `again` appends records even if their key has one. All ranks extract features and measure what metrics
+    deal to them; rank 0 computes the metrics and writes the records while the other ranks continue with the
+    features of the next job.
     """
 
     def __init__(
@@ -115,9 +117,14 @@ class Evaluation:
             for spec in specs:
                 self._records.failure(job, spec, seed, error)
             return
+        first, then = ([spec for spec in specs if spec.dealt == dealt] for dealt in (True, False))
         if self.processes.rank > 0:
+            for spec in first:
+                with contextlib.suppress(Exception):  # rank 0 raises as well, and records it
+                    compute_metric(spec, inputs)
             return
-        for spec in sorted(specs, key=lambda spec: spec.needs_training):  # it reads records of the others
+        # A metric of the training reads records of the others.
+        for spec in [*first, *sorted(then, key=lambda spec: spec.needs_training)]:
             self._compute(job, spec, seed, inputs, images)
 
     def _extract(
@@ -134,7 +141,13 @@ class Evaluation:
         features = self._extractor.extract_all({**scored_requests, **real_requests})
         reals.add({split: features[split] for split in real_requests})
         return Inputs(
-            images, features, reals, seed=seed, device=self.device, run=(job.results.parent, job.kimg)
+            images,
+            features,
+            reals,
+            seed=seed,
+            device=self.device,
+            run=(job.results.parent, job.kimg),
+            processes=self.processes,
         )
 
     def _compute(self, job: Job, spec: MetricSpec, seed: int, inputs: Inputs, images: OpenedImages) -> None:

@@ -10,6 +10,7 @@ from fact_eval.features.chunks import FeatureRequest, Features
 from fact_eval.images.open import OpenedImages
 from fact_eval.jobs.history import read_history
 from fact_eval.scoring.reals import RealSide, RealStatistics
+from fact_metrics.base.processes import Processes
 from fact_metrics.engines.frechet import FeatureStatistics
 from fact_metrics.inputs import EncoderInputs, TrainingHistory
 from fact_metrics.spec import FeatureNeed
@@ -30,9 +31,11 @@ class Inputs:
         seed: int,
         device: str,
         run: tuple[Path, float | None] | None = None,
+        processes: Processes | None = None,
     ):
         """`run`: folder and kimg of the scored snapshot, for metrics of the training."""
         self.seed, self.device = seed, torch.device(device)
+        self.processes = processes or Processes()
         self.generator = images.generator
         self._images, self._features, self._reals, self._run = images, features, reals, run
 

@@ -67,6 +67,16 @@ class Processes:
         """The rank that `share` gives the item at a position to."""
         return position % self.size
 
+    def deal(self, count: int, unit: int, function: Callable[[range], list[T]]) -> list[T]:
+        """function(range(count)) on all ranks, in units dealt round-robin: each rank computes its own.
+
+        The units do not depend on the number of ranks, nor does the result if a unit has a result of its own.
+        """
+        units = [range(start, min(start + unit, count)) for start in range(0, count, unit)]
+        shares = self.gather(self.run_on_all(lambda: [function(own) for own in self.share(units)]))
+        ordered = [shares[self.owner(i)][i // self.size] for i in range(len(units))]
+        return [result for own in ordered for result in own]
+
     def broadcast(self, value: T) -> T:
         """The value of rank 0."""
         if self.size == 1:

@@ -95,23 +95,23 @@ def measure_path(
     detector: Detector,
     path: LatentPath = PATHS["ppl2_wend"],
     *,
-    samples: int,
+    pairs: range,
     epsilon: float = STEP,
 ) -> torch.Tensor:
-    """Step distances [samples], on the CPU, of pair i = 0, 1, ... along paths between independent latents.
+    """Step distances [N], on the CPU, of pairs by index along paths between independent latents.
 
     Everything random belongs to the index of its pair, so the batch changes rounding only. float32
     throughout: autocast and TF32 are off.
     """
     distances = []
     with tf32(False), torch.autocast(detector.device.type, enabled=False):
-        for first in range(0, samples, BATCH):
-            indices = range(first, min(first + BATCH, samples))
+        for first in range(0, len(pairs), BATCH):
+            indices = pairs[first : first + BATCH]
             ws = _step(generator, path, indices, epsilon=epsilon)
             noise = [torch.cat([one, one]) for one in generator.noise(indices)]
             pair = generator.synthesis(ws, noise).chunk(2)
             distances.append(compute_step_distances(*pair, detector, epsilon=epsilon, crop=path.crop).cpu())
-            generator.progress(indices[-1] + 1, samples)
+            generator.progress(first + len(indices), len(pairs))
     return torch.cat(distances)
 
 

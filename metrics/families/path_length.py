@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fact_metrics.inputs import DeclaredInputs
 
 DETECTOR = "lpips_vgg"  # of the published protocols
+UNIT = 500  # pairs that one process measures at a time: whole batches
 WHERE = {"end": "at the ends of", "full": "anywhere on"}
 
 
@@ -44,6 +45,8 @@ def settings(choice: Choice, *, path: LatentPath) -> dict:
 
 def compute(spec: MetricSpec, inputs: DeclaredInputs, *, path: LatentPath) -> MetricValue:
     """The trimmed mean and its bootstrap interval; None for images too small for the network."""
+    import torch
+
     from fact_metrics.engines import path_length
     from fact_metrics.features import get_detector
     from fact_metrics.features.perceptual import MIN_RESOLUTION, PerceptualDetector
@@ -55,7 +58,13 @@ def compute(spec: MetricSpec, inputs: DeclaredInputs, *, path: LatentPath) -> Me
     if isinstance(detector, PerceptualDetector) and side < MIN_RESOLUTION:
         reason = f"{side} pixels are left of {generator.resolution}: too few for {detector.name}"
         return MetricValue(None, extras={"undefined": reason})
-    distances = path_length.measure_path(generator, detector, path, samples=spec.count)
+    distances = torch.tensor(
+        inputs.deal(
+            spec.count,
+            UNIT,
+            lambda pairs: path_length.measure_path(generator, detector, path, pairs=pairs).tolist(),
+        )
+    )
     stderr, low, high = path_length.bootstrap_ppl(distances, seed=inputs.seed)
     interval = {
         "level": path_length.LEVEL,
@@ -85,6 +94,7 @@ def _family(variant: str, path: LatentPath, listed: tuple[str, ...]) -> Family:
         gives=("distance",),
         settings=partial(settings, path=path),
         needs_generator=True,
+        dealt=True,
         ratios=True,
         published={of_paper: f"ppl50k_{variant}_{DETECTOR}"} if of_paper else {},
         listed=(*(f"ppl{rest}" for rest in listed), *([of_paper] if of_paper else [])),
