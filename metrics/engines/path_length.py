@@ -111,7 +111,7 @@ def measure_path(
             noise = [torch.cat([one, one]) for one in generator.noise(indices)]
             pair = generator.synthesis(ws, noise).chunk(2)
             distances.append(compute_step_distances(*pair, detector, epsilon=epsilon, crop=path.crop).cpu())
-            generator.progress(first + len(indices), len(pairs))
+            generator.progress(indices[-1] + 1, pairs.stop)
     return torch.cat(distances)
 
 
