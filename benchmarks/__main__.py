@@ -31,7 +31,7 @@ BENCHMARKS = (
     "sufficiency",
 )
 OPTIONS = {
-    "peer": ("peer",),
+    "peer": ("peer", "only"),
     "one_pass": ("files",),
     "known": ("files",),
     "detectors": ("images", "only"),
@@ -56,7 +56,7 @@ def main() -> None:
         type=int,
         help="detectors: how many a level; sufficiency: how many are searched; into NAME-IMAGES.json",
     )
-    parser.add_argument("--only", help="detectors, faults: these alone, by names with commas between")
+    parser.add_argument("--only", help="detectors, faults: names with commas between; peer: fp32 or bf16")
     parser.add_argument("--minutes", type=float, default=8.0, help="gpu: at most this long")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark"), help="gpu: folder of its tables")
     parser.add_argument("--parts", help="gpu, faults: these alone, by names with commas between")

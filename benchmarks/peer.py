@@ -37,12 +37,17 @@ def run(
     seconds: float = 20.0,
     device: str = "auto",
     threads: int | None = None,
+    only: str | None = None,
     configs: dict[str, TrainConfig] = NARROW,
 ) -> dict[str, Any]:
-    """{case: img/s of both and their ratio}, at least three pairs each; 128 px takes minutes."""
+    """{case: img/s of both and their ratio}, at least three pairs each; `only` fp32, or bf16.
+
+    128 px takes minutes, and bf16 without its instructions half an hour.
+    """
     dev, used = resolve_device(device), set_threads(threads)
     cases = {}
-    for name, cfg in configs.items():  # a process each: memory that one case frees is no help to the next
+    chosen = {name: cfg for name, cfg in configs.items() if only in (None, cfg.precision)}
+    for name, cfg in chosen.items():  # a process each: memory that one case frees is no help to the next
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             folder = str(peer.resolve())
             cases[name] = process.submit(beside, cfg, device, used, folder, seconds=seconds).result()
