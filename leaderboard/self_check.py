@@ -136,7 +136,8 @@ def _errors(r: Record) -> Faults:
     if not 0 < level < 1:
         yield "ci", f"level {level} is not between 0 and 1"
         return
-    if not low <= r.value <= high:
+    slack = ROUNDING * max(map(abs, (low, r.value, high)))
+    if not low - slack <= r.value <= high + slack:
         yield "ci", f"[{low}, {high}] does not hold the value {r.value}"
     if count < 1:
         yield "ci", f"n is {count}"

@@ -377,7 +377,7 @@ from fact_eval import cli
 from fact_train.data import files
 reading, _ = os.pipe()
 def blocked(*_):
-    print("waiting", flush=True)
+    os.write(1, b"waiting\\n")  # whole, whichever threads write at once
     os.read(reading, 1)
 files.use = blocked
 cli.main(["audit", sys.argv[1]])
@@ -391,9 +391,9 @@ def test_a_signal_ends_a_command_whose_threads_hang(tmp_path, signal_name, code)
     path = write_files(tmp_path, image_files(2))
     command = [sys.executable, "-c", BLOCKED, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "waiting\n"
-        process.send_signal(getattr(signal, signal_name))
         try:
+            assert process.stdout.readline() == "waiting\n"
+            process.send_signal(getattr(signal, signal_name))
             _, errors = process.communicate(timeout=60)  # a thread would hang for ever
         finally:
             process.kill()

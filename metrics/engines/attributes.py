@@ -16,10 +16,10 @@ Z = 1.959963984540054  # normal quantile of LEVEL
 
 
 def wilson_interval(share: float, n: int) -> tuple[float, float]:
-    """Bounds of a share of n independent draws at LEVEL, in [0, 1]."""
+    """Bounds of a share of n independent draws at LEVEL, in [0, 1]; they hold the share, to the last bit."""
     centre = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return min(max(0.0, centre - half), share), max(min(1.0, centre + half), share)
 
 
 def flips(after: Tensor, target: Tensor) -> Tensor:
