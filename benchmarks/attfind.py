@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks.pairs import measure, ratio, start
 from fact_eval.explain.effects import measure_effects
 from fact_eval.explain.subject import NamedClassifier
+from fact_metrics.base.memory import keep_freed_memory
 from fact_train.classifiers.classifier import load_classifier
 from fact_train.networks.build import build_networks
 from fact_train.networks.style_space import StyleSpace
@@ -26,6 +27,7 @@ BATCH = 64
 def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = None) -> dict[str, Any]:
     """Seconds of both, their ratio, and the largest difference of their effects."""
     chosen, about, limits = start(device, threads)
+    keep_freed_memory()  # as `fact-eval explain` does; for both sides
     torch.manual_seed(0)
     G, _ = build_networks(PRESETS[PRESET].config, SHAPE, class_dim=10)
     G.eval().requires_grad_(False).to(chosen)

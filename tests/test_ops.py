@@ -33,6 +33,12 @@ def test_upsampling_equals_zero_insertion_and_convolution() -> None:
     np.testing.assert_allclose(ops.upsample2d(x)[0, 0].numpy(), expected, atol=1e-14)
 
 
+@pytest.mark.parametrize("size", [(5, 6), (1, 3), (64, 65)])
+def test_doubling_an_image_by_matrices_is_the_filter(size) -> None:
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(ops.upsample_images(x), ops.upsample2d(x), atol=1e-14, rtol=0)
+
+
 def test_downsampling_equals_convolution_and_decimation() -> None:
     x = torch.randn(1, 1, 8, 6, dtype=torch.float64)
     expected = full_convolution(x[0, 0].numpy(), FIR.numpy())[2 : 2 + 8 : 2, 2 : 2 + 6 : 2]

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from fact_metrics.base.errors import UserError
 from fact_train.networks.generator import Generator, SynthesisBlock
-from fact_train.networks.injection import STYLE_INJECTIONS, PlainConv
-from fact_train.networks.ops import upsample2d
+from fact_train.networks.injection import STYLE_INJECTIONS, KnownInput, PlainConv
+from fact_train.networks.ops import upsample_images
 
 Noise = Sequence[Tensor | None]
 
@@ -159,8 +159,10 @@ class Edits:
             inject = modules[layer.name].inject
             modules[layer.name].inject = PlainConv.of(inject, ws[layer.name])
         self._blocks = [f"b{res}" for res in given.resolutions]
-        # By layer: its input and the residual of its block. By block: output, RGB of ToRGB, image before it.
+        # By layer: its input, the residual of its block, and the layer made for edits of its style. By block:
+        # output, RGB of ToRGB, image before it.
         self._inputs: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._edited: dict[str, nn.Module] = {}
         self._outputs: dict[str, Tensor] = {}
         self._rgb: dict[str, Tensor | None] = {}
         self._before: dict[str, Tensor | None] = {}
@@ -212,14 +214,14 @@ class Edits:
             options = gain if part == "conv1" else {}
             if full == edited:
                 x, residual = self._inputs[full]
-                x = x.expand(len(w), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-                styled = getattr(getattr(self._given, name), part)
-                x = styled(x, w, own_noise, fused=w.ndim == 3, **options)
+                x = self._styled(full)(
+                    x.expand(len(w), -1, -1, -1), w, own_noise, fused=w.ndim == 3, **options
+                )
             else:
                 x = getattr(block, part)(x, None, own_noise, fused=False, **options)
             if part == "conv1" and residual is not None:
                 x = residual + x
-        img = None if img is None else upsample2d(img)
+        img = None if img is None else upsample_images(img)
         rgb = block.torgb(x, x, fused=False) if block.num_torgb else None
         if edited is None:
             self._outputs[name] = x.contiguous(memory_format=torch.channels_last)
@@ -228,13 +230,24 @@ class Edits:
             img = rgb if img is None else img + rgb
         return x, img
 
+    def _styled(self, full: str) -> nn.Module:
+        """The layer with a style. Its input is known: one that is linear in the style becomes a product."""
+        if full not in self._edited:
+            name, _, part = full.partition(".")
+            layer, (x, _) = getattr(getattr(self._given, name), part), self._inputs[full]
+            if KnownInput.fits(layer.inject, x):
+                inject, layer = layer.inject, copy.copy(layer)
+                layer._modules = {**layer._modules, "inject": KnownInput(inject, x)}
+            self._edited[full] = layer
+        return self._edited[full]
+
     def _recolour(self, name: str, w: Tensor) -> Tensor:
         """Edits of a ToRGB layer: the image is a sum over blocks, and only the term of this one changes."""
         torgb = getattr(self._given, name).torgb
         x = self._outputs[name].expand(len(w), -1, -1, -1)
         change = torgb(x, w, fused=w.ndim == 3) - self._rgb[name]
         for _ in range(len(self._blocks) - 1 - self._blocks.index(name)):
-            change = upsample2d(change)
+            change = upsample_images(change)
         return self.image + change
 
 

@@ -17,6 +17,7 @@ input channel (and row, and shift), as StyleSpace needs it.
 
 from fact_train.networks.injection.adaconv import AdaptiveConv
 from fact_train.networks.injection.adain import AdaIN
+from fact_train.networks.injection.known_input import KnownInput
 from fact_train.networks.injection.matrix import StyleMatrix
 from fact_train.networks.injection.modconv import ModulatedConv
 from fact_train.networks.injection.options import FUSED_MODES, StyleOptions, use_fused
@@ -36,6 +37,7 @@ __all__ = [
     "STYLE_INJECTIONS",
     "AdaIN",
     "AdaptiveConv",
+    "KnownInput",
     "ModulatedConv",
     "PlainConv",
     "StyleMatrix",
