@@ -66,6 +66,11 @@ class Section:
     unranked: tuple[Row, ...]
     imported: bool = False  # of networks that other programs trained: never ranked with ours
 
+    @property
+    def local(self) -> bool:
+        """Whether it has a row of records that are not published."""
+        return any(row.local for row in (*self.ranked, *self.controls, *self.unranked))
+
     def best(self, metric: str) -> float | None:
         """The best ranked mean of a metric; None unless two means differ."""
         return self._best.get(metric)

@@ -74,6 +74,27 @@ def test_published_control_rows_are_shown_and_not_measured_again(tmp_path, data,
     assert "6 records written" in call("all", "runs", "--force", "--metrics", "toy_distance,toy_sharpness")[2]
 
 
+def test_all_prints_the_tables_that_the_runs_are_in_and_names_the_others(
+    tmp_path, data, toys, call, monkeypatch
+):
+    from fact_leaderboard import publish
+
+    make_run(tmp_path / "runs", data)
+    own = publish.write_local_board
+
+    def with_a_published_table(root, **options):
+        sections, path = own(root, **options)
+        (section,) = sections
+        rows = [dataclasses.replace(row, label="elsewhere", local=False) for row in section.ranked]
+        other = dataclasses.replace(section, ranked=tuple(rows), controls=(), unranked=())
+        return [*sections, other], path
+
+    monkeypatch.setattr(publish, "write_local_board", with_a_published_table)
+    code, out, err = call("all", "runs")
+    assert code == 0 and "elsewhere" not in out and "results alone, left out here: 1" in err
+    assert "elsewhere" in call("all", "runs", "--json")[1]
+
+
 def test_all_prints_the_board_as_json_when_asked(tmp_path, data, toys, call):
     make_run(tmp_path / "runs", data)
     code, out, _ = call("all", "runs", "--json", "--no-controls")

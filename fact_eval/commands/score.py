@@ -98,7 +98,10 @@ def all_(
         sections, path = write_local_board(root, problems=failures)
     except UserError as error:  # unreadable published records, or no room: report the failures as well
         finish([*failures, f"no board: {error}"])
-    print_board(sections, as_json=as_json)
+    own = sections if as_json else [section for section in sections if section.local] or sections
+    print_board(own, as_json=as_json)
+    if others := len(sections) - len(own):
+        say(f"tables of published results alone, left out here: {others}")
     say(f"board: {path}; next: fact-eval publish {root}")
     finish(failures)
 
