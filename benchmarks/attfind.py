@@ -14,6 +14,7 @@ from benchmarks.pairs import measure, ratio, start
 from fact_eval.explain.effects import measure_effects
 from fact_eval.explain.subject import NamedClassifier
 from fact_metrics.base.memory import keep_freed_memory
+from fact_metrics.base.thread_pool import ThreadPool
 from fact_train.classifiers.classifier import load_classifier
 from fact_train.networks.build import build_networks
 from fact_train.networks.style_space import StyleSpace
@@ -40,11 +41,12 @@ def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = No
     coordinates = space.coordinates()
     moved = torch.stack([styles.amin(dim=0), styles.amax(dim=0)])[:, coordinates]
 
+    pool = ThreadPool.of(chosen)
+
     @torch.inference_mode()
     def ours() -> Tensor:
-        return measure_effects(
-            space, classifier.logits, styles[0], moved, coordinates, noise=noise, batch=BATCH
-        )
+        options = dict(noise=noise, batch=BATCH, pool=pool)
+        return measure_effects(space, classifier.logits, styles[0], moved, coordinates, **options)
 
     @torch.inference_mode()
     def one_by_one() -> Tensor:
@@ -57,7 +59,7 @@ def run(*, seconds: float = 20.0, device: str = "auto", threads: int | None = No
                 effects[direction, place] = (classifier.logits(space.render(edited, noise)) - before)[0]
         return effects
 
-    with limits:
+    with limits, pool:
         pair = measure(ours, one_by_one, seconds=seconds)
     difference = (pair.pop("ours") - pair.pop("theirs")).abs().max().item()
     return {"setting": about, "edits": 2 * len(coordinates), "pair": pair, "difference": difference}

@@ -28,6 +28,7 @@ from fact_eval.explain.selection import (
 from fact_eval.explain.subject import NamedClassifier, Subject
 from fact_eval.images.sources import GeneratorSource
 from fact_metrics.base.errors import UsageError, UserError
+from fact_metrics.base.thread_pool import ThreadPool
 from fact_metrics.registry import compute_metric, get_spec
 
 PLANTED = (("b8.conv1", 3, 1.0), ("b16.conv0", 6, -0.6), ("b4.conv1", 1, 0.35))
@@ -53,6 +54,9 @@ class PlantedSpace:
 
         class Edits:
             image = space.render(styles[None])
+
+            def prepare(self, layer):
+                pass
 
             def render(self, layer, edited):
                 all_styles = styles.repeat(len(edited), 1)
@@ -171,9 +175,10 @@ def test_effects_equal_rendering_one_by_one(options) -> None:
     search = Search.over(search, space.coordinates())
     moved = search.moved(styles[2:3])[0]
     with torch.inference_mode():
-        fast = measure_effects(
-            space, classifier.logits, styles[2], moved, search.coordinates, noise=noise, batch=7
-        )
+        options = dict(noise=noise, batch=7)
+        fast = measure_effects(space, classifier.logits, styles[2], moved, search.coordinates, **options)
+        with ThreadPool(2, threads=2) as options["pool"]:
+            side = measure_effects(space, classifier.logits, styles[2], moved, search.coordinates, **options)
         before = classifier.logits(G.synthesis(ws[2:3], noise_inputs=noise))
         slow = torch.zeros_like(fast)
         for d in range(2):
@@ -182,6 +187,7 @@ def test_effects_equal_rendering_one_by_one(options) -> None:
                 edited[0, j] = (styles[:, j].amin(), styles[:, j].amax())[d]
                 slow[d, place] = (classifier.logits(space.render(edited, noise)) - before)[0]
     assert slow.abs().max() > 1e-2
+    torch.testing.assert_close(side, fast, atol=1e-6, rtol=0)  # torch's own threads may split sums
     assert (fast - slow).abs().max() <= 1e-5 * max(1.0, float(before.abs().max()))
 
 

@@ -21,6 +21,8 @@ from fact_eval.features.store import FeatureCache
 from fact_metrics.base.canonical import canonical_sha256
 from fact_metrics.base.fingerprints import modules_sha256
 from fact_metrics.base.progress import Progress
+from fact_metrics.base.thread_pool import ThreadPool
+from fact_train.networks.style_space import StyleLayer, StyleSpace
 
 DIRECTIONS = (-1, 1)
 SHIFT = 1.0
@@ -90,11 +92,12 @@ class Effects:
         if not missing:
             return
         done = 0
-        with self._progress.stage("AttFind effects", total) as stage:
+        pool = ThreadPool.of(torch.device(self._subject.generator.device))
+        with pool, self._progress.stage("AttFind effects", total) as stage:
             for number in missing:
                 rows = []
                 for row in self._rows(number):
-                    rows.append(self._of_image(row).flatten())
+                    rows.append(self._of_image(row, pool).flatten())
                     done += 1
                     stage.update(done)
                 self._store.store(self._key, number, torch.stack(rows))
@@ -127,7 +130,7 @@ class Effects:
         start = number * self._store.chunk
         return range(start, min(start + self._store.chunk, len(self)))
 
-    def _of_image(self, row: int) -> Tensor:
+    def _of_image(self, row: int, pool: ThreadPool) -> Tensor:
         """Effects [2, J, K] of one image of the search."""
         images = self.search.images
         noise = self._subject.noise(images.indices[row : row + 1])
@@ -139,6 +142,7 @@ class Effects:
             self.search.coordinates,
             noise=noise,
             batch=self._batch,
+            pool=pool,
         ).cpu()
 
     def _describe(self) -> dict:
@@ -159,7 +163,7 @@ class Effects:
 
 
 def measure_effects(
-    space,
+    space: StyleSpace,
     logits: Callable[[Tensor], Tensor],
     styles: Tensor,
     moved: Tensor,
@@ -167,26 +171,36 @@ def measure_effects(
     *,
     noise: Sequence[Tensor] | None = None,
     batch: int = 64,
+    pool: ThreadPool | None = None,
 ) -> Tensor:
     """Change of logits [2, J, K] of one image with styles [S], coordinate j alone at moved[:, j] [2, J].
 
-    Equal to rendering every edit by itself, up to rounding.
+    Equal to rendering every edit by itself, up to rounding. The workers of `pool` compute a batch of edits
+    each at a time; without it, one batch after the other.
     """
     edits = space.edits(styles, noise)
     before = logits(edits.image)
-    effects = before.new_zeros(2, len(coordinates), before.shape[1])
+    parts: list[tuple[StyleLayer, list[tuple[int, int]]]] = []  # a layer, and pairs of direction and place
     for layer in space.layers:
-        chosen = ((coordinates >= layer.start) & (coordinates < layer.stop)).nonzero().flatten()
-        if not len(chosen):
-            continue
-        own = styles[layer.start : layer.stop]
-        pairs = [(d, j) for d in range(2) for j in chosen.tolist()]
-        for start in range(0, len(pairs), batch):
-            directions, places = map(list, zip(*pairs[start : start + batch], strict=True))
-            edited = own.repeat(len(places), 1)
-            rows = torch.arange(len(places))
-            edited[rows, coordinates[places] - layer.start] = moved[directions, places]
-            effects[directions, places] = logits(edits.render(layer, edited)) - before
+        chosen = ((coordinates >= layer.start) & (coordinates < layer.stop)).nonzero().flatten().tolist()
+        pairs = [(direction, place) for direction in range(2) for place in chosen]
+        parts += [(layer, pairs[start : start + batch]) for start in range(0, len(pairs), batch)]
+        if chosen:
+            edits.prepare(layer)
+
+    def measure(part: tuple[StyleLayer, list[tuple[int, int]]]) -> Tensor:
+        layer, pairs = part
+        directions, places = map(list, zip(*pairs, strict=True))
+        edited = styles[layer.start : layer.stop].repeat(len(pairs), 1)
+        edited[torch.arange(len(pairs)), coordinates[places] - layer.start] = moved[directions, places]
+        return logits(edits.render(layer, edited)) - before
+
+    effects = before.new_zeros(2, len(coordinates), before.shape[1])
+    for (_, pairs), changes in zip(
+        parts, (pool or ThreadPool(1, threads=1)).map(measure, parts), strict=True
+    ):
+        directions, places = map(list, zip(*pairs, strict=True))
+        effects[directions, places] = changes
     return effects
 
 

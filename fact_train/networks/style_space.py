@@ -169,6 +169,12 @@ class Edits:
         self.image = self._run(None, None)
 
     @torch.no_grad()
+    def prepare(self, layer: StyleLayer) -> None:
+        """Do what all edits of a layer share, so that several threads can `render` them at once."""
+        if not layer.torgb:
+            self._styled(layer.name)
+
+    @torch.no_grad()
     def render(self, layer: StyleLayer, styles: Tensor) -> Tensor:
         """Images [E, C, H, W] where the layer has the styles [E, size]."""
         w = self._space._as_w(layer, styles)
