@@ -246,6 +246,28 @@ def test_studies_share_records_of_equal_configurations(study: Study, tmp_path: P
     assert seconds_spent([first, second]) == (12 * 60.0, 12, 12)
 
 
+def test_seeds_that_another_study_asked_for_count_too(study: Study) -> None:
+    records = study_records(study, truth)
+    base, setting = (study.run(one, 9) for one in (study.references[0], study.settings[0]))
+    other_length = run_record(study.run(study.references[0], 10), FID, 1.0, kimg=20.0)
+    found = [run_record(base, FID, 77.0), run_record(setting, FID, 55.0), other_length]
+    answer = answer_study(study, Evidence(records + found))
+    assert answer.samples["base"].values[FID][9] == 77.0 and 10 not in answer.samples["base"].values[FID]
+    assert [effect.seeds for effect in answer.primary] == [4, 3] and answer.primary[0].base_seeds == 7
+    assert not answer.missing and answer.runs == 14
+
+
+def test_a_null_study_keeps_to_its_own_seeds(tmp_path: Path) -> None:
+    text = QUESTION.replace('list = "injection"', 'list = "null"')
+    again = 'seeds = "6-8"\n[[setting]]\nname = "again"\nfields = {}\n'
+    study = read_study(write_study(tmp_path, text + again, name="null"))
+    samples = Evidence(study_records(study, lambda name: 100.0)).samples(study)
+    assert {name: sorted(sample.values[FID]) for name, sample in samples.items()} == {
+        "base": [0, 1, 2, 3, 4, 5],
+        "again": [6, 7, 8],
+    }
+
+
 # Runs that fail
 
 

@@ -161,13 +161,14 @@ class Study:
     @functools.cached_property
     def _runs(self) -> tuple[StudyRun, ...]:
         return tuple(
-            self._run(setting, seed)
+            self.run(setting, seed)
             for seed in sorted({*self.seeds, *self.base_seeds})
             for setting in (*self.references, *self.settings)
             if seed in self.seeds_of(setting)
         )
 
-    def _run(self, setting: Setting, seed: int) -> StudyRun:
+    def run(self, setting: Setting, seed: int) -> StudyRun:
+        """The run of a setting with this seed, whether the study asks for it or not."""
         preset, config = get_preset(self.base).config, self.config(setting, seed)
         label = run_label(self.base, preset, config)
         length = f"-kimg={setting.fields['kimg']:g}" if "kimg" in setting.fields else ""

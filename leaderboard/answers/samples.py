@@ -1,7 +1,8 @@
 """What records say of each setting of a study: the values of its training seeds, and the runs that failed.
 
 A run is found by the hash of its configuration, its thousand images and its training seed, whatever folder
-it was trained in. Studies that share a configuration share its records.
+it was trained in. Studies that share a configuration share its records: every published seed of it counts,
+also those that another study asked for.
 """
 
 import functools
@@ -18,7 +19,6 @@ from fact_metrics.registry import get_spec
 from fact_train.sweeps.study import Study, StudyRun
 
 STYLE_DIVERSITY = "style_diversity"  # the family whose small values are a collapse
-Config = tuple[str, int]  # configuration hash, training seed
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,25 @@ class Evidence:
 
     def __init__(self, published: Iterable[Record], *, local: Iterable[Record] = ()):
         counting = [record for record in published if not git_problem(record)] + list(local)
-        self._records: dict[Config, list[Record]] = defaultdict(list)
+        self._by_config: dict[str, dict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
         for record in latest_records(counting):
             valued = record.status == "ok" and record.value is not None
             if valued and record.config_sha256 is not None and not record.invalid:
-                self._records[record.config_sha256, record.train_seed].append(record)
+                self._by_config[record.config_sha256][record.train_seed].append(record)
         self._of_presets: dict[tuple[str, str], dict[str, list[float]]] = {}
 
     def samples(self, study: Study) -> dict[str, Sample]:
-        """The sample of every reference and setting, by its name."""
+        """The sample of every reference and setting, by its name.
+
+        It has the runs of the study, and those of other seeds that have records. Only a null study, which
+        divides the seeds of one configuration, keeps to its own.
+        """
         runs: dict[str, list[StudyRun]] = defaultdict(list)
         for run in study.runs():
             runs[run.setting.name].append(run)
+        if study.list != "null":
+            for of_setting in runs.values():
+                of_setting += self._further(study, of_setting)
         return {name: self._sample(study, tuple(of_setting)) for name, of_setting in runs.items()}
 
     def spread(self, study: Study, metric: str, samples: dict[str, Sample]) -> Spread:
@@ -69,11 +76,23 @@ class Evidence:
         known |= {sample.runs[0].key[0]: sample.of(metric) for sample in samples.values() if sample.runs}
         return Spread.of(known.values(), ratios=get_spec(metric).ratios)
 
+    def _further(self, study: Study, runs: Sequence[StudyRun]) -> list[StudyRun]:
+        """The same runs with other seeds, as far as they have a value of the primary metric or diverged."""
+        config, kimg, _ = runs[0].key
+
+        def counts(record: Record) -> bool:
+            ended = record.metric == study.primary and record.kimg == kimg
+            return ended or (record.metric == DIVERGED and record.kimg <= kimg)
+
+        trained = {seed for seed, known in self._by_config[config].items() if any(map(counts, known))}
+        return [study.run(runs[0].setting, seed) for seed in sorted(trained - {run.seed for run in runs})]
+
     def _of_preset(self, preset: str, metric: str) -> dict[str, list[float]]:
         """Values of all configurations that were trained from a preset, at the end of training."""
         if (preset, metric) not in self._of_presets:
             found: dict[str, list[float]] = defaultdict(list)
-            for (config, _), known in self._records.items():
+            pairs = ((config, known) for config, seeds in self._by_config.items() for known in seeds.values())
+            for config, known in pairs:
                 own = [r for r in known if r.metric == metric and r.training.get("preset") == preset]
                 last = max((r.kimg for r in own), default=None)
                 records = _of_one_snapshot([r for r in own if r.kimg == last], [metric])
@@ -86,7 +105,7 @@ class Evidence:
         diverged, seconds = [], {}
         for run in runs:
             config_sha256, kimg, seed = run.key
-            known = self._records[config_sha256, seed]
+            known = self._by_config[config_sha256][seed]
             records = _of_one_snapshot([r for r in known if r.kimg == kimg], study.metrics)
             for metric, value in _means(records, study.metrics).items():
                 values[metric][seed] = value
