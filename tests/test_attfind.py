@@ -311,9 +311,9 @@ def test_gradient_scores_are_first_order_effects() -> None:
 def test_the_document_is_read_as_it_was_written(explanation, tmp_path) -> None:
     document = explanation.document(run_id="toy")
     document.snapshot = "network-snapshot-000004.safetensors"
-    path = write_explanation(tmp_path, document)
-    assert path == document_path(tmp_path, document.snapshot)
-    assert path.parent.name == "network-snapshot-000004"
+    path = write_explanation(tmp_path, document, explanation.subject.question)
+    assert path == document_path(tmp_path, document.snapshot, explanation.subject.question)
+    assert path.parent.parent.name == "network-snapshot-000004"
     assert read_explanation(path) == document
     first = document.attributes("attfind-greedy", 1)[0]
     j = explanation.subject.space.coordinate(first.layer, first.index)

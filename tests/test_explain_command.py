@@ -10,7 +10,7 @@ from group_toys import run_group
 
 from fact_eval.commands.explain import explain
 from fact_eval.explain import effects, explanation, filters
-from fact_eval.explain.document import read_explanation
+from fact_eval.explain.document import document_path, read_explanation
 from fact_eval.explain.session import ExplainOptions, explain_jobs, plan_explanations
 from fact_eval.images.sources import GeneratorSource
 from fact_eval.jobs.runs import read_run
@@ -92,7 +92,7 @@ def test_a_plain_run_is_explained_once_and_its_numbers_are_records(place, capsys
     assert {r.protocol["settings"]["classifier"] for r in records} == {sha256}
     flips = values[f"flips{IMAGES}_attfind_greedy"]
     assert 0 <= flips.value <= 1 and len(flips.extras["curve"]) == len(flips.extras["second"]) == 10
-    document = read_explanation(place["run"] / "explanations" / "network-snapshot-000004" / "attributes.json")
+    document = read_explanation(document_path(place["run"], "network-snapshot-000004", "c"))
     assert document.classifier.sha256 == sha256 and document.images.kind == "generated"
     assert document.snapshot_sha256 == records[0].snapshot_sha256
     assert len(document.attributes("attfind-greedy", 0)) == 10
@@ -156,7 +156,7 @@ def test_the_discriminator_filter_passes_attributes_over(place, tmp_path, monkey
         )
         plan = plan_explanations([run], options, seeds=[3], snapshot="latest", data=None)
         explain_jobs(plan.jobs, options, device="cpu", batch=16, threads=1, root=tmp_path)
-        path = place["run"] / "explanations" / "network-snapshot-000004" / "attributes.json"
+        path = document_path(place["run"], "network-snapshot-000004", "c-seed3")
         lists[threshold] = read_explanation(path).attributes("attfind-greedy", 1)
     assert lists[None] != lists[0.0]
 

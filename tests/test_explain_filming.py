@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,8 @@ from fact_eval.explain.document import (
     FoundShape,
     ImagesShape,
     document_path,
+    find_document,
+    question_name,
     write_explanation,
 )
 from fact_eval.explain.filming import film_explanation
@@ -30,6 +33,8 @@ from fact_metrics.base.progress import Progress
 from fact_train.classifiers.training import train_classifier
 
 SEARCHED, JUDGED = range(6), range(6, 12)
+
+SNAPSHOT, QUESTION = "network-snapshot-000004", "toy"
 
 
 def job_of(run: Path) -> Job:
@@ -87,7 +92,7 @@ def explain(run: Path, classifier: str | None) -> ExplanationShape:
             FoundShape(method="gradient", class_index=target, attributes=[]),
         ],
     )
-    write_explanation(run, explanation)
+    write_explanation(run, explanation, QUESTION)
     return explanation
 
 
@@ -106,7 +111,7 @@ def place(tmp_path_factory) -> dict:
 @pytest.mark.parametrize("name", ["stylex", "plain"])
 def test_frames_are_the_judged_images_and_their_edits(place, name: str) -> None:
     run, classifier = place[name], place["classifier"] if name == "plain" else None
-    frames = film_explanation(job_of(run), classifier=classifier)
+    frames = film_explanation(job_of(run), find_document(run, SNAPSHOT), classifier=classifier)
     assert frames.methods == ("attfind-greedy", "random")  # lists of one image and empty lists are not shown
     part, subject = frames.parts[0], subject_of(run, classifier)
     styles = subject.styles(list(JUDGED))
@@ -131,7 +136,7 @@ def test_a_page_is_written_without_a_new_search(place, call) -> None:
     code, _, err = call(
         *("explain", place["plain"], "--classifier", place["classifier"], "--images", 0, "--page")
     )
-    folder = document_path(place["plain"], "network-snapshot-000004").parent
+    folder = document_path(place["plain"], SNAPSHOT, QUESTION).parent
     assert code == 0 and f"wrote {folder / 'explanation.html'} and 6 pictures" in err
     assert "&lt;i&gt;" not in (folder / "explanation.html").read_text()  # classes are data, not markup
     assert r"\u003ci\u003ec" in (folder / "explanation.html").read_text()
@@ -164,7 +169,7 @@ def test_the_folder_of_a_study_is_beside_the_explanation(place, call) -> None:
     code, *_ = call(
         *("study-pack", place["plain"], "--classifier", place["classifier"], "--methods", "random")
     )
-    folder = document_path(place["plain"], "network-snapshot-000004").parent / "study"
+    folder = document_path(place["plain"], SNAPSHOT, QUESTION).parent / "study"
     assert code == 0 and {question.method for question in read_key(folder / KEY).questions} == {"random"}
 
 
@@ -202,7 +207,7 @@ def test_mistakes_are_one_line(place, call, argv, code, message) -> None:
 )
 def test_documents_that_do_not_fit_the_run_are_refused(place, tmp_path, change, message) -> None:
     document = msgspec.to_builtins(place["documents"][place["stylex"]])
-    path = document_path(place["stylex"], document["snapshot"])
+    path = document_path(place["stylex"], document["snapshot"], QUESTION)
     kept = path.read_bytes()
     first = document["found"][0]["attributes"][0]
     document["images"] |= change.pop("images", {})
@@ -213,22 +218,43 @@ def test_documents_that_do_not_fit_the_run_are_refused(place, tmp_path, change, 
         with pytest.raises(
             UserError, match=message.replace("\\", "\\\\") if "x1b" not in message else "no style"
         ):
-            film_explanation(job_of(place["stylex"]))
+            film_explanation(job_of(place["stylex"]), path)
     finally:
         path.write_bytes(kept)
 
 
 def test_a_run_without_an_explanation_is_one_line(place, tmp_path) -> None:
-    path = document_path(place["stylex"], "network-snapshot-000004")
+    path = document_path(place["stylex"], SNAPSHOT, QUESTION)
     kept = path.read_bytes()
     path.unlink()
     try:
-        with pytest.raises(
-            UserError, match=r"attributes.json cannot be read .*run `fact-eval explain` again"
-        ):
-            film_explanation(job_of(place["stylex"]))
+        with pytest.raises(UserError, match=r"000004 has no explanation; run `fact-eval explain` again"):
+            find_document(place["stylex"], SNAPSHOT)
+        with pytest.raises(UserError, match=r"attributes.json cannot be read .*run `fact-eval explain`"):
+            film_explanation(job_of(place["stylex"]), path)
     finally:
         path.write_bytes(kept)
+
+
+def test_of_several_explanations_one_is_chosen_by_name(place, call, tmp_path) -> None:
+    run = shutil.copytree(place["stylex"], tmp_path / "run")
+    other = document_path(run, SNAPSHOT, question_name("toy", ["a", "<i>c"]))
+    shutil.copytree(document_path(run, SNAPSHOT, QUESTION).parent, other.parent)
+    assert other.parent.name == "toy-a-_i_c"
+    code, _, err = call("study-pack", run, "--attributes", 3)
+    assert code == 1 and "has 2 explanations; choose one with --question: toy, toy-a-_i_c" in err
+    code, _, err = call("study-pack", run, "--attributes", 3, "--question", "toy-a-_i_c")
+    assert code == 0 and f"wrote {other.parent / 'study' / FORM}" in err
+    assert call("study-pack", run, "--attributes", 3, "--question", "other")[0] == 1
+
+
+def test_the_name_of_a_question_is_a_short_and_plain_one() -> None:
+    assert (
+        question_name("mnist") == "mnist" and question_name("mnist", ["8", "9"], seed=1) == "mnist-8-9-seed1"
+    )
+    assert question_name("../x", ["a/b"]) == ".._x-a_b"
+    long = [question_name("c", [f"class {i}" for i in range(n)]) for n in (50, 51)]
+    assert len(set(long)) == 2 and max(map(len, long)) <= 110
 
 
 def test_the_commands_of_records_and_of_people_name_each_other(call) -> None:

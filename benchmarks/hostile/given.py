@@ -104,7 +104,7 @@ class Given:
 
     def with_attributes(self, at: Path, text: str) -> None:
         shutil.copytree(self.run, at / "run")
-        write(at / "run" / "explanations" / self.snapshot.stem / "attributes.json", text)
+        write(at / "run" / "explanations" / self.snapshot.stem / "mnist" / "attributes.json", text)
 
     def with_labels(self, at: Path, text: str) -> None:
         shutil.copytree(self.pictures, at / "pictures")

@@ -101,7 +101,7 @@ def explain(
 
     The report covers the encoder, the classifier, the W-gap with its picture, and the stability of training.
     The explanation finds attributes in StyleSpace by AttFind and by baselines, judges them, and writes
-    explanations/SNAPSHOT/attributes.json into the run folder.
+    explanations/SNAPSHOT/QUESTION/attributes.json into the run folder, a folder per classifier and classes.
     """
     from fact_eval.explain.across import check_count
     from fact_eval.explain.session import ExplainOptions, Plan, explain_jobs, plan_explanations
@@ -150,9 +150,9 @@ def explain(
     if not is_rank_zero():  # rank 0 has the records, and speaks
         return
     opened = {"snapshot": snapshot, "data": data, "device": device, "batch": batch}
-    if page:
-        _write_pages(explained, options, **opened)
-    agreements = _compare_runs(explained, options, **opened) if across else []
+    for seed in request.seeds if page else ():
+        _write_pages(explained, options, seed=seed, **opened)
+    agreements = _compare_runs(explained, options, seed=request.seeds[0], **opened) if across else []
     names = {spec.name for spec in specs}
     wanted = {job.content_sha256 for job in jobs}
     all_records = [
@@ -186,45 +186,43 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
-def _write_pages(runs, options, *, snapshot: str, data: str | None, device: str, batch: int) -> None:
+def _write_pages(runs, options, *, seed: int, device: str, batch: int, **which) -> None:
     """The page and the pictures of every explained snapshot, beside its document."""
-    from fact_eval.explain.document import document_path
     from fact_eval.explain.filming import film_explanation
     from fact_eval.explain.page import write_pictures
-    from fact_eval.jobs.plan import Request, plan_run
     from fact_metrics.base.devices import resolve_device
     from fact_metrics.base.progress import Progress
 
-    for job in (job for run in runs for job in plan_run(run, Request((), snapshot=snapshot, data=data))):
-        frames = film_explanation(
-            job,
-            classifier=options.classifier,
-            device=str(resolve_device(device)),
-            batch=batch,
-            progress=Progress(),
-        )
-        page, *pictures = write_pictures(document_path(job.results.parent, job.snapshot.name).parent, frames)
+    given = dict(classifier=options.classifier, device=str(resolve_device(device)), batch=batch)
+    for job, path in _documents(runs, options, seed=seed, **which):
+        frames = film_explanation(job, path, progress=Progress(), **given)
+        page, *pictures = write_pictures(path.parent, frames)
         say(f"wrote {page} and {len(pictures)} pictures")
 
 
-def _compare_runs(runs, options, *, snapshot: str, data: str | None, device: str, batch: int) -> list:
+def _compare_runs(runs, options, *, seed: int, device: str, batch: int, **which) -> list:
     """Agreement of the attributes of every pair of explained snapshots."""
     from fact_eval.explain.across import compare_attributes
     from fact_eval.explain.filming import open_explained
-    from fact_eval.jobs.plan import Request, plan_run
     from fact_metrics.base.devices import resolve_device
     from fact_metrics.base.progress import Progress
 
     progress = Progress()
-    jobs = [job for run in runs for job in plan_run(run, Request((), snapshot=snapshot, data=data))]
-    explained = [
-        open_explained(
-            job,
-            classifier=options.classifier,
-            device=str(resolve_device(device)),
-            batch=batch,
-            progress=progress,
-        )
-        for job in jobs
-    ]
+    given = dict(classifier=options.classifier, device=str(resolve_device(device)), batch=batch)
+    documents = _documents(runs, options, seed=seed, **which)
+    explained = [open_explained(job, path, progress=progress, **given) for job, path in documents]
     return compare_attributes(explained, progress=progress)
+
+
+def _documents(runs, options, *, seed: int, snapshot: str, data: str | None) -> list[tuple]:
+    """The jobs of the explained snapshots, each with the document that answers the question."""
+    from fact_eval.explain.document import document_path
+    from fact_eval.explain.session import question_of
+    from fact_eval.jobs.plan import Request, plan_run
+
+    request, found = Request((), snapshot=snapshot, data=data), []
+    for run in runs:
+        question = question_of(run, options, seed=seed)
+        jobs = plan_run(run, request)
+        found += [(job, document_path(run.folder, job.snapshot.name, question)) for job in jobs]
+    return found

@@ -19,6 +19,13 @@ def study_pack(
             metavar="NAME|PATH", help="Classifier that was explained. [default: the one of the StylEx run]"
         ),
     ] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Folder of the explanation in explanations/SNAPSHOT. [default: the only one]",
+        ),
+    ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -35,7 +42,7 @@ def study_pack(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Folder of the form. [default: explanations/SNAPSHOT/study in the run folder]",
+            help="Folder of the form. [default: the folder study beside the explanation]",
         ),
     ] = None,
     data: Data = None,
@@ -49,7 +56,7 @@ def study_pack(
     The form works without a server; each rater saves a CSV file. `fact-eval study` is something else: it
     answers questions from the records of runs.
     """
-    from fact_eval.explain.document import document_path
+    from fact_eval.explain.document import find_document
     from fact_eval.explain.filming import film_explanation
     from fact_eval.explain.raters import write_pack
     from fact_eval.jobs.plan import Request, plan_run
@@ -65,8 +72,10 @@ def study_pack(
         raise UsageError(f"--snapshot {snapshot} names {len(jobs)} snapshots; a study is about one")
     if threads is not None:
         set_threads(threads)
+    path = find_document(run, jobs[0].snapshot.name, question)
     frames = film_explanation(
         jobs[0],
+        path,
         classifier=classifier,
         methods=[name.strip() for name in (methods or "").split(",") if name.strip()],
         most=attributes,
@@ -74,7 +83,7 @@ def study_pack(
         batch=batch,
         progress=Progress(),
     )
-    folder = out or document_path(run, jobs[0].snapshot.name).parent / "study"
+    folder = out or path.parent / "study"
     form, key = write_pack(folder, frames, attributes=attributes, seed=seed)
     say(f"wrote {form}: send it to the raters")
     say(f"wrote {key}: keep it; fact-eval study-score {key} ANSWERS.csv reads it")

@@ -1,10 +1,15 @@
-"""`explanations/<snapshot>/attributes.json` of a run: the attributes that every method found for every class.
+"""`explanations/<snapshot>/<question>/attributes.json` of a run: the attributes that each method found.
+
+A question is a classifier, the classes of interest and an evaluation seed; each has a folder of its own.
 
 Pictures, pages and other tools read this file and need nothing else of the search. Its `shift` says how far
 an edit goes: a style s becomes s + shift (target - s), where the target is the smallest (direction -1) or
 largest (direction +1) style of the coordinate among the explained images.
 """
 
+import hashlib
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +19,7 @@ from fact_eval.images.sampling import MAX_SEED, SEED_STRIDE
 from fact_metrics.base.atomic import write_text
 from fact_metrics.base.errors import UserError
 from fact_metrics.base.limits import DOCUMENT
-from fact_metrics.base.plain_text import check_file_name
+from fact_metrics.base.plain_text import check_file_name, for_terminal
 from fact_metrics.base.schema import decode
 
 SCHEMA = 1
@@ -25,6 +30,7 @@ WAY_OUT = "run `fact-eval explain` again."
 LARGEST = 1e6  # of styles, effects and shifts; styles of trained networks are of the order of 1
 MOST_ATTRIBUTES = 100  # of a list
 MOST_IMAGES = 100_000
+LONGEST_NAME = 100  # of a question's folder
 
 Method = Literal[
     "attfind-greedy", "attfind-independent", "attfind-subset", "class-mean", "gradient", "random"
@@ -143,14 +149,40 @@ class ExplanationShape(msgspec.Struct, kw_only=True):
         return []
 
 
-def document_path(run: Path, snapshot: str) -> Path:
-    """Where a run keeps the explanation of a snapshot, by the snapshot's file name."""
-    return Path(run) / FOLDER / Path(snapshot).stem / FILE
+def question_name(classifier: str, classes: Sequence[str] = (), *, seed: int = 0) -> str:
+    """The folder of a question: `mnist`, `mnist-8-9` with classes of interest, `mnist-8-9-seed1`.
+
+    Characters that are awkward in names of files become _, and a long name ends with its hash.
+    """
+    parts = [classifier, *classes, *([f"seed{seed}"] if seed else [])]
+    name = "-".join(re.sub(r"[^\w.]+", "_", part, flags=re.ASCII) for part in parts)
+    if len(name) > LONGEST_NAME:
+        name = f"{name[:LONGEST_NAME]}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:8]}"
+    return name
 
 
-def write_explanation(run: Path, explanation: ExplanationShape) -> Path:
-    """Write the document into the run's folder, atomically; returns its path."""
-    path = document_path(run, explanation.snapshot)
+def document_path(run: Path, snapshot: str, question: str) -> Path:
+    """Where a run keeps the answer to a question about a snapshot, by the snapshot's file name."""
+    return Path(run) / FOLDER / Path(snapshot).stem / question / FILE
+
+
+def find_document(run: Path, snapshot: str, question: str | None = None) -> Path:
+    """The document of a question, or of the only one. UserError if there is none, or more than one."""
+    if question is not None:
+        return document_path(run, snapshot, question)
+    folder = Path(run) / FOLDER / Path(snapshot).stem
+    found = sorted(folder.glob(f"*/{FILE}"))
+    if not found:
+        raise UserError(f"{folder} has no explanation; {WAY_OUT}")
+    if len(found) > 1:
+        names = ", ".join(for_terminal(path.parent.name) for path in found)
+        raise UserError(f"{folder} has {len(found)} explanations; choose one with --question: {names}")
+    return found[0]
+
+
+def write_explanation(run: Path, explanation: ExplanationShape, question: str) -> Path:
+    """Write the document into the folder of its question, atomically; returns its path."""
+    path = document_path(run, explanation.snapshot, question)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = msgspec.json.format(msgspec.json.encode(explanation), indent=1).decode()
     write_text(path, text + "\n")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -9,7 +10,6 @@ from fact_eval.explain.document import (
     AttributeShape,
     ExplanationShape,
     Method,
-    document_path,
     read_explanation,
 )
 from fact_eval.explain.frames import ATTRIBUTES, Frames, film
@@ -24,7 +24,7 @@ CANDIDATES = 120  # judged images of which some are shown
 
 @dataclass(frozen=True)
 class Explained:
-    """A snapshot whose explanation was read: its networks, its document, searched and first judged images."""
+    """A snapshot whose explanation was read: networks, document, searched and first judged images."""
 
     job: Job
     subject: Subject
@@ -48,18 +48,18 @@ class Explained:
 
 def open_explained(
     job: Job,
+    path: Path,
     *,
     classifier: str | None = None,
     device: str = "cpu",
     batch: int = 64,
     progress: Progress | None = None,
 ) -> Explained:
-    """The explanation that a run holds of a snapshot, with its networks.
+    """The explanation of a snapshot in the document at `path`, with its networks.
 
     `classifier` names the one that was explained; None: that of the StylEx run. UserError if there is no
     explanation, or if snapshot or classifier are not those that it explains.
     """
-    path = document_path(job.results.parent, job.snapshot.name)
     document = read_explanation(path)
     if document.snapshot_sha256 != job.content_sha256:
         raise UserError(f"{path} explains another version of {job.snapshot}; run `fact-eval explain` again.")
@@ -86,6 +86,7 @@ def open_explained(
 
 def film_explanation(
     job: Job,
+    path: Path,
     *,
     classifier: str | None = None,
     methods: Sequence[str] = (),
@@ -94,15 +95,15 @@ def film_explanation(
     batch: int = 64,
     progress: Progress | None = None,
 ) -> Frames:
-    """The frames of the explanation that a run holds of a snapshot; `methods` empty: all with common lists.
+    """The frames of the explanation in the document at `path`; `methods` empty: all with common lists.
 
     UserError as `open_explained`, and for a method that the explanation does not have.
     """
     progress = progress or Progress(quiet=True)
-    explained = open_explained(job, classifier=classifier, device=device, batch=batch, progress=progress)
+    options = dict(device=device, batch=batch, progress=progress)
+    explained = open_explained(job, path, classifier=classifier, **options)
     document, lists = explained.document, explained.lists(methods)
     if not lists:
-        path = document_path(job.results.parent, job.snapshot.name)
         raise UserError(f"{path} has no attribute to show; explain more images, or train on")
     parts = film(
         explained.subject,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fact_eval.explain.document import write_explanation
+from fact_eval.explain.document import question_name, write_explanation
 from fact_eval.explain.explanation import Explanation
 from fact_eval.explain.subject import NamedClassifier, Subject
 from fact_eval.images.open import ImageRequest, open_for_scoring
@@ -190,7 +190,8 @@ class _Session:
             try:
                 explanation = self._processes.run_on_all(partial(self._search, job, seed))
                 if self._processes.rank == 0:
-                    path = write_explanation(job.results.parent, explanation.document(run_id=job.run_id))
+                    document = explanation.document(run_id=job.run_id)
+                    path = write_explanation(job.results.parent, document, explanation.subject.question)
                     self._progress.note(f"wrote {path}")
             except UserError as error:
                 for spec in specs:
@@ -281,6 +282,14 @@ def _classifier_of(run: Run, options: ExplainOptions) -> tuple[str, list[str]]:
             "such as --classifier mnist"
         )
     return card["weights_sha256"], [group["name"] for group in card["classes"]]
+
+
+def question_of(run: Run, options: ExplainOptions, *, seed: int) -> str:
+    """The name of what `options` ask about a run, with an evaluation seed. UsageError as for its numbers."""
+    _, names = _classifier_of(run, options)
+    wanted = _wanted(options.classes, names) or []
+    classes = [names[i] for i in sorted(wanted)] if len(wanted) < len(names) else []
+    return question_name(Path(options.classifier or run.config["classifier"]).stem, classes, seed=seed)
 
 
 def _named(name: str, device: str) -> NamedClassifier:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fact_eval.explain.document import question_name
 from fact_eval.images.sources import GeneratorSource, PicturesSource
 from fact_metrics.base.errors import UsageError, UserError
 from fact_metrics.base.tensors import weights_sha256
@@ -96,6 +97,13 @@ class Subject:
         self.pictures = None if held_out is None else PicturesSource(held_out, seed=generator.seed)
         self.wanted = sorted(wanted) if wanted else list(range(len(classifier.classes)))
         self._known = {label for group in classifier.card["classes"] for label in group["labels"]}
+
+    @property
+    def question(self) -> str:
+        """The name of what is asked of it, and of the folder of the answer."""
+        names = self.classifier.classes
+        classes = [names[i] for i in self.wanted] if len(self.wanted) < len(names) else []
+        return question_name(self.classifier.name, classes, seed=self.generator.seed)
 
     @property
     def kind(self) -> str:
