@@ -19,12 +19,15 @@ from fact_leaderboard.answers.spread import Spread
 from fact_leaderboard.build import Cell, Row, Section
 from fact_leaderboard.columns import Column
 from fact_leaderboard.intervals import mean_over_seeds, variance_floor
+from fact_metrics.registry import get_spec
 
 COLUMNS = 13
 CONFIGURATIONS = (2, 6, 20)
 SEEDS = (3, 5, 10)
 BOARDS = 1000
 SHIFTS = (1, 2, 3, 5, 10)  # standard deviations
+
+PLAIN = get_spec("kid10k_full_digits")  # compared in differences
 
 Draw = Callable[[np.random.Generator, tuple[int, int, int]], np.ndarray]
 
@@ -204,7 +207,7 @@ def _studies(spreads: str, noise: str, configurations: int, trials: int) -> dict
         factors = SPREADS[spreads](rng, configurations)
         seeds = [BASE_SEEDS] + [SETTING_SEEDS] * (configurations - 1)
         drawn = [f * NOISE[noise](rng, (1, 1, n)).ravel() for f, n in zip(factors, seeds, strict=True)]
-        for how, spread in (("alone", Spread()), ("pooled", Spread.of(drawn, ratios=False))):
+        for how, spread in (("alone", Spread()), ("pooled", Spread.of(drawn, PLAIN))):
             for values, factor in zip(drawn[1:], factors[1:], strict=True):
                 for kind, shift in (("false", 0.0), ("true", TRUE_SHIFT * np.sqrt(factor * factors[0]))):
                     pair = Pair("a", "base", (values + shift).tolist(), drawn[0].tolist())

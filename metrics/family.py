@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from fact_metrics.base.errors import UsageError, close_names
 from fact_metrics.features import DETECTORS
 from fact_metrics.features.detector import Output
-from fact_metrics.spec import FeatureNeed, MetricSpec, MetricValue, Side
+from fact_metrics.spec import FeatureNeed, MetricSpec, MetricValue, Scale, Side
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ class Family:
     minimum, multiple: the fewest images, and what their number is a multiple of.
     step: the distance of neighbouring values, if the metric counts something (`one_image` of a share).
     dealt: whether it computes by `inputs.deal`, which every process then has to call.
-    ratios: whether values are above 0 and vary over seeds in proportion to their size, as distances do.
+    scale: how values vary over seeds: `ratio` as distances, in proportion to their size; `odds` as shares.
     difference: compares two runs on shared latents; its needs are generated features, then reals.
     published: names of the field, each for a name of the grammar. Never edited: a protocol that changes gets
         a new name or a higher version.
@@ -104,7 +104,7 @@ class Family:
     from_statistics: bool = False
     step: Callable[[Choice], float | None] = lambda choice: None
     dealt: bool = False
-    ratios: bool = False
+    scale: Scale = "difference"
     difference: Difference | None = None
     minimum: int = 2
     multiple: int = 1
@@ -172,7 +172,7 @@ class Family:
             paired=self.difference is not None,
             step=self.step(choice),
             needs_explanation=self.needs_explanation,
-            ratios=self.ratios,
+            scale=self.scale,
             dealt=self.dealt,
         )
 

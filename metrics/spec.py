@@ -14,6 +14,7 @@ from fact_metrics.features import DETECTORS, detector_spec
 
 Side = Literal["generated", "real", "reconstructed"]
 Split = Literal["train", "test"]
+Scale = Literal["difference", "ratio", "odds"]
 
 # Joins every protocol: how `fact-eval` draws what a metric sees (fact_eval/images/sampling.py does it).
 # Change a word only together with the code it describes.
@@ -58,8 +59,8 @@ class MetricSpec:
     `paired`: runs can be compared image by image on shared latents. `needs_training`: it reads how the run
     was trained. `needs_explanation`: it judges attributes that `fact-eval explain` has found. `step`: the
     distance of neighbouring values of a metric that counts something, 1 for whole numbers; None: any value.
-    `ratios`: its values are above 0 and vary over training seeds in proportion to their size, so studies
-    compare their logarithms. `dealt`: all processes share its own work, beyond features. None of the three
+    `scale`: how values vary over training seeds, and so what studies compare: ratios of distances, odds of
+    shares, or differences. `dealt`: all processes share its own work, beyond features. None of the three
     changes a value.
     """
 
@@ -83,7 +84,7 @@ class MetricSpec:
     needs_training: bool = False
     step: float | None = None
     needs_explanation: bool = False
-    ratios: bool = False
+    scale: Scale = "difference"
     dealt: bool = False
 
     @property

@@ -14,6 +14,8 @@ from fact_leaderboard.answers.spread import FEWEST, Pool, Spread, variance
 from fact_metrics.registry import get_spec
 from fact_train.sweeps.study import read_study
 
+PLAIN = get_spec("kid10k_full_digits")  # compared in differences
+
 VARIANCES = (0.8, 1.1, 0.2, 2.9, 0.6, 1.7, 0.05)
 DEGREES = (5, 2, 2, 2, 2, 3, 2)
 
@@ -69,7 +71,7 @@ def test_too_few_configurations_with_a_spread_are_no_pool() -> None:
 
 
 def test_seeds_that_agree_are_compared_by_the_spread_of_the_pool() -> None:
-    spread = Spread.of(SAMPLES, ratios=False)
+    spread = Spread.of(SAMPLES, PLAIN)
     assert only([3.0] * 3, [0.0] * 6, Spread()).low is None
     assert only([3.0] * 3, [0.0] * 6, spread).verdict == WORSE
 
@@ -82,7 +84,7 @@ def test_false_verdicts_stay_rare_and_true_ones_become_frequent(apart) -> None:
     for _ in range(80):
         spreads = np.exp(rng.normal(0, apart, 13))
         samples = [(own * rng.normal(size=6 if i == 0 else 3)).tolist() for i, own in enumerate(spreads)]
-        spread = Spread.of(samples, ratios=False)
+        spread = Spread.of(samples, PLAIN)
         for values, own in zip(samples[1:], spreads[1:], strict=True):
             wrong.append(Comparison.of(Pair("a", "base", values, samples[0]), spread).estimate.p < 0.05)
             moved = Pair("a", "base", [v + 2.5 * math.sqrt(own * spreads[0]) for v in values], samples[0])
@@ -97,7 +99,7 @@ def test_false_verdicts_stay_rare_and_true_ones_become_frequent(apart) -> None:
 
 def test_distances_are_compared_in_ratios_and_shown_as_differences() -> None:
     base, values = [9.0, 11.0, 10.0, 10.5], [38.0, 62.0, 50.0]
-    effect = only(values, base, Spread(ratios=True))
+    effect = only(values, base, Spread("ratio"))
     logs = Comparison.of(Pair("a", "b", [math.log(v) for v in values], [math.log(b) for b in base]), Spread())
     centre = math.exp(fmean(map(math.log, base)))
     low, high = logs.estimate.interval()
@@ -110,30 +112,69 @@ def test_distances_are_compared_in_ratios_and_shown_as_differences() -> None:
 
 def test_the_relevant_difference_keeps_its_unit() -> None:
     base = [10.0, 10.2, 9.9, 10.1, 10.0, 9.8]
-    assert only([11.0, 11.2, 10.9], base, Spread(ratios=True), relevant=3.0).verdict == SAME
-    assert only([14.0, 14.2, 13.9], base, Spread(ratios=True), relevant=3.0).verdict == WORSE
-    assert only([3.0, 3.1, 2.9], base, Spread(ratios=True), relevant=20.0).verdict == SAME  # -7 of at most 20
-    low, high = Comparison.of(Pair("a", "b", base, base), Spread(ratios=True)).bounds(20.0)
+    assert only([11.0, 11.2, 10.9], base, Spread("ratio"), relevant=3.0).verdict == SAME
+    assert only([14.0, 14.2, 13.9], base, Spread("ratio"), relevant=3.0).verdict == WORSE
+    assert only([3.0, 3.1, 2.9], base, Spread("ratio"), relevant=20.0).verdict == SAME  # -7 of at most 20
+    low, high = Comparison.of(Pair("a", "b", base, base), Spread("ratio")).bounds(20.0)
     assert low == -math.inf and high == pytest.approx(math.log1p(20 / 9.999), abs=1e-3)
 
 
 def test_values_that_are_not_above_0_are_never_ratios() -> None:
-    assert not Spread.of([[1.0, 2.0], [0.0, 3.0]], ratios=True).ratios
-    assert Spread.of([[1.0, 2.0], [0.5, 3.0]], ratios=True).ratios
+    assert Spread.of([[1.0, 2.0], [0.0, 3.0]], get_spec("recon5k_mse")).scale == "difference"
+    assert Spread.of([[1.0, 2.0], [0.5, 3.0]], get_spec("recon5k_mse")).scale == "ratio"
 
 
 def test_one_more_seed_is_predicted_above_0() -> None:
-    low, high = Spread(ratios=True).predictive_interval([5.0, 6.5, 26.0])
+    low, high = Spread("ratio").predictive_interval([5.0, 6.5, 26.0])
     assert 0 < low < 5.0 and high > 26.0
     assert Spread().predictive_interval([2.0, 2.0]) == (2.0, 2.0)
     assert variance([1.0, 3.0]) == 2.0
 
 
-def test_metrics_say_whether_they_are_ratios() -> None:
-    ratios = ("fid5k_full_digits", "recon5k_mse", "wgap5k_frechet", "ppl2k_wend_stlpips_vgg", "seconds1k")
-    assert all(get_spec(name).ratios for name in ratios)
-    bounded = ("recall5k3_test_pixels", "agreement5k", "legible5k", "sharpness5k_test", "kid10k_full_digits")
-    assert not any(get_spec(name).ratios for name in bounded)  # shares, and numbers that may be 0 or less
+# Odds
+
+
+def test_shares_are_compared_in_odds_and_shown_as_differences() -> None:
+    """By hand: log-odds of shares of 5,000 images, half an image added to either side."""
+    base, values = [0.96, 0.98, 0.97, 0.99], [0.996, 0.998, 0.999]
+    spread = Spread.of([base, values], get_spec("agreement5k"))
+
+    def odds(share: float) -> float:
+        return math.log((5000 * share + 0.5) / (5000 * (1 - share) + 0.5))
+
+    effect = only(values, base, spread)
+    logs = Comparison.of(Pair("a", "b", list(map(odds, values)), list(map(odds, base))), Spread())
+    centre = fmean(map(odds, base))
+    low, high = (
+        1 / (1 + math.exp(-centre - one)) - 1 / (1 + math.exp(-centre)) for one in logs.estimate.interval()
+    )
+    assert effect.p == pytest.approx(logs.estimate.p, rel=1e-9)
+    assert effect.low == pytest.approx(low, abs=2e-4) and effect.high == pytest.approx(high, abs=2e-4)
+    assert effect.base + effect.high < 1  # no interval leaves the range of shares
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0002, 0.3, 1.0])
+def test_a_share_comes_back_from_its_odds(share) -> None:
+    spread = Spread.of([[share]], get_spec("recall5k3_test_pixels"))
+    assert spread.scale == "odds" and math.isfinite(spread.scaled(share))
+    assert spread.value(spread.scaled(share)) == pytest.approx(share, abs=1e-12)
+
+
+def test_bounds_end_with_the_range_of_shares() -> None:
+    base = [0.01, 0.012, 0.009]
+    pair, spec = Pair("a", "b", base, base), get_spec("recall5k3_test_pixels")
+    low, high = Comparison.of(pair, Spread.of([base], spec)).bounds(0.05)
+    assert low == -math.inf and 0 < high < math.inf
+    assert only([0.0, 0.0, 0.001], base, Spread.of([base], spec), relevant=0.05).verdict == SAME
+
+
+def test_metrics_say_how_they_are_compared() -> None:
+    distances = ("fid5k_full_digits", "recon5k_mse", "wgap5k_frechet", "ppl2k_wend_stlpips_vgg", "seconds1k")
+    assert {get_spec(name).scale for name in distances} == {"ratio"}
+    shares = ("recall5k3_test_pixels", "agreement5k", "legible5k", "coverage10k5_test_stlpips_alex")
+    assert {get_spec(name).scale for name in shares} == {"odds"}
+    other = ("sharpness5k_test", "kid10k_full_digits", "covered5k", "density10k5_test_stlpips_alex")
+    assert {get_spec(name).scale for name in other} == {"difference"}
 
 
 # Evidence

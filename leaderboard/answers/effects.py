@@ -35,10 +35,10 @@ MOST_SEEDS = 50  # more than this many further seeds are not worth naming
 class Effect:
     """Setting less reference on one metric; `p` is corrected on the primary metric.
 
-    `base` and `mean` are means over `base_seeds` and `seeds`, geometric ones if ratios are compared. `value`
-    is their difference, `low` and `high` bound its 95 % interval; None with one seed on a side. `more_seeds`
-    would decide an undecided verdict with a power of 80 %; None where more than MOST_SEEDS are needed, or
-    nothing is known.
+    `base` and `mean` are means over `base_seeds` and `seeds` on the scale of comparison, so geometric ones of
+    distances. `value` is their difference, `low` and `high` bound its 95 % interval; None with one seed on a
+    side. `more_seeds` would decide an undecided verdict with a power of 80 %; None where more than MOST_SEEDS
+    are needed, or nothing is known.
     """
 
     setting: str
@@ -99,10 +99,9 @@ class Comparison:
 
     def bounds(self, relevant: float) -> tuple[float, float]:
         """The scaled differences that are as large as the relevant one."""
-        if not self.spread.ratios:
-            return -relevant, relevant
-        share = relevant / self.spread.value(self.base.mean)
-        return (math.log1p(-share) if share < 1 else -math.inf), math.log1p(share)
+        base = self.spread.value(self.base.mean)
+        low, high = (self.spread.scaled(base + change) for change in (-relevant, relevant))
+        return low - self.base.mean, high - self.base.mean
 
     def effect(self, metric: str, higher_is_better: bool, p: float | None, verdict: str, more=None) -> Effect:
         """What is shown of it."""

@@ -37,6 +37,10 @@ PRIMARY_HEADER = (
     *("setting", "against", "mean", "seeds", "one more seed", "reference", "difference [95 %]"),
     *("p (Holm)", "verdict"),
 )
+COMPARED = {
+    "ratio": "Ratios are compared, so means are geometric.",
+    "odds": "Odds are compared, so means are those of log-odds.",
+}
 MARKS = {BETTER: " ▲", WORSE: " ▼"}
 MISSING_SHOWN = 6
 
@@ -166,8 +170,8 @@ def primary_rows(answer: Answer) -> list[list[str]]:
 def spread_text(spread: Spread) -> str:
     """How the seeds of a metric are compared, where it is not by their own spread and differences alone."""
     parts = []
-    if spread.ratios:
-        parts.append("Ratios are compared, so means are geometric.")
+    if spread.scale != "difference":
+        parts.append(COMPARED[spread.scale])
     if spread.pool is not None:
         worth = "all" if math.isinf(spread.pool.degrees) else f"{spread.pool.degrees:.1f}"
         parts.append(

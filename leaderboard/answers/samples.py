@@ -74,7 +74,7 @@ class Evidence:
         """How far the seeds of the study's configurations lie apart, by all configurations of its preset."""
         known = dict(self._of_preset(study.base, metric))
         known |= {sample.runs[0].key[0]: sample.of(metric) for sample in samples.values() if sample.runs}
-        return Spread.of(known.values(), ratios=get_spec(metric).ratios)
+        return Spread.of(known.values(), get_spec(metric))
 
     def _further(self, study: Study, runs: Sequence[StudyRun]) -> list[StudyRun]:
         """The same runs with other seeds, as far as they have a value of the primary metric or diverged."""

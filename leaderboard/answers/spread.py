@@ -7,14 +7,16 @@ widely in spread, all if they do not differ. The method is that of Smyth 2004 (l
 Biol. 3(1):3.
 
 Distances vary in proportion to their size: of two configurations with a FID of 10 and 100 the second one has
-ten times the spread. Their logarithms have one spread, so ratios are compared (`MetricSpec.ratios`).
+ten times the spread. Their logarithms have one spread, so ratios are compared. Shares vary less the nearer
+they are to 0 or 1; their log-odds have about one spread, so odds are compared (`MetricSpec.scale`).
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fact_leaderboard.intervals import LEVEL, Mean, mean_over_seeds, t_quantile
+from fact_metrics.spec import MetricSpec, Scale
 
 FEWEST = 5  # configurations that tell a distribution of variances
 OUTLIER = 0.01
@@ -71,29 +73,46 @@ class Pool:
 
 @dataclass(frozen=True)
 class Spread:
-    """The scale on which a metric is compared, and the pool of its base; None: seeds speak for themselves."""
+    """The scale on which a metric is compared, and the pool of its base; None: seeds speak for themselves.
 
-    ratios: bool = False
+    `half` is half of the distance between neighbouring shares: it keeps the odds of 0 and 1 finite.
+    """
+
+    scale: Scale = "difference"
     pool: Pool | None = None
+    half: float = 0.0
 
     @classmethod
-    def of(cls, samples: Iterable[Sequence[float]], *, ratios: bool) -> "Spread":
-        """Of a metric's values in each configuration; if one of them is not above 0, never in ratios."""
+    def of(cls, samples: Iterable[Sequence[float]], spec: MetricSpec) -> "Spread":
+        """Of a metric's values in each configuration; differences if a value does not fit the scale."""
         samples = [list(own) for own in samples]
-        alone = cls(ratios and all(value > 0 for own in samples for value in own))
-        return cls(alone.ratios, Pool.of([alone.scaled(own) for own in samples]))
+        alone = cls(spec.scale, half=(spec.step or 0.0) / 2)
+        if not all(math.isfinite(alone.scaled(value)) for own in samples for value in own):
+            alone = cls()
+        return replace(alone, pool=Pool.of([list(map(alone.scaled, own)) for own in samples]))
 
-    def scaled(self, values: Sequence[float]) -> list[float]:
-        """Values on the scale of comparison."""
-        return [math.log(value) for value in values] if self.ratios else list(values)
+    def scaled(self, value: float) -> float:
+        """A value on the scale of comparison; infinite from the end of the scale on."""
+        if self.scale == "difference":
+            return value
+        low = value + self.half if self.scale == "odds" else value
+        high = 1 - value + self.half if self.scale == "odds" else 1.0
+        if low <= 0:
+            return -math.inf
+        return math.log(low / high) if high > 0 else math.inf
 
     def value(self, scaled: float) -> float:
         """The metric's value of a scaled one."""
-        return math.exp(min(scaled, 700.0)) if self.ratios else scaled
+        if self.scale == "difference":
+            return scaled
+        if self.scale == "ratio":
+            return math.exp(min(scaled, 700.0))
+        share = 1 / (1 + math.exp(min(-scaled, 700.0)))
+        return share * (1 + 2 * self.half) - self.half
 
     def mean(self, values: Sequence[float]) -> Mean:
         """The scaled mean, and its error by the pool. ValueError for no values."""
-        scaled = self.scaled(values)
+        scaled = list(map(self.scaled, values))
         plain = mean_over_seeds(scaled)
         if self.pool is None or plain.n == 1:
             return plain

@@ -264,7 +264,7 @@ NUMBERS: dict[str, Number] = {
         True,
         compute_flips,
         LANG,
-        {"step": one_image},
+        {"step": one_image, "scale": "odds"},
     ),
     "effectiveness": (
         "Share of images that an independently trained classifier assigns to the target, 10 attributes of "
@@ -272,7 +272,7 @@ NUMBERS: dict[str, Number] = {
         True,
         compute_effectiveness,
         Source("Monteiro et al. 2023, arXiv:2303.01274, with a classifier as oracle", "none: defined here"),
-        {"step": one_image},
+        {"step": one_image, "scale": "odds"},
     ),
     "logitchange": (
         "Change of the target's logit, less that of the image's class, with 10 attributes of {method}.",

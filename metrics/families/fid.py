@@ -103,7 +103,7 @@ FRECHET = {
     "settings": settings,
     "compute": compute,
     "from_statistics": True,
-    "ratios": True,
+    "scale": "ratio",
     "difference": difference,
 }
 

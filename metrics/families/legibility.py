@@ -59,6 +59,7 @@ FAMILIES = (
         fixed_detector="digits_probs",
         settings=lambda choice: {"legible": f">= {LEGIBLE}"},
         step=one_image,
+        scale="odds",
         listed=("legible10k",),
     ),
     Family(

@@ -93,7 +93,7 @@ FAMILIES = (
         gives=("features",),
         detectors=tuple(THRESHOLDS),
         settings=mifid_settings,
-        ratios=True,
+        scale="ratio",
         listed=("mifid10k_full_efficientnet_lite0",),
     ),
 )

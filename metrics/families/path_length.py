@@ -95,7 +95,7 @@ def _family(variant: str, path: LatentPath, listed: tuple[str, ...]) -> Family:
         settings=partial(settings, path=path),
         needs_generator=True,
         dealt=True,
-        ratios=True,
+        scale="ratio",
         published={of_paper: f"ppl50k_{variant}_{DETECTOR}"} if of_paper else {},
         listed=(*(f"ppl{rest}" for rest in listed), *([of_paper] if of_paper else [])),
     )

@@ -74,6 +74,7 @@ def _family(
         neighbours=True,
         settings=partial(settings, closed=closed),
         step=one_image,
+        scale="difference" if of == "density" else "odds",  # density exceeds 1
         published={published: f"{published}_vgg16_fc2"},
         listed=(*(f"{of}{rest}" for rest in listed), published),
     )

@@ -38,6 +38,7 @@ BALLS = {
     "neighbours": True,
     "settings": partial(precision_recall.settings, closed=True),
     "step": one_image,
+    "scale": "odds",
 }
 
 FAMILIES = (
@@ -51,7 +52,7 @@ FAMILIES = (
         reals=("full", "train"),
         gives=("features",),
         settings=fid.settings,
-        ratios=True,
+        scale="ratio",
         listed=("reconfid10k_full_digits", "reconfid10k_full_efficientnet_lite0"),
     ),
     Family(
@@ -79,6 +80,7 @@ FAMILIES = (
         fixed_detector="digits_probs",
         settings=lambda choice: {"legible": f">= {LEGIBLE}"},
         step=one_image,
+        scale="odds",
         listed=("reconlegible10k",),
     ),
     Family(

@@ -77,7 +77,7 @@ FAMILIES = (
         scored=None,
         needs_training=True,
         settings=lambda choice: {"time": "ticks, without pauses"},
-        ratios=True,
+        scale="ratio",
         listed=("seconds1k",),
     ),
     Family(

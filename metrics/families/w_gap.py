@@ -71,7 +71,7 @@ FAMILIES = (
         "mapping's units.",
         compute=compute_frechet,
         settings=partial(settings, distance="Fréchet / D, N - 1"),
-        ratios=True,
+        scale="ratio",
         listed=("wgap10k_frechet",),
         **SHARED,
     ),
