@@ -85,6 +85,13 @@ def test_equal_settings_have_no_relevant_difference(study: Study) -> None:
     assert answer.status == "answered"
 
 
+def test_one_decided_setting_of_two_is_a_part_of_an_answer(study: Study) -> None:
+    truths = {**TRUTH, "base": 100.0, "r1_gamma=1": 400.0, "r1_gamma=100": 110.0}
+    answer = answer_study(study, Evidence(study_records(study, truths.__getitem__, spread=20.0)))
+    assert [e.verdict for e in answer.primary] == [WORSE, UNDECIDED]
+    assert answer.status == "answered in part"
+
+
 def test_noise_beyond_the_relevant_difference_is_undecided(study: Study) -> None:
     answer = answer_study(study, Evidence(study_records(study, lambda name: 100.0, spread=60.0)))
     assert [e.verdict for e in answer.primary] == [UNDECIDED, UNDECIDED]

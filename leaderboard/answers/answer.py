@@ -25,8 +25,8 @@ from fact_leaderboard.answers.spread import Spread
 from fact_metrics.registry import get_spec
 from fact_train.sweeps.study import Study, StudyRun
 
-ANSWERED, BLOCKED = "answered", "blocked"
-STATUSES = (ANSWERED, UNDECIDED, NOT_RUN, BLOCKED)
+ANSWERED, IN_PART, BLOCKED = "answered", "answered in part", "blocked"
+STATUSES = (ANSWERED, IN_PART, UNDECIDED, NOT_RUN, BLOCKED)
 NAMED_AT_MOST = 6  # a sentence on more settings than this counts them
 
 
@@ -48,7 +48,9 @@ class Answer:
 
     @property
     def status(self) -> str:
-        """answered: every setting has a verdict; not run: a setting has no run; blocked; else undecided."""
+        """answered: every setting has a verdict; answered in part: some have; not run: a setting has no run;
+        blocked; else undecided.
+        """
         verdicts = [effect.verdict for effect in self.primary]
         if self.study.blocked:
             return BLOCKED
@@ -56,7 +58,8 @@ class Answer:
             return NOT_RUN
         if self.study.list == "null":
             return UNDECIDED if self.missing else ANSWERED
-        return ANSWERED if all(verdict in DECIDED for verdict in verdicts) else UNDECIDED
+        decided = sum(verdict in DECIDED for verdict in verdicts)
+        return ANSWERED if decided == len(verdicts) else IN_PART if decided else UNDECIDED
 
     @property
     def missing(self) -> tuple[StudyRun, ...]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fact_leaderboard.answers.answer import ANSWERED, Answer, answer_study
+from fact_leaderboard.answers.answer import ANSWERED, IN_PART, Answer, answer_study
 from fact_leaderboard.answers.pages import studies_page, study_page
 from fact_leaderboard.answers.plot import digest, forest_plot, plotted
 from fact_leaderboard.answers.samples import Evidence
@@ -54,7 +54,7 @@ def measured_text(answers: Sequence[Answer]) -> str:
     """The answers of answered studies by the field that they are about, as JSON."""
     by_field: dict[str, list[dict[str, str]]] = {}
     for answer in answers:
-        if answer.study.axis and answer.status == ANSWERED:
+        if answer.study.axis and answer.status in (ANSWERED, IN_PART):
             entry = {"study": answer.study.name, "answer": answer.sentence}
             by_field.setdefault(answer.study.axis, []).append(entry)
     return json.dumps(by_field, indent=1, sort_keys=True) + "\n"
