@@ -238,22 +238,24 @@ def test_a_run_without_an_explanation_is_one_line(place, tmp_path) -> None:
 
 def test_of_several_explanations_one_is_chosen_by_name(place, call, tmp_path) -> None:
     run = shutil.copytree(place["stylex"], tmp_path / "run")
-    other = document_path(run, SNAPSHOT, question_name("toy", ["a", "<i>c"]))
+    other = document_path(run, SNAPSHOT, question_name("toy", ["a", "b", "<i>c"], [2, 0]))
     shutil.copytree(document_path(run, SNAPSHOT, QUESTION).parent, other.parent)
     assert other.parent.name == "toy-a-_i_c"
     code, _, err = call("study-pack", run, "--attributes", 3)
     assert code == 1 and "has 2 explanations; choose one with --question: toy, toy-a-_i_c" in err
     code, _, err = call("study-pack", run, "--attributes", 3, "--question", "toy-a-_i_c")
     assert code == 0 and f"wrote {other.parent / 'study' / FORM}" in err
-    assert call("study-pack", run, "--attributes", 3, "--question", "other")[0] == 1
+    code, _, err = call("study-pack", run, "--attributes", 3, "--question", "toyy")
+    assert code == 2 and "unknown question 'toyy'; did you mean" in err
 
 
 def test_the_name_of_a_question_is_a_short_and_plain_one() -> None:
-    assert (
-        question_name("mnist") == "mnist" and question_name("mnist", ["8", "9"], seed=1) == "mnist-8-9-seed1"
-    )
-    assert question_name("../x", ["a/b"]) == ".._x-a_b"
-    long = [question_name("c", [f"class {i}" for i in range(n)]) for n in (50, 51)]
+    digits = [str(i) for i in range(10)]
+    assert question_name("mnist", digits, range(10)) == "mnist"
+    assert question_name("mnist", digits, [9, 8], seed=1) == "mnist-8-9-seed1"
+    assert question_name("../x", ["a/b", "c"], [0]) == ".._x-a_b"
+    many = [f"class {i}" for i in range(60)]
+    long = [question_name("c", many, range(n)) for n in (50, 51)]
     assert len(set(long)) == 2 and max(map(len, long)) <= 110
 
 

@@ -61,10 +61,8 @@ def test_one_question_per_file_and_a_page_only_with_results(study: Study, tmp_pa
     written = {path.name for path in write(tmp_path, records_of(study))}
     assert written == {PAGE, "measured.json", "r1-weight.md", "r1-weight.png"}
     page = (tmp_path / PAGE).read_text()
-    assert (
-        "3 questions: 1 answered, 0 answered in part, 0 undecided, 1 not run, 1 blocked. 12 of 15 runs have records"
-        in page
-    )
+    counts = "3 questions: 1 answered, 0 answered in part, 0 undecided, 1 not run, 1 blocked."
+    assert f"{counts} 12 of 15 runs have records" in page
     assert page.index("(studies/r1-weight.md)") < page.index("(studies/mirror.toml)")  # answered ones first
     assert "not run; 3 of 9 runs missing" in page and "No trainer can do it." in page
     assert "training took 12.0 minutes" in page

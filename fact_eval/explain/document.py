@@ -9,7 +9,7 @@ largest (direction +1) style of the coordinate among the explained images.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ import msgspec
 
 from fact_eval.images.sampling import MAX_SEED, SEED_STRIDE
 from fact_metrics.base.atomic import write_text
-from fact_metrics.base.errors import UserError
+from fact_metrics.base.errors import UserError, unknown_name
 from fact_metrics.base.limits import DOCUMENT
 from fact_metrics.base.plain_text import check_file_name, for_terminal
 from fact_metrics.base.schema import decode
@@ -149,11 +149,14 @@ class ExplanationShape(msgspec.Struct, kw_only=True):
         return []
 
 
-def question_name(classifier: str, classes: Sequence[str] = (), *, seed: int = 0) -> str:
+def question_name(classifier: str, names: Sequence[str], wanted: Iterable[int], *, seed: int = 0) -> str:
     """The folder of a question: `mnist`, `mnist-8-9` with classes of interest, `mnist-8-9-seed1`.
 
-    Characters that are awkward in names of files become _, and a long name ends with its hash.
+    `wanted` are numbers of classes, `names` the names of all. Characters that are awkward in names of files
+    become _, and a long name ends with its hash.
     """
+    chosen = sorted(set(wanted))
+    classes = [names[i] for i in chosen] if len(chosen) < len(names) else []
     parts = [classifier, *classes, *([f"seed{seed}"] if seed else [])]
     name = "-".join(re.sub(r"[^\w.]+", "_", part, flags=re.ASCII) for part in parts)
     if len(name) > LONGEST_NAME:
@@ -168,16 +171,16 @@ def document_path(run: Path, snapshot: str, question: str) -> Path:
 
 def find_document(run: Path, snapshot: str, question: str | None = None) -> Path:
     """The document of a question, or of the only one. UserError if there is none, or more than one."""
-    if question is not None:
-        return document_path(run, snapshot, question)
     folder = Path(run) / FOLDER / Path(snapshot).stem
-    found = sorted(folder.glob(f"*/{FILE}"))
+    found = {path.parent.name: path for path in sorted(folder.glob(f"*/{FILE}"))}
     if not found:
         raise UserError(f"{folder} has no explanation; {WAY_OUT}")
-    if len(found) > 1:
-        names = ", ".join(for_terminal(path.parent.name) for path in found)
+    if question is None and len(found) > 1:
+        names = ", ".join(map(for_terminal, found))
         raise UserError(f"{folder} has {len(found)} explanations; choose one with --question: {names}")
-    return found[0]
+    if question is not None and question not in found:
+        raise unknown_name("question", question, found)
+    return found[question or next(iter(found))]
 
 
 def write_explanation(run: Path, explanation: ExplanationShape, question: str) -> Path:

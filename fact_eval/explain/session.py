@@ -287,9 +287,8 @@ def _classifier_of(run: Run, options: ExplainOptions) -> tuple[str, list[str]]:
 def question_of(run: Run, options: ExplainOptions, *, seed: int) -> str:
     """The name of what `options` ask about a run, with an evaluation seed. UsageError as for its numbers."""
     _, names = _classifier_of(run, options)
-    wanted = _wanted(options.classes, names) or []
-    classes = [names[i] for i in sorted(wanted)] if len(wanted) < len(names) else []
-    return question_name(Path(options.classifier or run.config["classifier"]).stem, classes, seed=seed)
+    wanted = _wanted(options.classes, names) or range(len(names))
+    return question_name(Path(options.classifier or run.config["classifier"]).stem, names, wanted, seed=seed)
 
 
 def _named(name: str, device: str) -> NamedClassifier:

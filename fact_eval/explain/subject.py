@@ -101,9 +101,8 @@ class Subject:
     @property
     def question(self) -> str:
         """The name of what is asked of it, and of the folder of the answer."""
-        names = self.classifier.classes
-        classes = [names[i] for i in self.wanted] if len(self.wanted) < len(names) else []
-        return question_name(self.classifier.name, classes, seed=self.generator.seed)
+        named = self.classifier
+        return question_name(named.name, named.classes, self.wanted, seed=self.generator.seed)
 
     @property
     def kind(self) -> str:
